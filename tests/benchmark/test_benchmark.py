@@ -10,7 +10,6 @@ import os
 import pathlib
 import re
 import shutil
-import subprocess
 import sys
 
 import keras
@@ -34,8 +33,6 @@ from recipes.benchmark.settings import (
     FLOOR,
     FORWARD,
     ORDINARY,
-    PEERS,
-    SEQUENCES,
     Settings,
     Variant,
     variants,
@@ -203,16 +200,6 @@ def test_a_recorded_keras_model_and_plain_pytorch_train_the_same_network(network
         np.testing.assert_allclose(losses(settings, method, 1), expected, rtol=1e-4)
 
 
-@on_torch
-@pytest.mark.parametrize("peer", ["spikingjelly", "snntorch"])
-def test_the_peers_train_the_networks_of_sequences(peer):
-    pytest.importorskip(peer)
-    for network in set(PEERS[peer].networks) & set(SEQUENCES):
-        settings = Settings(network=network, width=0.02, batch=8, methods=(peer,))
-        first, second = losses(settings, peer, 5)
-        assert second < first
-
-
 @pytest.mark.skipif(BACKEND != "jax", reason="only JAX's compiler counts FLOPs")
 def test_flops_of_a_program_with_a_loop_are_not_counted():
     with tiny_among_the_networks():
@@ -290,17 +277,6 @@ def test_what_is_timed_is_the_graph_and_not_the_calls_before_it(
     assert (warm.flops is None) == (jit_compile is True)
 
 
-@pytest.mark.skipif(BACKEND == "torch", reason="XLA has the choice")
-def test_time_loops_are_measured_unrolled_and_compiled(tmp_path):
-    options = [*OPTIONS, "--timesteps", "2", "--methods", "rate-multi", "--loops"]
-    jit_compile = ["--jit-compile", "true", "--output", str(tmp_path)]
-    with tiny_among_the_networks():
-        assert main([*options, *jit_compile]) == 0
-    record = json.loads((tmp_path / "benchmark.json").read_text())
-    methods = [row["method"] for row in record["rows"]]
-    assert methods[:2] == ["rate-multi, unrolled", "rate-multi, loop"]
-
-
 @pytest.mark.runs_once
 def test_each_method_occurs_with_each_form_and_peers_once():
     pytest.importorskip("spikingjelly")
@@ -368,18 +344,6 @@ def test_steps_of_peers_run_and_are_timed_in_a_process_of_their_own(
     assert len(set(own.values())) == 3
 
 
-def test_only_memory_is_measured_in_a_process_for_each_case(capsys, monkeypatch):
-    def peak(settings, method, timesteps):
-        return timesteps * 2**20
-
-    monkeypatch.setattr(measure, "memory_in_new_process", peak)
-    options = ["--memory-only", "--network", "MaxFormer", "--timesteps", "2", "16"]
-    assert main(options) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("MaxFormer of width 0.25, batch 32")
-    assert lines[4] == "| rate-multi | 2 | 16 |"
-
-
 def test_the_peak_of_a_step_is_measured():
     with tiny_among_the_networks():
         assert measure.peak_bytes(Settings(**TINY), "rate-multi", 2) >= 0
@@ -403,30 +367,6 @@ def test_spikingjellys_memory_optimisation_keeps_less_for_the_same_gradient():
     expected = losses(settings, "spikingjelly", 4)
     optimized = losses(settings, "spikingjelly-memopt", 4)
     np.testing.assert_allclose(optimized, expected, rtol=1e-5)
-
-
-@on_torch
-def test_spikingjelly_uses_its_fused_neurons_in_half_precision_too(monkeypatch):
-    """By default it does not: a comparison with its slow neurons would flatter ours."""
-    pytest.importorskip("spikingjelly")
-    import torch
-    from spikingjelly.activation_based import precision as library
-
-    from recipes.benchmark import peers
-
-    prepared = []
-    monkeypatch.setattr(
-        library, "prepare_model_for_precision", lambda *given: prepared.append(given)
-    )
-    monkeypatch.setattr(peers.device, "gpu", lambda: True)
-    monkeypatch.setattr(peers, "check_equal_work", lambda *given: None)
-    monkeypatch.setattr(torch.nn.Module, "to", lambda module, device: module)
-    for precision, count in (("float32", 0), ("mixed_bfloat16", 1)):
-        settings = Settings(width=0.125, size=16, batch=2, precision=precision)
-        network = peers.trainer(settings, "spikingjelly", 2).network
-        assert len(prepared) == count
-    ((model, where, config),) = prepared
-    assert (model, where, config.neuron_storage) == (network, "cuda", "bf16")
 
 
 # Mistakes
@@ -456,22 +396,6 @@ def test_errors_say_what_each_backend_lacks(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "snntorch", None)
     with pytest.raises(ImportError, match="'snntorch' needs the package snntorch"):
         Settings(methods=("snntorch",))
-
-
-COMMANDS = ("step", "inference", "gpu", "against_timesteps")
-
-
-@pytest.mark.runs_once
-@pytest.mark.parametrize("name", COMMANDS)
-def test_help_starts_no_backend(name):
-    program = (
-        f"import sys; from recipes.benchmark.{name} import add_arguments, __doc__\n"
-        "from recipes.command_line import parser\n"
-        "parser('', __doc__, add_arguments)\n"
-        "print(sys.modules.keys() & {'keras', 'torch', 'tensorflow', 'jax'})"
-    )
-    printed = subprocess.check_output([sys.executable, "-c", program], text=True)
-    assert printed == "set()\n"
 
 
 # Inference

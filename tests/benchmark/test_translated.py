@@ -242,19 +242,13 @@ def test_a_comparison_with_a_network_of_other_work_ends():
 
 LACKING = [
     (layers.LIF(reset="hard"), "no LIF with its reset and surrogate"),
-    (layers.LIF(reset_delay=True), "no LIF with its reset and surrogate"),
-    (layers.LIF(surrogate="atan"), "no LIF with its reset and surrogate"),
     (layers.LIF(learn_decay=True), "no LIF with learn_decay=True"),
     (layers.LIF(decay=[0.1]), "must be numbers"),
     (layers.IF(), "none of type IF"),
     (keras.layers.Rescaling([0.5]), "Its scale and its offset must be numbers"),
-    (layers.WSConv2D(1, 3), "none of type WSConv2D"),
-    (keras.layers.MaxPooling2D(), "none of type MaxPooling2D"),
     (keras.layers.AveragePooling2D(3, padding="same"), "must be after the image"),
     (keras.layers.BatchNormalization(scale=False), "no BatchNormalization with scale"),
     (keras.layers.Conv2D(1, 1, activation="relu"), "no Conv2D with activation='relu'"),
-    (keras.layers.Conv2D(1, 1, kernel_regularizer="l2"), "no Conv2D with kernel_reg"),
-    (keras.layers.Conv2D(1, 1, trainable=False), "no Conv2D with trainable=False"),
 ]
 
 

@@ -4,7 +4,6 @@ show the entries that they list."""
 import importlib
 import inspect
 import pathlib
-import re
 import runpy
 
 import griffe
@@ -70,17 +69,3 @@ def test_the_site_reads_the_docstring_and_the_arguments_of_every_public_name(
             assert [each.name for each in entry.parameters] == list(
                 inspect.signature(value).parameters
             ), name
-
-
-def test_the_markdown_of_an_api_page_has_calls_docstrings_and_methods(
-    package, monkeypatch
-):
-    folder = ROOT / "docs" / "mkdocs"
-    monkeypatch.syspath_prepend(folder)
-    hook = runpy.run_path(str(folder / "repository_pages.py"))
-    page = (ROOT / "docs" / "api" / "keras_ratesnn.md").read_text()
-    text = "".join(hook["docstrings"](page, package))
-    names = re.findall(r"^## (\w+)$", text, re.MULTILINE)
-    assert names == re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
-    assert "\n```python\nspikify(model: keras.Model, timesteps: int" in text
-    assert "\n### SpikingModel.reset_state\n" in text

@@ -28,11 +28,11 @@ def made_clothes(images, seed):
     return pixels, labels
 
 
-def write_clothes(folder, suffix="", images=FEW_IMAGES):
+def write_clothes(folder, images=FEW_IMAGES):
     for names, count in (
         (fashion_mnist.FILES[:2], images),
         (fashion_mnist.FILES[2:], images // 4),
     ):
         for name, array in zip(names, made_clothes(count, seed=count), strict=True):
-            write_idx(folder / f"{name}{suffix}", array)
+            write_idx(folder / name, array)
     return folder

@@ -3,13 +3,11 @@
 It runs in TensorFlow for every backend, and must give the same results with each.
 """
 
-import itertools
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from recipes import augmentation, batches
+from recipes import augmentation
 
 pytestmark = pytest.mark.runs_once
 
@@ -47,31 +45,7 @@ def test_all_frames_of_events_move_together():
     assert 150 < len({result.tobytes() for result in results}) <= 2 * 11 * 11
 
 
-def test_auto_augment_says_what_it_is_for():
-    with pytest.raises(ValueError, match=r"three channels.*\(28, 28, 1\)"):
-        augmentation.image_function("cifar10")(tf.zeros((28, 28, 1)), (0, 0))
-
-
 # Mixes and layers
-
-
-def by_layer(name, images, labels, seed=1):
-    """Images and labels after a new layer, in `tf.data` as in a pipeline."""
-    examples = tf.data.Dataset.from_tensor_slices({"images": images, "labels": labels})
-    mapped = examples.batch(len(images)).map(augmentation.layer(name)(seed))
-    (result,) = mapped.as_numpy_iterator()
-    return result["images"], result["labels"]
-
-
-def test_new_layers_of_the_same_seed_draw_the_same():
-    images = np.random.default_rng(0).uniform(0, 255, (16, 32, 32, 3))
-    given = "transformer", images.astype("float32"), tf.eye(16)
-    first, again, reseeded = (by_layer(*given, seed)[0] for seed in (1, 1, 2))
-    np.testing.assert_array_equal(first, again)
-    assert (first != reseeded).any()
-    # Each seed of a run, epoch and use has its own.
-    numbers = itertools.product(range(3), repeat=3)
-    assert len({batches.seed_of_layer(*triple) for triple in numbers}) == 27
 
 
 # Seeds

@@ -119,34 +119,11 @@ def test_compare_continues_if_a_run_diverges_and_stops_if_one_fails(
 # Tables
 
 
-def test_the_table_has_a_row_for_the_seeds_of_the_same_settings_in_order():
-    seeds = made_record(seed=1, accuracy=0.70), made_record(accuracy=0.72)
-    others = [made_record("bptt", timesteps=number) for number in (16, 2)]
-    columns = ("gradient", "T", "test accuracy")
-    table = results.table([*seeds, *others], columns)
-    assert table.splitlines()[2:] == [
-        "| bptt | 2 | 0.7500 |",
-        "| rate | 4 | 0.7100 ± 0.0141 |",
-        "| bptt | 16 | 0.7500 |",
-    ]
-    by_sizes = made_record(windows=[2, 2])
-    rows = results.table([by_sizes], ("gradient", "step mode")).splitlines()
-    assert rows[-1] == "| rate 2+2 windows | multi |"
-
-
 MADE = "made by python -m recipes.compare.results -->"
 
 
-def place(name, content="\n\nold"):
-    return f"<!-- results of {name}: {MADE}{content}\n\n<!-- end of results -->\n"
-
-
-def test_an_empty_place_for_a_table_takes_nothing_of_the_text_after_it():
-    page = f"before\n{place('tasks', '')}between\n{place('tasks')}after\n"
-    written = results.with_tables(page, [])
-    words = [line for line in written.splitlines() if line.isalpha()]
-    assert words == ["before", "between", "after"]
-    assert results.with_tables(written, []) == written
+def place(name):
+    return f"<!-- results of {name}: {MADE}\n\nold\n\n<!-- end of results -->\n"
 
 
 CUTOUT = {"augment": "cutout", "learning_rate": 0.2}
@@ -203,22 +180,6 @@ def test_results_are_copied_and_written_into_the_pages(run_folder, tmp_path, cap
     ):
         assert said in error_of([run_folder(refused)], capsys, results.main)
     assert results.committed() == [record, made_record(**CUTOUT)]
-
-
-def test_results_with_an_ordinary_network_are_those_of_tasks_or_tell_their_start():
-    scores = {"map": 0.5, "loss": 1.0}
-    ordinary = {**scores, "map": 0.75}
-    task = made_record(ordinary="beside")
-    task["comparison"] = {"ordinary": ordinary, "spiking": {"1": scores}}
-    classifier = made_record(ordinary="first", teacher_weight=0.5)
-    records = [made_record(), classifier, {**task, "score": "map", "test_map": 0.5}]
-    page = results.with_tables("".join(map(place, ("digits", "tasks"))), records)
-    parts = page.split("<!-- res")[1:]
-    all_runs, tasks = (part.splitlines()[4:-2] for part in parts)
-    methods = sorted(row.split(" | ")[0] for row in all_runs)
-    assert methods == ["| rate", "| rate with teacher, from ordinary weights"]
-    row = "| digits | rate, from scratch | 3 | 1 | map | 0.7500 | 0.5000 |"
-    assert tasks == [row]
 
 
 def test_the_committed_pages_are_those_of_the_committed_results():

@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 
-from recipes import methods as method_names
-from recipes import plots
 from recipes.compare import parity, results
 from tests.recipes.recipe_runs import error_of
 
@@ -54,26 +52,6 @@ def test_differences_are_paired_by_seed_with_the_interval_of_student():
     lines = parity.table(methods).splitlines()
     assert lines[2] == "| bptt multi | 3 | 0.9000 ± 0.0100 |  |  |"
     assert lines[4] == "| sltt multi | 1 | 0.8800 | -3.00 | one seed |"
-
-
-def test_legends_of_figures_name_methods_in_words():
-    words = {
-        "rate-multi": "rate, multi-step",
-        "rate-multi-2": "rate, 2 windows, multi-step",
-        "rate-multi-1+3": "rate, 1+3 windows, multi-step",
-        "bptt-multi": "BPTT, multi-step",
-        "sltt-single-2": "SLTT, 2 random steps, single-step",
-        "ottt-single": "OTTT, single-step",
-        "ottt": "OTTT",
-        "os": "OS",
-        "floor": "floor",
-        "spikingjelly": "spikingjelly",
-    }
-    assert {name: method_names.in_words(name) for name in words} == words
-    figure = plots.new_figure(9, 4)
-    parity.draw(figure, parity.by_method(RECORDS, "made", 2))
-    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert labels == ["BPTT, multi-step", "rate, multi-step", "SLTT, multi-step"]
 
 
 def test_the_command_draws_the_curves_of_the_committed_results(

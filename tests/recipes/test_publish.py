@@ -98,7 +98,6 @@ def test_a_finished_run_is_published_by_the_command_line(tmp_path, monkeypatch, 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"name": ""}, "name=''"),
         ({"name": "../a"}, "`name`"),
         ({"name": "last"}, "that of a checkpoint"),
     ],
@@ -179,22 +178,6 @@ def test_a_published_folder_has_a_card_the_weights_and_a_page_and_loads(tmp_path
     citation = text.split("```bibtex\n")[1].split("```")[0]
     assert "2410.11488" in citation
     assert citation in citing
-
-
-@pytest.mark.parametrize(
-    ("address", "library"),
-    [
-        ("", "keras_ratesnn"),
-        ("https://example.org", "[keras_ratesnn](https://example.org)"),
-    ],
-)
-def test_the_page_of_a_network_links_to_the_library_where_it_has_an_address(
-    address, library, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(publish.addresses, "repository", lambda: address)
-    published(to=tmp_path)
-    page = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert f"made with {library}:" in page
 
 
 def test_a_published_file_of_half_the_size_holds_the_network_that_was_tested(

@@ -10,7 +10,6 @@ import pytest
 
 import recipes
 from recipes import catalogue, methods, run, settings, train
-from recipes.recipe import Recipe
 from tests.recipes.recipe_runs import error_of
 
 pytestmark = pytest.mark.runs_once
@@ -99,11 +98,6 @@ def test_a_mistake_on_the_command_line_makes_no_folder(tmp_path, capsys):
     error = error_of(["digit"], capsys)
     assert all(name in error for name in ("'digit'", *catalogue.FILES))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_wrong_number_in_a_recipe_file_is_found_too():
-    with pytest.raises(TypeError, match="epochs"):
-        Recipe(**{**vars(catalogue.find("digits")), "epochs": 1.5})
 
 
 @pytest.mark.parametrize(

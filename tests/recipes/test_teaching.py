@@ -10,7 +10,7 @@ import pytest
 from helpers import to_numpy
 
 import keras_ratesnn as rsnn
-from recipes import catalogue, engine, evaluate, publish, run, run_folder, teaching
+from recipes import catalogue, engine, evaluate, publish, run, run_folder
 from recipes.data import digits
 from recipes.run import calibration_images
 from tests.recipes.made_clothes import write_clothes
@@ -69,16 +69,6 @@ def test_the_ordinary_network_has_its_own_length_and_a_run_tells_what_it_brought
 
 
 WHAT = ("ordinary network", "converted, before training")
-
-
-def test_a_mistake_costs_no_finished_run_with_its_ordinary_network(tmp_path, capsys):
-    run = ["digits", "--set", *TINY, "ordinary=beside", "epochs=1"]
-    trained(tmp_path, *run)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
-    capsys.readouterr()
-    command = [*run, "branches=9", "--restart", "--output", tmp_path]
-    assert "`branches` must be at most" in error_of(command, capsys)
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
 
 
 @pytest.mark.parametrize(
@@ -152,19 +142,6 @@ def test_the_loss_of_a_taught_run_weighs_labels_and_teacher(tmp_path):
     divergence = losses.KLDivergence()(*softened)
     expected = 0.7 * float(label_loss) + 0.3 * 4 * float(divergence)
     assert logs["loss"] == pytest.approx(expected, rel=1e-4)
-
-
-def test_branches_sit_at_the_ends_of_the_last_stages():
-    for name, count in (
-        ("fashion_mnist", 2),
-        ("digits", 2),
-        ("fashion_mnist_events", 3),
-    ):
-        network = catalogue.find(name).network(width=0.125)
-        stages = map(network.get_layer, teaching.stages(network))
-        sizes = [layer.output.shape[1] for layer in stages]
-        assert len(sizes) == count
-        assert sizes == sorted(sizes, reverse=True)
 
 
 def test_a_taught_run_in_half_precision_is_published_in_whole(tmp_path):

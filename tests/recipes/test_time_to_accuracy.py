@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from recipes.compare import time_to_accuracy, training
+from recipes.compare import time_to_accuracy
 from tests.recipes.made_clothes import write_clothes
 from tests.recipes.recipe_runs import error_of
 
@@ -51,20 +51,6 @@ def test_other_settings_in_the_same_folder_are_an_error(folder, trained, capsys)
     error = error_of(command, capsys, time_to_accuracy.main)
     assert "spikingjelly-0 contains a run with other settings" in error
     assert "learning_rate=0.1, now 0.2" in error
-
-
-def test_our_methods_are_trained_as_by_the_recipe(folder, monkeypatch):
-    asked = []
-
-    def train(given, path, settings):
-        asked.append((str(path.path.relative_to(folder)), " ".join(settings)))
-        return 2
-
-    monkeypatch.setattr(training, "train", train)
-    command = arguments(folder, "ours", methods=["rate-multi-2"])
-    assert time_to_accuracy.main(command) == 2
-    settings = "gradient=rate step_mode=multi windows=2 timesteps=2 seed=0"
-    assert asked == [("ours/T2/rate-multi-2-0", settings)]
 
 
 def test_steps_are_timed_in_turn_once_and_multiplied(

@@ -108,15 +108,6 @@ def test_spiking_networks_have_no_leaks(step_mode, policy):
     np.testing.assert_array_equal(ops.convert_to_numpy(model(x)), before)
 
 
-def test_networks_of_keras_have_no_leaks():
-    tokens = keras.Input((4,), dtype="int32")
-    x = layers.Embedding(9, 4, mask_zero=True)(tokens)
-    x = layers.GRU(3, return_sequences=True)(layers.MultiHeadAttention(1, 4)(x, x))
-    pooled = keras.Model(tokens, layers.GlobalAveragePooling1D()(x))
-    model = keras.Sequential([pooled, layers.LayerNormalization()])
-    check_sample_independence(model, RANDOM.integers(0, 9, (2, 4)).astype("int32"))
-
-
 def test_the_leak_of_qkformer_is_found_though_its_neurons_are_silent():
     arguments = {"classes": 2, "timesteps": 1, "dims": 32, "blocks": 3}
     model = rsnn.models.QKFormer((8, 8, 3), shared_membrane=True, **arguments)
@@ -133,12 +124,6 @@ def test_the_leak_of_qkformer_is_found_though_its_neurons_are_silent():
 class OfThree(OwnLayer):
     def call(self, inputs):
         return ops.reshape(inputs, (3, 6))
-
-
-STATEFUL = [
-    keras.Input((4, 6), batch_size=3),
-    layers.SimpleRNN(2, stateful=True, name="stateful"),
-]
 
 
 @pytest.mark.parametrize(
@@ -180,11 +165,6 @@ STATEFUL = [
             "^Model 'counting' .*It keeps state",
         ),
         (
-            lambda: keras.Sequential(STATEFUL),
-            SEQUENCES,
-            "^Layer 'stateful' .*It keeps state between calls",
-        ),
-        (
             lambda: keras.Sequential([keras.Input((6,)), OfThree()], name="of_three"),
             VECTORS,
             "^Model 'of_three' computes a batch of 3 samples, but not one of them",
@@ -198,7 +178,6 @@ STATEFUL = [
         "between layers",
         "cell",
         "subclass",
-        "stateful",
         "whole batch",
     ],
 )
