@@ -449,10 +449,3 @@ def test_other_models_empty_batches_and_labels_of_no_class_are_errors(name):
         analysed_by(name, model, X, np.array([0, 1, 3, 2]))
     with pytest.raises(ValueError, match=r"array of numbers.*classes that have names"):
         analysed_by(name, model, X, Y.astype(str))
-
-
-def test_measurements_of_many_batches_show_their_progress(capsys):
-    analysis.shuffle_in_time(spiking(), X, Y, batch_size=2)
-    assert "2/2" in capsys.readouterr().out
-    analysis.accuracy_over_time(spiking(), X, Y, batch_size=2, verbose=0)
-    assert capsys.readouterr().out == ""

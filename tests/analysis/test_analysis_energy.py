@@ -137,7 +137,6 @@ SAME = {"padding": "same"}
             (8, 8, 4),
             64 * 24 * 5,
         ),
-        (layers.Conv3D(2, 2, **SAME), (3, 4, 5, 2), 60 * 16 * 2),
         (layers.DepthwiseConv2D(3, depth_multiplier=2, **SAME), (8, 8, 4), 64 * 36 * 2),
         (layers.Conv2DTranspose(3, 3, strides=2, **SAME), (7, 6, 2), 42 * 18 * 3),
     ],

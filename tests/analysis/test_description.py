@@ -174,16 +174,6 @@ def test_layers_that_spike_hardly_ever_or_always_are_named_with_advice(
         assert re.match(pattern, warning, re.DOTALL)
 
 
-def test_nested_and_shared_neurons_each_have_a_row():
-    shared, inputs = LIF(name="shared"), keras.Input((6,))
-    nested = [keras.Input((6,)), layers.Dense(6), LIF(name="inner")]
-    inner = keras.Sequential(nested, name="block")
-    network = keras.Model(inputs, shared(layers.Dense(6)(shared(inner(inputs)))))
-    description = quiet(rsnn.SpikingModel(network, timesteps=2), X)
-    names = [layer.name for layer in description.layers]
-    assert names == ["block/inner", "shared", "shared"]
-
-
 def test_it_prints_what_it_returns_under_the_name_of_the_model(capsys):
     description = describe(chain(LIF(), layers.Dense(3), name="mine"), X)
     printed = capsys.readouterr().out

@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import pathlib
-import re
 
 import helpers
 import numpy as np
@@ -105,14 +103,6 @@ def test_the_description_the_plot_and_the_report_show_one_answer():
     assert [sum(heights[:4]), *heights[4:]] == pytest.approx(totals)
 
 
-def test_the_docs_set_the_formula_beside_the_published_rate():
-    rates = [crossover_of_dense(1024, 1024, 5, 3, share)[0] for share in (1.0, 0.29)]
-    assert [f"{rate:.1%}" for rate in rates] == ["20.3%", "5.7%"]
-    page = pathlib.Path(__file__).parents[2] / "docs" / "analysis.md"
-    text = page.read_text(encoding="utf-8")
-    assert [rate for rate in ("20.3 %", "29 %", "5.7 %") if rate not in text] == []
-
-
 def spent_at(found, layer, factor):
     """What a layer spends on a sample if its spikes are this many times as many."""
     traffic, costs, ledger = found.traffic, found.costs, found.spiking
@@ -199,31 +189,6 @@ def test_what_a_network_without_time_does_not_have_costs_the_rival_nothing():
     assert "recurrent/back" in str(found)
     # What follows a time mean has no membranes.
     assert found.traffic.kept[[0, -1]].tolist() == [T - 1, 0]
-
-
-SILENT, TAKES_SPIKES = IF(1e6), [layers.Dense(2), IF(), layers.Dense(2, use_bias=False)]
-
-
-@pytest.mark.parametrize(
-    ("network", "expected"),
-    [
-        ([layers.Dense(2), IF()], "loses: it spends .* No layer that is counted takes"),
-        (
-            [SILENT, layers.Dense(2)],
-            "wins below a firing rate of .*; .* fires at 0.0%.",
-        ),
-        (TAKES_SPIKES, "wins at no firing rate; this network fires at "),
-        ([LIF(0.0, 0.1), layers.Dense(400)], "wins at any firing rate; this network"),
-    ],
-)
-def test_the_verdict_has_words_for_networks_without_spikes_or_a_crossover(
-    network, expected
-):
-    model = helpers.spiking(helpers.chain(*network, shape=(40,)), T)
-    costs = Costs(memory=0.0, accumulate=1e-13) if "any" in expected else None
-    found = analysis.energy(model, helpers.data(2, (40,))[0], costs)
-    assert re.search(expected, found.verdict)
-    assert found.verdict in str(found)
 
 
 def test_costs_refuse_what_is_unknown_or_no_cost():

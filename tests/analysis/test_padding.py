@@ -102,30 +102,7 @@ def test_shuffling_in_time_leaves_padding_where_it_is():
         assert (found.accuracy, found.shuffled) == (accuracy, accuracy)
 
 
-def test_gradients_of_padded_sequences_are_compared():
-    windows = rsnn.gradients.Rate(windows=T)
-    padded = compiled(model_of(mask_value=np.nan, gradient=windows))
-    found = analysis.gradient_agreement(padded, sequences(), Y)
-    assert_allclose(found.cosine, 1.0, rtol=1e-5)
-
-
 def test_independence_over_time_refuses_padding():
     padded = compiled(model_of(mask_value=np.nan))
     with pytest.raises(ValueError, match="sequences of equal length"):
         analysis.independence(padded, sequences(), Y)
-
-
-@pytest.mark.parametrize(
-    "measure",
-    [
-        lambda model, x: analysis.accuracy_over_time(model, x, Y, verbose=0),
-        rsnn.predict_until_sure,
-    ],
-    ids=["accuracy", "until sure"],
-)
-def test_a_sequence_of_padding_alone_is_an_error_as_in_predict(measure):
-    x = sequences()
-    x[2] = np.nan
-    message = "only padding in 1 of 4 samples, the first of them sample 2"
-    with pytest.raises(ValueError, match=message):
-        measure(model_of(mask_value=np.nan), x)

@@ -200,20 +200,6 @@ def test_a_task_is_copied():
         keras.models.clone_model(model)
 
 
-def test_all_that_a_spiking_model_does_works_for_a_task():
-    model = compiled(regression())
-    model.timesteps = 3
-    assert decoded(model).shape == (8, 3)
-    assert to_numpy(model.step(X)).shape == (8, 3)
-    head = keras.Model(model.inputs, model.get_layer("head").output)
-    assert head([X]).shape == (8, 3)
-    norms = rsnn.analysis.gradient_agreement(model, X, Y).norms
-    # The loss is that of the task.
-    model.power *= 2
-    doubled = rsnn.analysis.gradient_agreement(model, X, Y).norms
-    np.testing.assert_allclose(doubled, 2 * norms, rtol=1e-4)
-
-
 # Kinds of tasks.
 class Doubled(keras.Sequential):
     def predict_step(self, *args):

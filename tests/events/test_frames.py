@@ -69,10 +69,7 @@ FRAMES = 2, "count"
 @pytest.mark.parametrize(
     ("use", "arguments", "kind", "said"),
     [
-        (event_frames, (*FRAMES, (-2, 2), SMALL), ValueError, "sensor_shape=(-2, 2)"),
-        (event_frames, (*FRAMES, (2.5, 2), SMALL), TypeError, "`sensor_shape` must be"),
         (event_frames, (*FRAMES, SMALL, (4,)), ValueError, "must be two integers of 1"),
-        (event_frames, (*FRAMES, SMALL, None), TypeError, "frame_shape=None"),
         (binned_frames, (2, 0.5, SMALL, SMALL), TypeError, "`duration` must be an int"),
         (voxel_grid, (0, SMALL), ValueError, "`bins` must be 1 or more"),
         (time_surfaces, (2, 0.0, SMALL), ValueError, "`tau` must be > 0"),

@@ -187,7 +187,6 @@ BACKWARDS = "must not run backwards"
             HEADER + b"# cut off in the hea",
             f"{AT_START} the line of the header",
         ),
-        (read_aedat, HEADER, f"{AT_START} the header ends there, and none of the 0 "),
         (read_aedat, HEADER + aedat_bytes(*SPECIAL), "none of the 4 events"),
         (
             read_aedat,

@@ -1,7 +1,5 @@
 """What layers of neurons and their cells have in common: arguments, configs."""
 
-import inspect
-
 import keras
 import numpy as np
 import pytest
@@ -57,66 +55,6 @@ def test_a_config_makes_the_same_layer(kind):
     for name in late:
         assert getattr(again, name) is True
         assert getattr(cls.from_config(old), name) is False
-
-
-ORDER = [
-    "timesteps",
-    "order",
-    "levels",
-    "decay",
-    "threshold",
-    "decay_input",
-    "synaptic_decay",
-    "adaptation_decay",
-    "adaptation",
-    "per_channel",
-    "axis",
-    "decay_bits",
-    "mask",
-    "normalize",
-    "round_half_up",
-    "reset",
-    "v_reset",
-    "detach_reset",
-    "reset_delay",
-    "surrogate",
-    "learn_decay",
-    "learn_synaptic_decay",
-    "learn_threshold",
-    "initial_membrane",
-    "threshold_stabilizer",
-]
-"""The arguments of neurons. Those of the first line may be given by position, the
-others by name alone."""
-
-CELLS = [
-    name
-    for name in rsnn.layers.__all__
-    if name.endswith("Cell") and not name.startswith("Recurrent")
-]
-
-
-def arguments_of(name):
-    signature = inspect.signature(getattr(rsnn.layers, name))
-    *arguments, last = signature.parameters.values()
-    assert last.name == "kwargs"
-    return arguments
-
-
-@pytest.mark.runs_once
-@pytest.mark.parametrize("name", CELLS)
-def test_a_cell_and_its_layer_have_the_same_arguments_in_the_order_of_all_neurons(name):
-    arguments = arguments_of(name)
-    places = [ORDER.index(argument.name) for argument in arguments]
-    assert places == sorted(places)
-    for place, argument in zip(places, arguments, strict=True):
-        is_by_name = argument.kind is argument.KEYWORD_ONLY
-        assert is_by_name == (place > ORDER.index("threshold"))
-    if name != "NeuronCell":
-        more = ["threshold_stabilizer"] if name == "LIFCell" else []
-        of_layer = arguments_of(name.removesuffix("Cell"))
-        assert of_layer[: len(arguments)] == arguments
-        assert [argument.name for argument in of_layer[len(arguments) :]] == more
 
 
 @pytest.mark.skipif(

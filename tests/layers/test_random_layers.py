@@ -5,32 +5,15 @@ import keras
 import numpy as np
 import pytest
 from helpers import chain, data, spiking, to_numpy
-from keras import layers, ops
+from keras import layers
 
 from keras_ratesnn.layers import IF, LIF
 
 STEP_MODES = pytest.mark.parametrize("step_mode", ["multi", "single"])
 
 
-@keras.saving.register_keras_serializable(package="tests")
-class DropPath(layers.Layer):
-    """Stochastic depth: drops whole samples, like many custom layers."""
-
-    def __init__(self):
-        super().__init__()
-        self.generator = keras.random.SeedGenerator(7)
-
-    def call(self, inputs, training=None):
-        if not training:
-            return inputs
-        shape = (ops.shape(inputs)[0], *[1] * (len(inputs.shape) - 1))
-        stays = keras.random.uniform(shape, seed=self.generator) >= 0.5
-        return 2.0 * inputs * ops.cast(stays, inputs.dtype)
-
-
 RANDOM = [
     lambda: layers.Dropout(0.5, seed=7),
-    DropPath,
     lambda: layers.RandomFlip("horizontal", seed=7),
 ]
 

@@ -155,12 +155,3 @@ def test_more_steps_than_factors_are_refused_before_anything_runs():
     with pytest.raises(ValueError, match=message):
         model.timesteps = 5
     assert model.timesteps == 4
-
-
-def test_a_stream_ends_where_the_factors_do():
-    model, x = with_neurons(TEBN(T), (2, 3), "rate"), frames(2, 3)
-    first, *_ = (to_numpy(model.step(x[:, t])[0]) for t in range(T))
-    with pytest.raises(ValueError, match=r"has weights for 4 steps. Received: step 5"):
-        model.step(x[:, 0])
-    model.reset_state()
-    np.testing.assert_allclose(to_numpy(model.step(x[:, 0])[0]), first, rtol=1e-5)

@@ -82,27 +82,6 @@ def test_weights_of_samples_and_of_classes_are_applied_with_padding_too(gradient
 CLASS_WEIGHTS = {0: 0.5, 1: 2.0, 2: 0.0}
 
 
-# It calls what Python deprecates.
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:keras_tuner")
-def test_keras_tuner_tries_numbers_of_steps_and_methods(tmp_path):
-    keras_tuner = pytest.importorskip(
-        "keras_tuner", reason="the extra [test] installs it"
-    )
-
-    def build(trial):
-        timesteps = trial.Choice("timesteps", [2, 3])
-        gradient = trial.Choice("gradient", ["rate", "bptt"])
-        return compiled(spiking(None, timesteps, gradient))
-
-    tuner = keras_tuner.RandomSearch(
-        build, "val_loss", max_trials=2, seed=0, directory=tmp_path
-    )
-    tuner.search(X, Y, validation_data=(X, Y), verbose=0)
-    best = tuner.get_best_hyperparameters()[0]
-    (model,) = tuner.get_best_models()
-    assert model.timesteps == best.get("timesteps")
-
-
 def with_a_layer_of_two_graphs():
     dense, neurons = layers.Dense(6, name="in_both"), LIF()
     return spiking(chain(chain(dense, neurons), dense, neurons, layers.Dense(3)))

@@ -166,21 +166,6 @@ def holding(held, read):
     return around(Holds(held, read, name="holds"))
 
 
-def test_a_weight_of_another_dtype_behind_keras_takes_effect():
-    x = ops.convert_to_tensor(data()[0])
-    with recording() as graphs:
-        models = pair(mlp, jit_compile=True)
-        for dtype in (torch.float32, torch.float64, torch.float32):
-            for model in models:
-                weight = model.network.layers[-1].bias.value
-                weight.data = weight.data.to(dtype)
-            for _ in range(3):
-                outputs = [model(x) for model in models]
-            np.testing.assert_allclose(*map(to_numpy, outputs), rtol=1e-6)
-    # One for each dtype.
-    assert len(graphs) == 2
-
-
 @pytest.mark.parametrize("kind", HELD)
 def test_no_change_of_what_a_layer_holds_goes_unnoticed(kind):
     """It is read or recorded again, or runs in eager mode."""

@@ -33,16 +33,6 @@ def test_a_sequence_may_be_longer_than_timesteps(model):
     np.testing.assert_allclose(np.stack(steps, 1), whole, rtol=1e-4, atol=1e-5)
 
 
-def test_the_network_is_searched_for_what_cannot_stream_once_not_at_each_step(
-    model, monkeypatch
-):
-    x, _ = data()
-    model.step(x)
-    for name in ("kind_of", "keras_internals.with_sublayers"):
-        monkeypatch.setattr(f"keras_ratesnn._graph.requirements.{name}", None)
-    model.step(x)
-
-
 def test_after_a_reset_neurons_start_at_rest_with_any_batch_size(model):
     x, _ = data(4, (2, 6))
     first = to_numpy(model.step(x[:, 0]))

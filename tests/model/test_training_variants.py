@@ -1,19 +1,13 @@
 """Keras' variants of training work with every gradient and in both step modes."""
 
 import keras
-import numpy as np
 import pytest
 from helpers import (
     assert_close,
     compiled,
     data,
-    mlp,
     spiking,
-    to_numpy,
 )
-from own_step import OwnStep
-
-import keras_ratesnn as rsnn
 
 MODES = [("rate", "multi"), ("sltt", "single")]
 
@@ -56,25 +50,3 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(method):
     for part in (slice(0, 4), slice(4, 8)):
         parts.train_on_batch(x[part], y[part])
     assert_close(parts.get_weights(), whole.get_weights(), rtol=1e-4, atol=1e-6)
-
-
-def test_low_rank_adaptation_trains_only_its_factors(method):
-    network = mlp()
-    for layer in (network.layers[1], network.layers[-1]):
-        layer.enable_lora(2)
-    model = compiled(spiking(network, 4, **method), keras.optimizers.SGD(0.5))
-    before = {variable.path: to_numpy(variable) for variable in model.variables}
-    model.fit(*data(), epochs=2, verbose=0)
-    for variable in model.variables:
-        has_changed = np.any(to_numpy(variable) != before[variable.path])
-        if "lora" in variable.path or variable.path.endswith("/kernel"):
-            assert has_changed == ("lora" in variable.path), variable.path
-
-
-def test_a_custom_train_step_trains_the_model(method):
-    class Custom(OwnStep, rsnn.SpikingModel):
-        pass
-
-    model = compiled(Custom(mlp(), 4, **method))
-    history = model.fit(*data(32), epochs=5, verbose=0).history
-    assert history["own"][-1] < history["own"][0]

@@ -2,9 +2,7 @@
 kernel, treats samples alike, comes back from a file, and names wrong arguments."""
 
 import functools
-import graphlib
 import inspect
-import itertools
 import math
 import re
 
@@ -204,20 +202,6 @@ def test_a_network_trains_treats_samples_alike_comes_back_and_has_two_layouts(
 
 
 # Arguments.
-def test_arguments_have_one_order_in_all_functions_and_are_passed_by_name():
-    before = {}
-    for name in models.__all__:
-        by_name = []
-        signature = inspect.signature(getattr(models, name)).parameters
-        for argument, parameter in signature.items():
-            if parameter.kind is parameter.KEYWORD_ONLY:
-                by_name.append(argument)
-            else:
-                assert argument == "input_shape" or not name[0].isupper()
-        for one, following in itertools.pairwise(by_name):
-            before.setdefault(following, set()).add(one)
-    # Raises an error that names the circle.
-    graphlib.TopologicalSorter(before).prepare()
 
 
 @pytest.mark.parametrize("build", BUILDERS, ids=name_of)

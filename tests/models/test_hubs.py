@@ -85,15 +85,6 @@ def refused(folder, said, error=ValueError):
 
 
 # Addresses.
-def test_a_folder_with_a_card_and_its_weights_loads(tmp_path):
-    model = small()
-    write(tmp_path, model)
-    for address in (tmp_path, str(tmp_path)):
-        loaded = models.load_pretrained(address, timesteps=4)
-        assert (loaded.name, loaded.timesteps) == ("made", 4)
-        np.testing.assert_array_equal(loaded.get_weights()[0], model.get_weights()[0])
-
-
 @pytest.mark.parametrize(
     "address", ["hf://user", "hf://../name", "hf://user/name@a/../b", "kaggle://a/b"]
 )

@@ -430,10 +430,3 @@ def test_cards_and_weights_are_in_the_wheel():
         paths = {str(path.relative_to(ROOT)) for path in PACKAGE.rglob(pattern)}
         assert paths
         assert paths <= included
-
-
-def test_a_card_is_read_as_it_was_written(folder):
-    url = "https://host.invalid/größe.keras"
-    written = dataclasses.replace(SHIPPED, name="other", url=url)
-    written.write(folder / "cards")
-    assert models.list_pretrained()["other"] == written
