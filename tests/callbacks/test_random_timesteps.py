@@ -88,6 +88,18 @@ def test_each_epoch_of_a_schedule_has_its_number_and_all_else_that_of_the_model(
     assert steps == np.repeat(steps[::4], 4).tolist()
 
 
+def test_a_run_may_be_resumed():
+    results = []
+    for parts in ([(0, 1), (1, 3)], [(0, 3)]):
+        keras.utils.set_random_seed(0)
+        model, drawn = compiled(spiking()), []
+        for first, last in parts:
+            options = {"epochs": last, "initial_epoch": first}
+            drawn += trained(model, RandomTimesteps(1, 4), **options)[1]
+        results.append([drawn, to_numpy(model.trainable_variables)])
+    keras.tree.map_structure(np.testing.assert_array_equal, *results)
+
+
 class Fails(keras.callbacks.Callback):
     def __init__(self, error):
         super().__init__()

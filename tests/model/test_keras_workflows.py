@@ -333,3 +333,24 @@ def test_fit_evaluate_predict_and_calls_of_single_batches_have_one_loss(gradient
     history = model.fit(X, Y, epochs=4, **options).history
     assert set(history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
     assert history["loss"][-1] < history["loss"][0]
+
+
+# It calls what Python deprecates.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:keras_tuner")
+def test_keras_tuner_tries_numbers_of_steps_and_methods(tmp_path):
+    keras_tuner = pytest.importorskip(
+        "keras_tuner", reason="the extra [test] installs it"
+    )
+
+    def build(trial):
+        timesteps = trial.Choice("timesteps", [2, 3])
+        gradient = trial.Choice("gradient", ["rate", "bptt"])
+        return compiled(spiking(None, timesteps, gradient))
+
+    tuner = keras_tuner.RandomSearch(
+        build, "val_loss", max_trials=2, seed=0, directory=tmp_path
+    )
+    tuner.search(X, Y, validation_data=(X, Y), verbose=0)
+    best = tuner.get_best_hyperparameters()[0]
+    (model,) = tuner.get_best_models()
+    assert model.timesteps == best.get("timesteps")
