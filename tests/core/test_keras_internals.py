@@ -492,3 +492,17 @@ def test_functions_are_replaced_until_the_last_thread_has_left_also_after_an_err
     leave.set()
     thread.join()
     assert owner.function == "that of Keras"
+
+
+@pytest.mark.skipif(helpers.BACKEND != "torch", reason="only PyTorch waits for batches")
+def test_the_labels_of_a_batch_are_moved_to_a_gpu_once(copied):
+    import torch
+
+    moved, model = copied(), helpers.spiking()
+    model.compile("sgd", "mse", metrics=["mae", "mse"])
+    x, y = torch.ones(4, 6, dtype=torch.float64), np.ones((4, 3), "int64")
+    model.train_on_batch(x, y)
+    moved.clear()
+    model.train_step((x, y))
+    dtypes = [tensor.dtype for tensor in moved]
+    assert dtypes.count(torch.float64) == dtypes.count(torch.int64) == 1
