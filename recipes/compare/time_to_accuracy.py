@@ -226,13 +226,14 @@ def _train_peer(recipe, dataset, method, folder):
     # Imported here because it imports PyTorch.
     from recipes.compare import peer_training
 
+    settings = run_settings(recipe, method)
     try:
         with folder.lock():
+            folder.begin(settings)
             record = peer_training.train(recipe, dataset, method, folder.path)
     except run.Diverged as error:
         what = f"the run in {folder.path} diverged: {error}. {SMALLER}, and another"
         raise Ended(f"{what} --output.", DIVERGED) from error
-    settings = run_settings(recipe, method)
     write_json(folder.result, {"settings": settings, **record})
 
 

@@ -85,18 +85,3 @@ def test_a_mistake_on_the_command_line_is_named(line, monkeypatch, capsys):
     arguments, said = line.split(" | ")
     monkeypatch.setattr(results, "committed", lambda: RECORDS)
     assert said in error_of(arguments.split(), capsys, parity.main)
-
-
-@pytest.mark.parametrize("command", [results.main, parity.main])
-def test_a_wrong_file_among_the_results_is_named(
-    command, monkeypatch, tmp_path, capsys
-):
-    path = tmp_path / "wrong.jsonl"
-    monkeypatch.setattr(results, "FOLDER", tmp_path)
-    arguments = [] if command is results.main else ["made", "--epochs", "2"]
-    lacking = '{"settings": {"name": "made"}, "backend": "jax"}'
-    for content in ("{", "[]", "{}", lacking):
-        path.write_text(content)
-        error = error_of(arguments, capsys, command)
-        assert f"{path}, line 1" in error
-        assert "from Git again" in error
