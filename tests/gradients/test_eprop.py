@@ -117,7 +117,8 @@ def squared_error(y, outputs):
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
 def test_eprop_from_public_names_has_the_gradients_of_a_slow_loop(step_mode):
     random = np.random.default_rng(0)
-    frames, y = random.normal(0.5, 1.0, (T, 8, 6)), random.normal(size=(8, 3))
+    frames = random.normal(0.5, 1.0, (T, 8, 6))
+    y = random.normal(size=(8, 3)).astype("float32")
     x = np.swapaxes(frames, 0, 1).astype("float32")
     parts = []
     for width in (8, 5):
