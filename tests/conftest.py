@@ -141,6 +141,11 @@ def pytest_collection_modifyitems(config, items):
 
     Of the other tests, those that another backend runs are marked.
     """
+    if sys.version_info >= (3, 13):
+        broken = "OpenVINO's converter fails beside TensorFlow on Python 3.13"
+        for item in items:
+            if "openvino" in item.name or "deploy.md" in item.name:
+                item.add_marker(pytest.mark.skip(reason=broken))
     once = {
         item
         for item in items

@@ -262,11 +262,15 @@ def tokens_of_code(text):
             and isinstance(node.value.value, str)
         ):
             docstrings.update(range(node.lineno, node.end_lineno + 1))
-    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-    return sum(
-        token.type not in NO_CODE and token.start[0] not in docstrings
-        for token in tokens
-    )
+    count, depth = 0, 0
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        # From Python 3.12 on f-strings have parts; they count as one string.
+        name = tokenize.tok_name[token.type]
+        depth -= name == "FSTRING_END"
+        is_code = token.type not in NO_CODE and name != "FSTRING_START"
+        count += is_code and not depth and token.start[0] not in docstrings
+        depth += name == "FSTRING_START"
+    return count
 
 
 def tokens_by_room(package):

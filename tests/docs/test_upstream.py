@@ -54,7 +54,10 @@ def programs(kind):
 
 def is_to_show(title):
     """Whether the installed versions are among those with which a fault is said to be
-    seen; `None` if they are others."""
+    seen; `None` if they are others, or Python is: some depend on how it frees memory.
+    """
+    if sys.version_info[:2] != (3, 11):
+        return None
     (text,) = (text for name, text in SECTIONS if name == title)
     stated = re.search(r"Shown with ([^.]*(?:\.\d[^.]*)*)\.", text)
     shown = stated[1] if stated else SHOWN

@@ -226,8 +226,8 @@ def test_arguments_that_are_described_are_those_that_networks_take():
         taken = inspect.signature(build).parameters
         is_residual = "width" in taken
         describing = models.ResNet18 if is_residual else models.Spikformer
-        text = describing.__doc__.partition("Returns:")[0]
-        described = re.findall(r"^        (\w+): ", text, re.MULTILINE)
+        text = inspect.getdoc(describing).partition("Returns:")[0]
+        described = re.findall(r"^    (\w+): ", text, re.MULTILINE)
         assert not is_residual or set(taken) <= set(described)
         ordered = [name for name in described if name in taken]
         assert ordered == [name for name in taken if name in described]
