@@ -186,7 +186,8 @@ def test_a_shipped_network_has_the_figures_that_are_asked_for_and_their_numbers(
     "names",
     [
         ["firing_rates", "gradient_agreement"],
-        pytest.param([*figures.FIGURES], marks=pytest.mark.slow, id="all"),
+        # The last one needs more images.
+        pytest.param([*figures.FIGURES][:-1], marks=pytest.mark.slow, id="all"),
     ],
 )
 def test_a_finished_run_has_its_figures(names, tmp_path):
@@ -209,6 +210,22 @@ def test_windows_are_compared_with_bptt(tmp_path, capsys):
     assert rows[1][1:] == rows[2][1:]
     sums = [sum(map(float, row[1:])) for row in rows[:2]]
     assert sums[0] < sums[1]
+
+
+def test_what_is_gained_by_stopping_when_sure_is_printed(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(figures, "BATCHES", {1: 2, 8: 1})
+    monkeypatch.setattr(figures, "ERRORS", (0.05, 0.02))
+    monkeypatch.setattr(figures, "ROUNDS", 1)
+    command = ["digits", "--only", "until_sure", "--test-images", "120"]
+    assert figures.main([*command, "--output", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if line[:2] == "| "]
+    errors = next(row for row in rows if row[0] == "0.05")
+    times = next(row for row in rows if row[0] == "8")
+    assert 1 <= float(errors[2]) <= 4
+    assert float(errors[5]) >= 1 - 0.05 - 0.03
+    assert float(times[1]) > 0
+    assert (tmp_path / "until_sure.svg").exists()
 
 
 # Networks of few bits
