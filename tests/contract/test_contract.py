@@ -245,6 +245,19 @@ SUBJECTS = {
         "readouts",
     ),
     "TimeMean": Subject(own.TimeMean, "readouts", facts=("means",)),
+    "GaussianNoise": Subject(
+        lambda **k: layers.GaussianNoise(0.3, seed=7, **k), "spikes", facts=("random",)
+    ),
+    "GaussianDropout": Subject(
+        lambda **k: layers.GaussianDropout(0.3, seed=7, **k),
+        "spikes",
+        facts=("random",),
+    ),
+    "SpatialDropout": Subject(
+        lambda **k: layers.SpatialDropout1D(0.3, seed=7, **k),
+        "spikes",
+        facts=("random",),
+    ),
     "DropPath": Subject(
         lambda **k: layers.Dropout(0.3, noise_shape=(None, 1, 1), seed=7, **k),
         "spikes",
