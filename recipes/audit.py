@@ -12,6 +12,7 @@ The folder gets `audit.md`, with the definition, source and command of each numb
 
 import dataclasses
 import pathlib
+import random
 import shlex
 import sys
 
@@ -46,8 +47,9 @@ def add_arguments(parser):
 def audit(arguments):
     name = pathlib.Path(arguments.file).stem
     output = arguments.output or pathlib.Path("audits", name)
-    # Also of what is drawn, here and in networks.
-    keras.utils.set_random_seed(0)
+    # Seeds of Keras and images are drawn. `keras.utils.set_random_seed` would import
+    # TensorFlow beside another backend, 400 MB.
+    random.seed(0)
     with command_line.mistakes():
         model, origin = _network(arguments)
         x, y = _images(model, arguments.data, arguments.samples)
@@ -81,7 +83,7 @@ def _images(model, data, count):
     """Images, and their labels if they are not drawn."""
     shape = count, *model.input_shape[1:]
     if data is None:
-        x, y = np.random.randint(256, size=shape), None
+        x, y = np.random.default_rng(0).integers(256, size=shape), None
     elif pathlib.Path(data).is_dir():
         batches = keras.utils.image_dataset_from_directory(
             data, batch_size=count, image_size=shape[1:3], crop_to_aspect_ratio=True

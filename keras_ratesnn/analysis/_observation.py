@@ -1,5 +1,7 @@
 """Runs the network of a model with an observer, without changing the model."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -48,6 +50,7 @@ def observed(
     x: Structure,
     observe: Observer | None = None,
     nodes: NodesOf = plain_nodes,
+    programs: dict[Any, Any] | None = None,
 ) -> Structure:
     """The outputs of a model for a batch, in inference mode.
 
@@ -56,9 +59,10 @@ def observed(
         x: Structure of tensors, processed as one batch.
         observe: See `Observing`. Signals hold all steps.
         nodes: See `Network`.
+        programs: See `Observing`.
     """
     with backend.no_gradient():
-        return twin_of(model, Observing(observe, nodes))(x, training=False)
+        return twin_of(model, Observing(observe, nodes, programs))(x, training=False)
 
 
 def any_nan(outputs: Structure) -> bool:

@@ -314,23 +314,35 @@ class Network:
     def _walk(self, tensors, act, states=None):
         """`(results, outputs)`: the first results of `act(handler, state, inputs)` for
         each node, and the network's outputs."""
-        results = []
         states = states or [()] * len(self.nodes)
+        steps = list(zip(self.nodes, states, self._freed, strict=True))
         with call_kernels.using(tensors.get(KERNELS, {})):
-            for node, state, freed in zip(self.nodes, states, self._freed, strict=True):
-                inputs = [tensors[index] for index in node.inputs]
-                result, outputs = act(
-                    node.handler, state, node.handler.prepared(inputs)
-                )
-                _check_outputs(node, outputs)
-                outputs = self.seen(node, tensors, outputs, freed)
-                tensors.update(zip(node.outputs, outputs, strict=True))
-                # They may be the activations of all time steps: their memory is for the
-                # next ones.
-                for index in freed:
-                    del tensors[index]
-                results.append(result)
+            results = self._walked(steps, tensors, act)
         return results, tree.map_leaves(lambda slot: tensors[slot.index], self.outputs)
+
+    def _walked(self, steps, tensors, act):
+        """The first results of nodes, each with its state and the slots that are free
+        after it."""
+        results = []
+        for node, state, freed in steps:
+            result, outputs = self._acted(node, state, tensors, act)
+            self._store(node, outputs, tensors, freed)
+            results.append(result)
+        return results
+
+    def _acted(self, node, state, tensors, act):
+        inputs = [tensors[index] for index in node.inputs]
+        result, outputs = act(node.handler, state, node.handler.prepared(inputs))
+        _check_outputs(node, outputs)
+        return result, outputs
+
+    def _store(self, node, outputs, tensors, freed):
+        outputs = self.seen(node, tensors, outputs, freed)
+        tensors.update(zip(node.outputs, outputs, strict=True))
+        # They may be the activations of all time steps: their memory is for the next
+        # ones.
+        for index in freed:
+            del tensors[index]
 
     def through_time(self, constants: Constants) -> tuple[States, Structure]:
         """All steps in the step mode of the run: `(states, outputs)`, see `finished`.

@@ -7,10 +7,18 @@ from typing import Any
 
 import keras
 
+from keras_ratesnn._core import backend, call_kernels, keras_internals, tree
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._graph import Signal
+from keras_ratesnn.gradients.handlers import NeuronHandler
 from keras_ratesnn.gradients.method import GradientMethod
-from keras_ratesnn.gradients.network import Network, NodesOf, in_time, plain_nodes
+from keras_ratesnn.gradients.network import (
+    KERNELS,
+    Network,
+    NodesOf,
+    in_time,
+    plain_nodes,
+)
 from keras_ratesnn.gradients.run import Run
 from keras_ratesnn.layer_kinds import LayerKind
 
@@ -37,17 +45,31 @@ class Observing(GradientMethod):
     Args:
         observe: `Observer`. Defaults to `None`, nobody.
         nodes: See `Network`. Defaults to `plain_nodes`.
+        programs: Dictionary in which compiled parts of the network are kept for later
+            calls, see `_CompiledNetwork`. Defaults to `None`: operations run one by
+            one.
     """
 
     runs_means = True
 
     def __init__(
-        self, observe: Observer | None = None, nodes: NodesOf = plain_nodes
+        self,
+        observe: Observer | None = None,
+        nodes: NodesOf = plain_nodes,
+        programs: dict[Any, Any] | None = None,
     ) -> None:
-        self.observe, self.nodes = observe, nodes
+        self.observe, self.nodes, self.programs = observe, nodes, programs
 
     def call(self, run: Run) -> Structure:
-        return in_time(_ObservedNetwork(run, self.observe, self.nodes))
+        # A program has the mask in time and the step of the call that it is made in.
+        is_plain = run.step_mode == "multi" and run.mask is None
+        if self.programs is None or not backend.EAGER_IS_SLOW or not is_plain:
+            return in_time(_ObservedNetwork(run, self.observe, self.nodes))
+        shapes = [(tuple(tensor.shape), has_time) for tensor, has_time in run.inputs]
+        # Programs keep their part, whose number is no other's then.
+        key = (id(run.parts[0]), run.timesteps, *shapes)
+        programs = self.programs.setdefault(key, {})
+        return in_time(_CompiledNetwork(run, self.observe, self.nodes, programs))
 
 
 class _ObservedNetwork(Network):
@@ -72,3 +94,111 @@ class _ObservedNetwork(Network):
         for index in freed:
             self._signals.pop(index, None)
         return [signal.value for signal in signals]
+
+
+class _CompiledNetwork(_ObservedNetwork):
+    """An observed network for a backend that else compiles each operation alone, which
+    takes time and memory: neuron layers, and what is between two of them, are compiled
+    together.
+
+    The observer sees them afterwards. What it changes is changed for the next ones.
+
+    Args:
+        run: `Run`.
+        observe: `Observer`.
+        nodes: See `Network`.
+        programs: Dictionary of what is compiled in runs like this one.
+    """
+
+    def __init__(self, run, observe, nodes, programs):
+        super().__init__(run, observe, nodes)
+        self._programs = programs
+
+    def _walked(self, steps, tensors, act):
+        results = []
+        for part in _parts(steps):
+            first_node = part[0][0]
+            if not _is_known(first_node.handler.operation):
+                results += super()._walked(part, tensors, act)
+                continue
+            acted = self._acted_together(part, tensors, act)
+            for (node, _, freed), (result, outputs) in zip(part, acted, strict=True):
+                self._store(node, outputs, tensors, freed)
+                results.append(result)
+        return results
+
+    def _acted_together(self, part, tensors, act):
+        """The results and outputs of nodes, from one program."""
+        slots = [slot for slot in tensors if slot != KERNELS]
+        first_node = part[0][0]
+
+        def function(given):
+            inside = dict(zip(slots, _with_masks(*given), strict=True))
+            acted = []
+            # Kernels that were computed before would be constants of the program.
+            with call_kernels.using({}):
+                for node, state, _ in part:
+                    result, outputs = self._acted(node, state, inside, act)
+                    inside.update(zip(node.outputs, outputs, strict=True))
+                    acted.append((result, outputs, _masks(outputs)))
+            return acted
+
+        given = [tensors[slot] for slot in slots]
+        acted = self._run(first_node.outputs[0], function, [given, _masks(given)])
+        return [
+            (result, _with_masks(outputs, masks)) for result, outputs, masks in acted
+        ]
+
+    def alarmed(self, states, outputs):
+        alarmed = super().alarmed
+
+        def function(given):
+            return alarmed(*given)
+
+        def with_mask(output, after):
+            return keras_internals.put_mask(after, keras_internals.mask_of(output))
+
+        after = self._run("alarmed", function, [states, outputs])
+        return tree.map_leaves(with_mask, outputs, after)
+
+    def _run(self, name, function, tensors):
+        """`function(tensors)`, by the program of this name."""
+        if name not in self._programs:
+            self._programs[name] = backend.compiled_for_few_calls(
+                function, self.run.network
+            )
+        return self._programs[name](tensors)
+
+
+def _masks(tensors):
+    return [keras_internals.mask_of(tensor) for tensor in tensors]
+
+
+def _with_masks(tensors, masks):
+    return list(map(keras_internals.put_mask, tensors, masks))
+
+
+def _is_known(operation):
+    """Whether an operation is of Keras or the library, with all layers in it: others
+    may keep what a program does not see, such as attributes of Python."""
+    layers = [operation]
+    if isinstance(operation, keras.Layer):
+        layers = keras_internals.with_sublayers(operation)
+    packages = {type(layer).__module__.partition(".")[0] for layer in layers}
+    return packages <= {"keras", "keras_ratesnn"}
+
+
+def _parts(steps):
+    """The nodes that are compiled together, as lists."""
+    parts: list[list[Any]] = []
+    joins = False
+    for step in steps:
+        handler = step[0].handler
+        joinable = _is_known(handler.operation) and not isinstance(
+            handler, NeuronHandler
+        )
+        if not (joins and joinable):
+            parts.append([])
+        parts[-1].append(step)
+        joins = joinable
+    return parts

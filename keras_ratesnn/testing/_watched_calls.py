@@ -14,9 +14,11 @@ from keras import ops
 
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn._graph import Signal
-from keras_ratesnn.gradients import with_neurons
+from keras_ratesnn.gradients.handlers import NeuronHandler
 from keras_ratesnn.gradients.handlers.with_membranes import WithMembranes
+from keras_ratesnn.gradients.network import plain_nodes
 from keras_ratesnn.gradients.observing import Observing
+from keras_ratesnn.layer_kinds import NEURON
 from keras_ratesnn.spiking_model import SpikingModel
 from keras_ratesnn.testing._findings import to_numpy
 
@@ -216,7 +218,7 @@ def watched(model, watch):
     with contextlib.ExitStack() as stack:
         for owner, name, method in _methods_of(model):
             if isinstance(owner, SpikingModel):
-                through_time = functools.partial(_observed, owner, watch)
+                through_time = functools.partial(_observed, owner, _observing(watch))
                 stack.enter_context(_set(owner, "_through_time", through_time))
             stack.enter_context(
                 _set(owner, method, _seen(owner, name, getattr(owner, method), watch))
@@ -262,35 +264,38 @@ def _seen(owner, name, method, watch):
     return functools.wraps(method)(functools.partial(watch.call, owner, name, method))
 
 
-def _observed(model, watch, run):
-    """What `SpikingModel._through_time` returns, while a watch sees its operations."""
+def _observing(watch):
+    """The method of a `SpikingModel` whose operations a watch sees."""
 
     def observe(call, outputs):
         signals = outputs if isinstance(outputs, list) else [outputs]
         values = watch.seen(call.operation, [signal.value for signal in signals])
+        if call.kind.role == NEURON:
+            values[0] = watch.stimulated(call.operation, values[0])
         seen = [
             Signal(value, signal.static)
             for value, signal in zip(values, signals, strict=True)
         ]
         return seen if isinstance(outputs, list) else seen[0]
 
-    nodes = with_neurons(functools.partial(_WatchedNeurons, watch))
-    return model._run_method(
-        Observing(observe, nodes), dataclasses.replace(run, step_mode="multi")
-    )
+    return Observing(observe, _with_membranes, programs={})
 
 
-class _WatchedNeurons(WithMembranes):
-    """Neurons whose membranes are watched, too, since silent ones show nothing."""
+def _observed(model, method, run):
+    """What `SpikingModel._through_time` returns, while a watch sees its operations."""
+    return model._run_method(method, dataclasses.replace(run, step_mode="multi"))
 
-    def __init__(self, watch, call, context):
-        super().__init__(call, context)
-        self.watch = watch
 
-    def all_steps(self, state, inputs):
-        state, outputs = super().all_steps(state, inputs)
-        spikes, _ = self.watch.seen(self.operation, outputs)
-        return state, [self.watch.stimulated(self.operation, spikes)]
+def _with_membranes(calls, context):
+    """The plain nodes, whose neurons also give their membranes, since silent ones show
+    nothing."""
+    slots = itertools.count(-1, -1)
+    for node in plain_nodes(calls, context):
+        if isinstance(node.handler, NeuronHandler):
+            handler = WithMembranes(node.handler.call, context)
+            outputs = [*node.outputs, next(slots)]
+            node = node._replace(handler=handler, outputs=outputs)
+        yield node
 
 
 @contextlib.contextmanager

@@ -549,6 +549,16 @@ def an_exported_file_gives_the_outputs(subject, gradient, step_mode, tmp_path):
     )
 
 
+def a_sample_depends_on_no_other(subject, gradient, step_mode):
+    """And a layer fires as often where parts of the network are compiled."""
+    model, x = model_of(subject, gradient, step_mode), data_of(subject)
+    rsnn.testing.check_sample_independence(model, x)
+    found = [
+        layer.firing_rate for layer in rsnn.describe(model, x, verbose=False).layers
+    ]
+    assert_close(found, rsnn.analysis.firing_rates(model, x).mean)
+
+
 def numbers_are_those_of_every_backend(subject, gradient, step_mode):
     """Committed: the loss, and a sum of each gradient, by a method that differs between
     subjects. Written anew by PyTorch with `UPDATE_NUMBERS=1 CONTRACT_PAIRS=all`."""
@@ -615,6 +625,7 @@ PROMISES = {
     any_engine_gives_the_same: ("random",) if BACKEND == "tensorflow" else (),
     half_precision_trains_weights_of_full_precision: (),
     an_exported_file_gives_the_outputs: ("random",),
+    a_sample_depends_on_no_other: ("random",),
     numbers_are_those_of_every_backend: ("random",),
     channels_may_be_on_any_axis: (),
 }

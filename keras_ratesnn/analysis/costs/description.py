@@ -316,11 +316,12 @@ def _counted(model, x):
                 _activity(paths[call.operation], spikes, call.operation.cell.levels)
             )
             dead.extend([] if spikes.any() else [call.operation])
-            if silence_causes.is_broken([signal.value for signal in call.signals]):
+            currents = [_observation.array(signal.value) for signal in call.signals]
+            if not all(np.isfinite(current).all() for current in currents):
                 broken.append(f"the currents of {layers[-1].name} are NaN or infinite")
         return counter(call, outputs)
 
-    outputs = _observation.observed(model, x, observe)
+    outputs = _observation.observed(model, x, observe, programs={})
     if _observation.any_nan(outputs):
         broken.append("the outputs are NaN")
     facts: dict[str, Any] = {}

@@ -58,25 +58,10 @@ class Backend(base.Backend):
         return attached(values, inputs, context)
 
     def compiled(self, function, model, graphs, settings, jit_compile):
-        variables = model.variables
-        targets: list[keras.Variable] = []
+        return _compiled(function, model.variables)
 
-        @jax.jit
-        def run(values, tensors):
-            scope = keras_internals.CollectingScope(variables, values)
-            with scope:
-                results = function(tensors)
-            assigned = scope.assigned()
-            targets[:] = [variable for variable, _ in assigned]
-            return results, [value for _, value in assigned]
-
-        def with_assignments(tensors):
-            results, values = run(keras_internals.values_of(variables), tensors)
-            for variable, value in zip(targets, values, strict=True):
-                variable.assign(value)
-            return results
-
-        return with_assignments
+    def compiled_for_few_calls(self, function, model):
+        return _compiled(function, model.variables, xla_backend_optimization_level=0)
 
     def exporting(self, format):
         # The converter to ONNX cannot convert time loops.
@@ -108,6 +93,30 @@ class Backend(base.Backend):
         """On CPUs XLA removes this barrier early, but its default scheduler keeps the
         order anyway."""
         return jax.lax.optimization_barrier(tensors)
+
+
+def _compiled(function, variables, **options):
+    """A function of tensors that uses and assigns variables, compiled with these
+    options of XLA."""
+    targets: list[keras.Variable] = []
+
+    def run(values, tensors):
+        scope = keras_internals.CollectingScope(variables, values)
+        with scope:
+            results = function(tensors)
+        assigned = scope.assigned()
+        targets[:] = [variable for variable, _ in assigned]
+        return results, [value for _, value in assigned]
+
+    program = jax.jit(run, compiler_options=options)
+
+    def with_assignments(tensors):
+        results, values = program(keras_internals.values_of(variables), tensors)
+        for variable, value in zip(targets, values, strict=True):
+            variable.assign(value)
+        return results
+
+    return with_assignments
 
 
 @jax.custom_jvp
