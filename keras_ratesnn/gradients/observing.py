@@ -165,7 +165,7 @@ class _CompiledNetwork(_ObservedNetwork):
         """`function(tensors)`, by the program of this name."""
         if name not in self._programs:
             self._programs[name] = backend.compiled_for_few_calls(
-                function, self.run.network
+                function, self.run.network, tensors
             )
         return self._programs[name](tensors)
 

@@ -186,10 +186,13 @@ class Backend(abc.ABC):
         )
 
     def compiled_for_few_calls(
-        self, function: Callable[[Structure], Structure], model: keras.Model
+        self,
+        function: Callable[[Structure], Structure],
+        model: keras.Model,
+        tensors: Structure,
     ) -> Callable[[Structure], Structure]:
-        """The function of tensors, compiled as in `compiled` where `EAGER_IS_SLOW`, but
-        soon rather than well."""
+        """The function, compiled for tensors like these where `EAGER_IS_SLOW`, soon
+        rather than well; see `compiled`."""
         return function
 
     def cond(

@@ -58,10 +58,16 @@ class Backend(base.Backend):
         return attached(values, inputs, context)
 
     def compiled(self, function, model, graphs, settings, jit_compile):
-        return _compiled(function, model.variables)
+        run, targets = _of_values(function, model.variables)
+        return _with_assignments(jax.jit(run), model.variables, targets)
 
-    def compiled_for_few_calls(self, function, model):
-        return _compiled(function, model.variables, xla_backend_optimization_level=0)
+    def compiled_for_few_calls(self, function, model, tensors):
+        run, targets = _of_values(function, model.variables)
+        values = keras_internals.values_of(model.variables)
+        # Without what `jax.jit` keeps beside a program, a megabyte.
+        lowered = jax.jit(run).lower(values, tensors)
+        program = lowered.compile({"xla_backend_optimization_level": 0})
+        return _with_assignments(program, model.variables, targets)
 
     def exporting(self, format):
         # The converter to ONNX cannot convert time loops.
@@ -95,9 +101,9 @@ class Backend(base.Backend):
         return jax.lax.optimization_barrier(tensors)
 
 
-def _compiled(function, variables, **options):
-    """A function of tensors that uses and assigns variables, compiled with these
-    options of XLA."""
+def _of_values(function, variables):
+    """The function of tensors as one of the values of variables and of tensors, which
+    also returns what it assigns, and the list of the variables that it assigns."""
     targets: list[keras.Variable] = []
 
     def run(values, tensors):
@@ -108,15 +114,19 @@ def _compiled(function, variables, **options):
         targets[:] = [variable for variable, _ in assigned]
         return results, [value for _, value in assigned]
 
-    program = jax.jit(run, compiler_options=options)
+    return run, targets
 
-    def with_assignments(tensors):
+
+def _with_assignments(program, variables, targets):
+    """The function of tensors again, given the compiled one of `_of_values`."""
+
+    def call(tensors):
         results, values = program(keras_internals.values_of(variables), tensors)
         for variable, value in zip(targets, values, strict=True):
             variable.assign(value)
         return results
 
-    return with_assignments
+    return call
 
 
 @jax.custom_jvp
