@@ -42,7 +42,8 @@ def steps_that_count(model: SpikingModel, x: Structure) -> np.ndarray:
 def without_padding(rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """The rows of an array of all steps, `(batch * T, ...)`, that are not padding, see
     `steps_that_count`."""
-    return rows[counts.reshape(-1)]
+    # An index would copy them.
+    return rows if counts.all() else rows[counts.reshape(-1)]
 
 
 def observed(

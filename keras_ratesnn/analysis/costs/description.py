@@ -311,14 +311,15 @@ def _counted(model, x):
 
     def observe(call, outputs):
         if _observation.is_neuron(call):
-            spikes = _observation.spikes(call, outputs, model.timesteps)[counter.counts]
-            layers.append(
-                _activity(paths[call.operation], spikes, call.operation.cell.levels)
-            )
+            name = paths[call.operation]
+            for signal in call.signals:
+                if not np.isfinite(_observation.array(signal.value)).all():
+                    broken.append(f"the currents of {name} are NaN or infinite")
+            by_sample = _observation.spikes(call, outputs, model.timesteps)
+            rows = by_sample.reshape(-1, *by_sample.shape[2:])
+            spikes = _observation.without_padding(rows, counter.counts)
+            layers.append(_activity(name, spikes, call.operation.cell.levels))
             dead.extend([] if spikes.any() else [call.operation])
-            currents = [_observation.array(signal.value) for signal in call.signals]
-            if not all(np.isfinite(current).all() for current in currents):
-                broken.append(f"the currents of {layers[-1].name} are NaN or infinite")
         return counter(call, outputs)
 
     outputs = _observation.observed(model, x, observe, programs={})
