@@ -140,14 +140,13 @@ def set_by_methods(assignments):
     return dict.fromkeys(names, "Name the method with --methods.")
 
 
-def cases(arguments, assignments, timesteps, refused=()):
+def cases(arguments, assignments, timesteps):
     """The recipes of a comparison, a dictionary from `(timesteps, method, seed)`.
 
     Args:
         arguments: As in `catalogue.chosen`, with `seeds`.
         assignments: As in `set_by_methods`.
         timesteps: Numbers of time steps.
-        refused: As in `catalogue.chosen`. Defaults to none.
 
     Raises:
         TypeError, ValueError: As `catalogue.chosen`.
@@ -156,7 +155,6 @@ def cases(arguments, assignments, timesteps, refused=()):
         "seed": "Pass --seeds.",
         "timesteps": "Pass --timesteps.",
         **set_by_methods(assignments),
-        **dict(refused),
     }
     recipes = {}
     for number, seed in itertools.product(timesteps, range(arguments.seeds)):

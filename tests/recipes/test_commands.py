@@ -103,16 +103,6 @@ compare.time_to_accuracy | fashion_mnist --set gradient=bptt | the method with -
 compare.time_to_accuracy | fashion_mnist --methods rate | `methods` must be one of
 compare.time_to_accuracy | dvs_gesture | `recipe` must be one of images or of sequences
 compare.time_to_accuracy | fashion_mnist --set teachers=digits teacher_weight=1 | `teach
-benchmark.against_timesteps | digits --methods backprop | `methods` must be one of
-benchmark.against_timesteps | digits --seeds 0 | `--seeds` must be 1 or more. Received:
-benchmark.against_timesteps | digits --rounds 0 | `--rounds` must be 1 or more. Receive
-benchmark.against_timesteps | digits --set timesteps=2 | timesteps=2. Pass --timesteps.
-benchmark.against_timesteps | digits --set seed=2 | Pass --seeds.
-benchmark.against_timesteps | digits --set gradient=sltt | the method with --methods.
-benchmark.against_timesteps | digits --set step_mode=single | --methods
-benchmark.against_timesteps | digits --set branches=2 | `branches` cannot be set here
-benchmark.against_timesteps | digits --set ordinary=first teacher_weight=0.5 | `ordinary
-benchmark.against_timesteps | digits_segmentation | spiking networks that classify image
 benchmark.step | --network ResNet20 | `network` must be one of
 benchmark.step | --network load_pretrained | `network` must be one of
 benchmark.step | --methods rate | `methods` must be one of
