@@ -344,32 +344,33 @@ def _times(model, images, confidence):
     for size, count in BATCHES.items():
         some = images[: size * count]
         batches = [some[first : first + size] for first in range(0, len(some), size)]
-        steps = np.concatenate(
-            [
-                rsnn.predict_until_sure(model, batch, confidence, size)[1]
-                for batch in batches
-            ]
-        )
-
-        def all_steps(batches=batches):
-            for batch in batches:
-                model.predict_on_batch(batch)
-
-        def stopped(batches=batches, size=size):
-            for batch in batches:
-                rsnn.predict_until_sure(model, batch, confidence, size)
-
-        all_steps()
-        seconds = timing.interleaved({"all": all_steps, "sure": stopped}, ROUNDS)
-        left = timing.spread(timing.ratios(seconds["sure"], seconds["all"]))
-        milliseconds = [
-            f"{1000 * timing.spread(times)['median'] / len(steps):.2f}"
-            for times in seconds.values()
-        ]
-        shown = timing.with_quartiles(left, 1, 2)
-        rows.append((size, *milliseconds, shown, f"{steps.mean():.2f}"))
+        rows.append((size, *_times_of_batches(model, batches, confidence)))
     columns = ("batch", "ms per image, all steps", "until sure", "time that is left")
     return markdown.table((*columns, "mean T"), rows)
+
+
+def _times_of_batches(model, batches, confidence):
+    """The cells of a row, after the size of the batches."""
+
+    def all_steps():
+        for batch in batches:
+            model.predict_on_batch(batch)
+
+    def stopped():
+        size, steps = len(batches[0]), []
+        for batch in batches:
+            steps.append(rsnn.predict_until_sure(model, batch, confidence, size)[1])
+        return np.concatenate(steps)
+
+    steps = stopped()
+    all_steps()
+    seconds = timing.interleaved({"all": all_steps, "sure": stopped}, ROUNDS)
+    left = timing.spread(timing.ratios(seconds["sure"], seconds["all"]))
+    milliseconds = [
+        f"{1000 * timing.spread(times)['median'] / len(steps):.2f}"
+        for times in seconds.values()
+    ]
+    return *milliseconds, timing.with_quartiles(left, 1, 2), f"{steps.mean():.2f}"
 
 
 FIGURES = {
