@@ -14,7 +14,7 @@ import re
 import statistics
 
 from recipes import command_line, markdown, methods
-from recipes.atomic_files import writing
+from recipes.atomic_files import read_lines, writing
 from recipes.run_folder import RunFolder, complete, test_score
 from recipes.settings import DEFAULTS
 
@@ -123,18 +123,13 @@ def committed():
     """The records of all committed results."""
     records = []
     for path in sorted(FOLDER.glob("*.jsonl")):
-        records += _records(path)
+        records += read_lines(path)
     return records
 
 
-def _records(path):
-    """The records of a file of `FOLDER`."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
 def add(folder):
-    """Adds the result of a finished run to the committed ones, in the place of one of
-    the same settings, if there is one.
+    """Adds the result of a finished run to the committed ones, instead of one of the
+    same settings, if there is one.
 
     Raises:
         FileNotFoundError: If the run is not finished.
@@ -153,15 +148,11 @@ def add(folder):
         )
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / f"{settings['name']}.jsonl"
-    records = _records(path) if path.exists() else []
-    identities = [identity(earlier) for earlier in records]
-    if identity(record) in identities:
-        records[identities.index(identity(record))] = record
-    else:
-        records.append(record)
-    lines = [f"{json.dumps(record, allow_nan=False)}\n" for record in records]
+    own = identity(record)
+    rest = [earlier for earlier in read_lines(path) if identity(earlier) != own]
+    lines = [json.dumps(one, allow_nan=False) for one in (*rest, record)]
     with writing(path) as part:
-        part.write_text("".join(lines))
+        part.write_text("\n".join(lines) + "\n")
 
 
 def identity(record):

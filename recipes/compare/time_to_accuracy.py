@@ -32,7 +32,7 @@ from recipes import (
 from recipes.atomic_files import allowed, write_json
 from recipes.benchmark import timing
 from recipes.benchmark.settings import PEERS
-from recipes.command_line import DIVERGED, INTERRUPTED, SMALLER, Ended
+from recipes.command_line import DIVERGED, SMALLER, Ended
 from recipes.compare import training
 from recipes.run_folder import RunFolder, test_score
 from recipes.settings import TEACHERS
@@ -214,8 +214,6 @@ def _train(arguments, recipes):
             continue
         settings = [*methods.assignments(method), f"timesteps={timesteps}"]
         status = training.train(arguments, folder, [*settings, f"seed={seed}"])
-        if status == INTERRUPTED:
-            raise KeyboardInterrupt
         if status:
             # It has printed the reason.
             return status
