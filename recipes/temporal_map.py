@@ -152,9 +152,8 @@ def complete(results, task, data, seeds):
 
 def compare(results, task, data, network, by_name, seeds):
     """Trains a network by each method with so many seeds, where that is not done."""
-    began = time.monotonic()
     shape = data["train"][0].shape[1:]
-    for number, (name, gradient) in enumerate(by_name.items(), 1):
+    for name, gradient in by_name.items():
         make = functools.partial(build, task, shape, network, gradient)
         key = {"network": network, "method": name}
         if not results.find(**key):
@@ -162,7 +161,7 @@ def compare(results, task, data, network, by_name, seeds):
                 make(LEARNING_RATES[0])
             except ValueError as error:
                 results.add(**key, refused=str(error))
-        if any("refused" in record for record in results.find(**key)):
+        if is_refused(results, key):
             continue
         for seed in range(seeds):
             rates = LEARNING_RATES
@@ -172,17 +171,17 @@ def compare(results, task, data, network, by_name, seeds):
                 run = {**key, "learning_rate": learning_rate, "seed": seed}
                 if results.find(**run):
                     continue
-                minutes = (time.monotonic() - began) / 60
-                left = minutes / number * (len(by_name) - number + 1)
-                print(
-                    f"{network}, method {number} of {len(by_name)}, {name}, seed "
-                    f"{seed + 1} of {seeds}, about {left:.0f} min left",
-                    flush=True,
-                )
+                trains = f"{network}, {name}, learning rate {learning_rate}"
+                print(f"{trains}, seed {seed + 1} of {seeds}", flush=True)
                 keras.utils.set_random_seed(seed)
                 results.add(**run, **trained(make(learning_rate), task, data))
         if not results.find(**key, what="cost"):
             results.add(**key, what="cost", **cost(make(LEARNING_RATES[0]), data))
+
+
+def is_refused(results, key):
+    """Whether a method does not train this network."""
+    return any("refused" in record for record in results.find(**key))
 
 
 def undecided(results, network, seeds):
@@ -240,14 +239,10 @@ def cost(model, data):
 def probed(task, data, shape):
     """What `analysis.temporal_probe` recommends for the first network, and its time."""
     began = time.process_time()
-
-    def model():
-        network, gradient = task.networks[0], gradients.BPTT()
-        return build(task, shape, network, gradient, LEARNING_RATES[1])
-
+    network, gradient = task.networks[0], gradients.BPTT()
     x, y = data["train"]
     result = analysis.temporal_probe(
-        model,
+        functools.partial(build, task, shape, network, gradient, LEARNING_RATES[1]),
         x,
         y,
         data["validation"],
@@ -321,7 +316,7 @@ def table(results, network):
     names = dict.fromkeys(run["method"] for run in results.find(network=network))
     for name in names:
         key = {"network": network, "method": name}
-        if any("refused" in record for record in results.find(**key)):
+        if is_refused(results, key):
             rows.append((name, "refused", "", "", "", ""))
             continue
         runs = best_runs(results, key)

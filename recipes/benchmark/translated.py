@@ -291,8 +291,6 @@ def _zero_padding(source, library, masked):
 
 
 def _convolution(source, library, masked):
-    if source.data_format != "channels_last":
-        raise _untranslated(source, "Its data must be `channels_last`.")
     *size, inputs, filters = source.kernel.shape
     padding, modules = 0, []
     if source.padding == "same":
