@@ -292,20 +292,21 @@ def _zero_padding(source, library, masked):
 
 def _convolution(source, library, masked):
     *size, inputs, filters = source.kernel.shape
-    padding, modules = 0, []
+    zeros = left, right, above, below = 0, 0, 0, 0
     if source.padding == "same":
-        left, right, above, below = _same_padding(source, size)
-        padding = above, left
-        if left != right or above != below:
-            padding = 0
-            modules.append(nn.ZeroPad2d((left, right, above, below)))
-    kind = _parts(library).Conv2d
-    convolution = kind(
-        inputs, filters, size, source.strides, padding, bias=source.use_bias
+        zeros = left, right, above, below = _same_padding(source, size)
+    is_even = (left, above) == (right, below)
+    convolution = _parts(library).Conv2d(
+        inputs,
+        filters,
+        size,
+        source.strides,
+        (above, left) if is_even else 0,
+        bias=source.use_bias,
     )
     kernel = np.transpose(source.kernel, (3, 2, 0, 1))
     convolution = _with_values(convolution, weight=kernel, **_bias(source))
-    return nn.Sequential(*modules, convolution) if modules else convolution
+    return convolution if is_even else nn.Sequential(nn.ZeroPad2d(zeros), convolution)
 
 
 def _same_padding(source, size):
