@@ -98,7 +98,7 @@ compare.__main__ | digits --vary levels=2,4 --set levels=3 | levels=3. Its value
 compare.__main__ | digits --vary epochs=1,2 batch=3 | the keys are
 compare.time_to_accuracy | fashion_mnist_resnet13 | `ordinary` must be 'no'. Received: o
 compare.time_to_accuracy | fashion_mnist --set levels=2 | `levels` must be None. Receive
-compare.time_to_accuracy | fashion_mnist --set held_out=9 | held_out=9. The accuracies a
+compare.time_to_accuracy | fashion_mnist --set held_out=9 | held_out=9. The other l
 compare.time_to_accuracy | fashion_mnist --set gradient=bptt | the method with --methods
 compare.time_to_accuracy | fashion_mnist --methods rate | `methods` must be one of
 compare.time_to_accuracy | dvs_gesture | `recipe` must be one of images or of sequences
