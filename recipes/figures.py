@@ -335,7 +335,7 @@ def _times_of_batches(model, batches, confidence):
         f"{1000 * timing.spread(times)['median'] / len(steps):.2f}"
         for times in seconds.values()
     ]
-    return *milliseconds, timing.with_quartiles(left, 1, 2), f"{steps.mean():.2f}"
+    return [*milliseconds, timing.with_quartiles(left, 1, 2), f"{steps.mean():.2f}"]
 
 
 ANALYSES = {

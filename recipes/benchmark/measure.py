@@ -76,9 +76,7 @@ def benchmark(settings, variants, progress=lambda record: None):
         "rows": [],
         "errors": [],
     }
-    floor = {}, {}
-    if settings.network not in SEQUENCES:
-        floor = warm_floor(settings)
+    floor = ({}, {}) if settings.network in SEQUENCES else warm_floor(settings)
     for timesteps in settings.timesteps:
         record["rows"] += _rows_in_turns(
             settings, variants, floor, timesteps, record["errors"]
@@ -92,6 +90,7 @@ def benchmark(settings, variants, progress=lambda record: None):
 def _rows_in_turns(settings, variants, floor, timesteps, errors):
     """The rows of a T; what fails is added to the errors, a list."""
     measured, steps = {}, {}
+    measured_floor, steps_of_floor = floor
     with contextlib.ExitStack() as stack:
         for name, variant in variants.items():
             # One that fails, or needs too much memory, does not end the others.
@@ -104,8 +103,9 @@ def _rows_in_turns(settings, variants, floor, timesteps, errors):
                 traceback.print_exc()
                 what = f"{name}, T = {timesteps}: {type(error).__name__}"
                 errors.append(f"{what}: {one_line(error)}")
-        seconds = timing.in_turns(steps | floor[1], settings.rounds, settings.threads)
-    return rows(measured | floor[0], seconds, timesteps)
+        steps |= steps_of_floor
+        seconds = timing.in_turns(steps, settings.rounds, settings.threads)
+    return rows(measured | measured_floor, seconds, timesteps)
 
 
 def _configured(name, variant, timesteps):

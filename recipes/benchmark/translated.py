@@ -292,9 +292,10 @@ def _zero_padding(source, library, masked):
 
 def _convolution(source, library, masked):
     *size, inputs, filters = source.kernel.shape
-    zeros = left, right, above, below = 0, 0, 0, 0
+    zeros = (0, 0, 0, 0)
     if source.padding == "same":
-        zeros = left, right, above, below = _same_padding(source, size)
+        zeros = _same_padding(source, size)
+    left, right, above, below = zeros
     is_even = (left, above) == (right, below)
     convolution = _parts(library).Conv2d(
         inputs,

@@ -176,9 +176,9 @@ def with_tables(page, records):
 
 def _table_at(place, records):
     """The table for a match of `PLACE`."""
-    classifiers = _classifiers(records)
+    classifiers = list(filter(_classifies, records))
     if place["tasks"]:
-        rest = [record for record in records if record not in classifiers]
+        rest = itertools.filterfalse(_classifies, records)
         return task_table([record for record in rest if "comparison" in record])
     wanted = dict(pair.split("=") for pair in place["wanted"].split(", ")[1:])
     wanted["name"] = place["name"]
@@ -186,10 +186,8 @@ def _table_at(place, records):
     return table(chosen, _short_columns(chosen))
 
 
-def _classifiers(records):
-    return [
-        record for record in records if record.get("score", "accuracy") == "accuracy"
-    ]
+def _classifies(record):
+    return record.get("score", "accuracy") == "accuracy"
 
 
 def _short_columns(records):
@@ -227,7 +225,7 @@ def method_name(settings, space):
 def whole_table(records):
     """The rows of all classifiers, as text with commas between the cells."""
     text = io.StringIO()
-    rows = _rows(_classifiers(records), COLUMNS)
+    rows = _rows(filter(_classifies, records), COLUMNS)
     csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])
     return text.getvalue()
 
