@@ -36,24 +36,24 @@ def trainer(settings, method, timesteps):
         AssertionError: If a step of the network is not the work of a step of ours by
             BPTT.
     """
-    peer, where = PEERS[method], "cuda" if device.gpu() else "cpu"
-    batch = cases.batch(settings, timesteps, method)
+    peer = PEERS[method]
+    samples, labels = cases.batch(settings, timesteps, method)
     if settings.network == "MaxFormer":
-        network = SpikingJellyMaxFormer(settings.width, timesteps).to(where)
+        network = SpikingJellyMaxFormer(settings.width, timesteps).to(samples.device)
     else:
         # In eager mode: the operations of a compiled graph cannot be counted.
         eager = dataclasses.replace(settings, methods=(), jit_compile=False)
         ours = cases.trainer(eager, "bptt-multi", timesteps)
-        network = Translated(ours, peer.package).to(where)
+        network = Translated(ours, peer.package).to(samples.device)
         if settings.network not in OTHER_WORK:
-            some = [part[:2] for part in batch]
+            some = samples[:2], labels[:2]
             check_equal_work(ours, network, some, settings.precision)
     is_half = settings.precision == "mixed_bfloat16"
     if peer.package == "spikingjelly" and is_half and device.gpu():
         _use_fused_neurons_in_half_precision(network)
     made = Trainer(network, settings.precision)
     if peer.memopt:
-        optimize_memory(made, batch[0], peer.memopt)
+        optimize_memory(made, samples, peer.memopt)
     return made
 
 
