@@ -81,6 +81,13 @@ def read_json(path, fields=None, advice="Correct it, or remove it."):
     return content
 
 
+def read_lines(path):
+    """The objects in a file with a JSON object on each line, a list; empty if there is
+    no file."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
 def allowed(name):
     """A name without what the names of files cannot have somewhere, such as the `:` of
     a method's name."""

@@ -84,9 +84,10 @@ def add_arguments(parser):
         "--only",
         nargs="+",
         metavar="FIGURE",
-        choices=list(FIGURES),
-        default=[name for name in FIGURES if name not in ("windows", "until_sure")],
-        help=f"some of {', '.join(FIGURES)} (default: all but the last two)",
+        choices=[*ANALYSES, *TABLES],
+        default=list(ANALYSES),
+        help=f"some of {', '.join([*ANALYSES, *TABLES])} (default: all but the last "
+        "two)",
     )
 
 
@@ -108,9 +109,13 @@ def figures(arguments):
         output.mkdir(parents=True, exist_ok=True)
         for name in arguments.only:
             path = output / f"{name}.png"
-            measured = FIGURES[name](subject)
-            plots.save(measured.plot(), path, dpi=DPI)
-            print("\n".join([str(path), *report(measured)]), flush=True)
+            if name in TABLES:
+                figure, text = TABLES[name](subject)
+            else:
+                measured = ANALYSES[name](subject)
+                figure, text = measured.plot(), "\n".join(report(measured))
+            plots.save(figure, path, dpi=DPI)
+            print(f"{path}\n{text}", flush=True)
 
 
 def _untrained(arguments):
@@ -134,31 +139,27 @@ def model_and_data(name, data_dir):
         FileNotFoundError: If a run has no checkpoint.
     """
     folder = RunFolder(name)
-    is_run = folder.settings.exists()
-    if is_run:
+    if folder.settings.exists():
         recipe = recipe_of(folder)
         recipe.check_classifies("figures")
         device.set_precision(recipe.precision)
-    else:
-        cards = models.list_pretrained()
-        if name not in cards:
-            raise ValueError(
-                f"NAME must be the folder of a run, or one of {', '.join(cards)}. "
-                f"Received: {name!r}."
-            )
-        recipe = catalogue.find(cards[name].architecture)
+        dataset = recipe.load(data_dir, in_memory_for="figures")
+        return load_model(folder.last), dataset
+    cards = models.list_pretrained()
+    if name not in cards:
+        raise ValueError(
+            f"NAME must be the folder of a run, or one of {', '.join(cards)}. "
+            f"Received: {name!r}."
+        )
+    recipe = catalogue.find(cards[name].architecture)
     dataset = recipe.load(data_dir, in_memory_for="figures")
-    model = load_model(folder.last) if is_run else models.load_pretrained(name)
-    return model, dataset
+    return models.load_pretrained(name), dataset
 
 
 def report(measured):
     """Lines with the numbers of a measurement: its fields and properties that are a
-    number, or one for each layer or step; or the text of one that has tables."""
+    number, or one for each layer or step."""
     kind = type(measured)
-    if kind in (Windows, UntilSure):
-        yield str(measured)
-        return
     names = [field.name for field in dataclasses.fields(measured)]
     names += [name for name, value in vars(kind).items() if isinstance(value, property)]
     for name in names:
@@ -203,98 +204,62 @@ class Subject:
         return self.model, image, rates.layers[middle], chosen
 
 
-@dataclasses.dataclass
-class Windows:
-    """The gradients of a model for several choices of windows beside BPTT's.
-
-    Attributes:
-        agreements: Dictionary from windows to `analysis.GradientAgreement`.
-        timesteps: Integer T.
-    """
-
-    agreements: dict
-    timesteps: int
-
-    def __str__(self):
-        rows = []
-        for windows, agreement in self.agreements.items():
-            columns = dict(zip(agreement.layers, agreement.cosine, strict=True))
-            if len(columns) > MOST_COLUMNS:
-                # Kernels without a gradient have no cosine.
-                columns = {
-                    "smallest": np.nanmin(agreement.cosine),
-                    "median": np.nanmedian(agreement.cosine),
-                }
-            cosines = [f"{cosine:.3f}" for cosine in columns.values()]
-            rows.append((windows, *cosines, f"{agreement.total_norm_ratio:.2f}"))
-        return markdown.table(("windows", *columns, "norm ratio"), rows)
-
-    def plot(self):
-        """Draws the cosines, next to the cost of a training step."""
-        figure = plots.new_figure(9, 4)
-        agreement, cost = figure.subplots(1, 2)
-        numbers = [number for number in self.agreements if isinstance(number, int)]
-        names = self.agreements[1].layers
-        for index, name in enumerate(names):
-            # Also distinguishable in grey: from dark (first layer) to light.
-            look = {
-                "color": str(0.75 * index / max(1, len(names) - 1)),
-                "marker": "osv^Dx*"[index % 7],
-            }
-            values = [self.agreements[number].cosine[index] for number in numbers]
-            agreement.plot(numbers, values, label=name, **look)
-        costs = [self.timesteps + 2 * number for number in numbers]
-        cost.plot(numbers, costs, color="black", marker="o", label="rate, T + 2W")
-        bptt = 3 * self.timesteps
-        cost.axhline(bptt, color="0.4", linestyle="--", label="BPTT, 3T")
-        cost.set_ylim(bottom=0)
-        label = f"windows W, T = {self.timesteps}"
-        plots.dress(agreement, "cosine with BPTT's gradient, by layer", label, "best")
-        title = "cost of a training step, forward passes of one step"
-        plots.dress(cost, title, label, "lower right")
-        agreement.set_xticks(numbers)
-        cost.set_xticks(numbers)
-        return figure
-
-
 def windows(subject):
-    """The `Windows` of some numbers from 1 to T, and of two equal halves."""
+    """A figure and a table of the gradients for some numbers of windows from 1 to T,
+    and for two equal halves, beside BPTT's."""
     model = subject.model
     timesteps = model.timesteps
     choices = list(range(1, min(timesteps, 4)))
     if timesteps > 2:
         choices.append((timesteps // 2, timesteps - timesteps // 2))
-    agreements = {}
+    agreements, rows = {}, []
     for choice in (*choices, timesteps):
         model.gradient = gradients.Rate(windows=choice)
-        agreements[choice] = analysis.gradient_agreement(
-            model, *subject.batch, loss=LOSS
-        )
-    return Windows(agreements, timesteps)
+        agreement = analysis.gradient_agreement(model, *subject.batch, loss=LOSS)
+        columns = dict(zip(agreement.layers, agreement.cosine, strict=True))
+        if len(columns) > MOST_COLUMNS:
+            # Kernels without a gradient have no cosine.
+            columns = {
+                "smallest": np.nanmin(agreement.cosine),
+                "median": np.nanmedian(agreement.cosine),
+            }
+        cosines = [f"{cosine:.3f}" for cosine in columns.values()]
+        rows.append((choice, *cosines, f"{agreement.total_norm_ratio:.2f}"))
+        agreements[choice] = agreement
+    table = markdown.table(("windows", *columns, "norm ratio"), rows)
+    return _drawn_windows(agreements, timesteps), table
 
 
-@dataclasses.dataclass
-class UntilSure:
-    """What a network gains if it stops when it is sure.
-
-    Attributes:
-        accuracies: Those that `analysis.accuracy_until_sure` measures.
-        text: String, tables.
-    """
-
-    accuracies: analysis.AccuracyUntilSure
-    text: str
-
-    def __str__(self):
-        return self.text
-
-    def plot(self):
-        """Draws the accuracy against the mean number of time steps."""
-        return self.accuracies.plot()
+def _drawn_windows(agreements, timesteps):
+    """A figure of the cosines of all kernels, next to the cost of a training step."""
+    figure = plots.new_figure(9, 4)
+    cosines, cost = figure.subplots(1, 2)
+    numbers = [number for number in agreements if isinstance(number, int)]
+    names = agreements[1].layers
+    for index, name in enumerate(names):
+        # Also distinguishable in grey: from dark (first layer) to light.
+        look = {
+            "color": str(0.75 * index / max(1, len(names) - 1)),
+            "marker": "osv^Dx*"[index % 7],
+        }
+        values = [agreements[number].cosine[index] for number in numbers]
+        cosines.plot(numbers, values, label=name, **look)
+    costs = [timesteps + 2 * number for number in numbers]
+    cost.plot(numbers, costs, color="black", marker="o", label="rate, T + 2W")
+    cost.axhline(3 * timesteps, color="0.4", linestyle="--", label="BPTT, 3T")
+    cost.set_ylim(bottom=0)
+    label = f"windows W, T = {timesteps}"
+    plots.dress(cosines, "cosine with BPTT's gradient, by layer", label, "best")
+    title = "cost of a training step, forward passes of one step"
+    plots.dress(cost, title, label, "lower right")
+    cosines.set_xticks(numbers)
+    cost.set_xticks(numbers)
+    return figure
 
 
 def until_sure(subject):
-    """The `UntilSure` of a model."""
+    """A figure of the accuracy against the mean number of time steps, and tables of
+    what a network gains if it stops when it is sure."""
     model, (images, labels) = subject.model, subject.test
     accuracies = analysis.accuracy_until_sure(model, images, labels)
     steps = [f"{right.mean():.4f}" for right in accuracies.right.T]
@@ -318,7 +283,7 @@ def until_sure(subject):
         f"{ERRORS[0]:g}",
         _times(model, images, confidence),
     ]
-    return UntilSure(accuracies, "\n".join(text))
+    return accuracies.plot(), "\n".join(text)
 
 
 def _mean_of_halves(accuracies, error):
@@ -344,35 +309,36 @@ def _times(model, images, confidence):
     for size, count in BATCHES.items():
         some = images[: size * count]
         batches = [some[first : first + size] for first in range(0, len(some), size)]
-        steps = np.concatenate(
-            [
-                rsnn.predict_until_sure(model, batch, confidence, size)[1]
-                for batch in batches
-            ]
-        )
-
-        def all_steps(batches=batches):
-            for batch in batches:
-                model.predict_on_batch(batch)
-
-        def stopped(batches=batches, size=size):
-            for batch in batches:
-                rsnn.predict_until_sure(model, batch, confidence, size)
-
-        all_steps()
-        seconds = timing.interleaved({"all": all_steps, "sure": stopped}, ROUNDS)
-        left = timing.spread(timing.ratios(seconds["sure"], seconds["all"]))
-        milliseconds = [
-            f"{1000 * timing.spread(times)['median'] / len(steps):.2f}"
-            for times in seconds.values()
-        ]
-        shown = timing.with_quartiles(left, 1, 2)
-        rows.append((size, *milliseconds, shown, f"{steps.mean():.2f}"))
+        rows.append((size, *_times_of_batches(model, batches, confidence)))
     columns = ("batch", "ms per image, all steps", "until sure", "time that is left")
     return markdown.table((*columns, "mean T"), rows)
 
 
-FIGURES = {
+def _times_of_batches(model, batches, confidence):
+    """The cells of a row, after the size of the batches."""
+
+    def all_steps():
+        for batch in batches:
+            model.predict_on_batch(batch)
+
+    def stopped():
+        size, steps = len(batches[0]), []
+        for batch in batches:
+            steps.append(rsnn.predict_until_sure(model, batch, confidence, size)[1])
+        return np.concatenate(steps)
+
+    steps = stopped()
+    all_steps()
+    seconds = timing.interleaved({"all": all_steps, "sure": stopped}, ROUNDS)
+    left = timing.spread(timing.ratios(seconds["sure"], seconds["all"]))
+    milliseconds = [
+        f"{1000 * timing.spread(times)['median'] / len(steps):.2f}"
+        for times in seconds.values()
+    ]
+    return [*milliseconds, timing.with_quartiles(left, 1, 2), f"{steps.mean():.2f}"]
+
+
+ANALYSES = {
     "gradient_agreement": lambda subject: analysis.gradient_agreement(
         subject.model, *subject.batch, loss=LOSS
     ),
@@ -393,10 +359,11 @@ FIGURES = {
     "energy": lambda subject: analysis.energy(
         subject.model, subject.batch[0], subject.costs
     ),
-    "windows": windows,
-    "until_sure": until_sure,
 }
-"""What is drawn: a function of a `Subject` for each figure."""
+"""What is drawn: for each figure a function of a `Subject` that returns a result of
+`analysis`."""
 
+TABLES = {"windows": windows, "until_sure": until_sure}
+"""Functions of a `Subject` that return a figure, and a text with tables."""
 
 main = command_line.command(__name__, "figures", __doc__, add_arguments, figures)

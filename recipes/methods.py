@@ -8,13 +8,12 @@ my_methods:HalfGradient-multi.
 """
 
 import importlib
-import itertools
 
 import keras
 
 from keras_ratesnn import gradients
 from keras_ratesnn.spiking_model import STEP_MODES
-from recipes import catalogue, checks
+from recipes import checks
 
 PLAIN = tuple(
     f"{gradient}-{step_mode}"
@@ -138,34 +137,6 @@ def set_by_methods(assignments):
         setting.partition("=")[0] for own in assignments.values() for setting in own
     ]
     return dict.fromkeys(names, "Name the method with --methods.")
-
-
-def cases(arguments, assignments, timesteps, refused=()):
-    """The recipes of a comparison, a dictionary from `(timesteps, method, seed)`.
-
-    Args:
-        arguments: As in `catalogue.chosen`, with `seeds`.
-        assignments: As in `set_by_methods`.
-        timesteps: Numbers of time steps.
-        refused: As in `catalogue.chosen`. Defaults to none.
-
-    Raises:
-        TypeError, ValueError: As `catalogue.chosen`.
-    """
-    refused = {
-        "seed": "Pass --seeds.",
-        "timesteps": "Pass --timesteps.",
-        **set_by_methods(assignments),
-        **dict(refused),
-    }
-    recipes = {}
-    for number, seed in itertools.product(timesteps, range(arguments.seeds)):
-        for method, settings in assignments.items():
-            further = [*settings, f"timesteps={number}", f"seed={seed}"]
-            recipes[number, method, seed] = catalogue.chosen(
-                arguments, refused, further
-            )
-    return recipes
 
 
 def gradient_method(settings):

@@ -1,8 +1,6 @@
 """Matplotlib figures of the command lines: their look, and their files."""
 
-import numpy as np
-
-from recipes import methods, packages
+from recipes import packages
 
 COLORS = ("black", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00")
 """Distinct for the colour-blind as well (Okabe and Ito)."""
@@ -83,39 +81,3 @@ def dress(axes, title, xlabel="", legend=None):
     axes.grid(alpha=0.3)
     if legend is not None:
         axes.legend(fontsize="small", loc=legend)
-
-
-def against_timesteps(axes, title, rows, value, grey=()):
-    """Draws a line for each method against T, with error bars where values spread.
-
-    Args:
-        axes: Matplotlib axes.
-        title: String.
-        rows: List of dictionaries with `method` and `timesteps`.
-        value: Function of a row that returns a value, and its lower and its upper
-            bound.
-        grey: Names of methods that others are compared with. Defaults to none.
-    """
-    names = list(dict.fromkeys(row["method"] for row in rows))
-    for index, method in enumerate(names):
-        own = [row for row in rows if row["method"] == method]
-        values, lower, upper = np.transpose([value(row) for row in own])
-        spreads = [values - lower, upper - values]
-        # Error bars stand beside each other.
-        shift = 2 ** (0.06 * (index - (len(names) - 1) / 2)) if np.any(spreads) else 1
-        look = {"color": "0.5", "linestyle": "--"} if method in grey else style(index)
-        positions = [row["timesteps"] * shift for row in own]
-        label = methods.in_words(method)
-        axes.errorbar(
-            positions,
-            values,
-            yerr=spreads if np.any(spreads) else None,
-            label=label,
-            capsize=2,
-            **look,
-        )
-    columns = sorted({row["timesteps"] for row in rows})
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(columns, [str(column) for column in columns])
-    axes.minorticks_off()
-    dress(axes, title, "T", "best")

@@ -20,6 +20,7 @@ import numpy as np
 
 from keras_ratesnn import SpikingModel, analysis, callbacks, gradients, layers
 from recipes import command_line, markdown, plots
+from recipes.atomic_files import read_lines
 from recipes.benchmark import costs
 from recipes.data.temporal_tasks import TASKS
 
@@ -77,8 +78,7 @@ class Results:
 
     def __init__(self, path):
         self.path = path
-        lines = path.read_text().splitlines() if path.exists() else []
-        self._records = [json.loads(line) for line in lines]
+        self._records = read_lines(path)
 
     def find(self, **values):
         """The records with these values, a list."""
@@ -152,9 +152,8 @@ def complete(results, task, data, seeds):
 
 def compare(results, task, data, network, by_name, seeds):
     """Trains a network by each method with so many seeds, where that is not done."""
-    began = time.monotonic()
     shape = data["train"][0].shape[1:]
-    for number, (name, gradient) in enumerate(by_name.items(), 1):
+    for name, gradient in by_name.items():
         make = functools.partial(build, task, shape, network, gradient)
         key = {"network": network, "method": name}
         if not results.find(**key):
@@ -162,25 +161,27 @@ def compare(results, task, data, network, by_name, seeds):
                 make(LEARNING_RATES[0])
             except ValueError as error:
                 results.add(**key, refused=str(error))
-        if any("refused" in record for record in results.find(**key)):
+        if is_refused(results, key):
             continue
         for seed in range(seeds):
-            rates = [best_learning_rate(results, key)] if seed else LEARNING_RATES
+            rates = LEARNING_RATES
+            if seed:
+                rates = [best_runs(results, key)[0]["learning_rate"]]
             for learning_rate in rates:
                 run = {**key, "learning_rate": learning_rate, "seed": seed}
                 if results.find(**run):
                     continue
-                minutes = (time.monotonic() - began) / 60
-                left = minutes / number * (len(by_name) - number + 1)
-                print(
-                    f"{network}, method {number} of {len(by_name)}, {name}, seed "
-                    f"{seed + 1} of {seeds}, about {left:.0f} min left",
-                    flush=True,
-                )
+                trains = f"{network}, {name}, learning rate {learning_rate}"
+                print(f"{trains}, seed {seed + 1} of {seeds}", flush=True)
                 keras.utils.set_random_seed(seed)
                 results.add(**run, **trained(make(learning_rate), task, data))
         if not results.find(**key, what="cost"):
             results.add(**key, what="cost", **cost(make(LEARNING_RATES[0]), data))
+
+
+def is_refused(results, key):
+    """Whether a method does not train this network."""
+    return any("refused" in record for record in results.find(**key))
 
 
 def undecided(results, network, seeds):
@@ -238,14 +239,10 @@ def cost(model, data):
 def probed(task, data, shape):
     """What `analysis.temporal_probe` recommends for the first network, and its time."""
     began = time.process_time()
-
-    def model():
-        network, gradient = task.networks[0], gradients.BPTT()
-        return build(task, shape, network, gradient, LEARNING_RATES[1])
-
+    network, gradient = task.networks[0], gradients.BPTT()
     x, y = data["train"]
     result = analysis.temporal_probe(
-        model,
+        functools.partial(build, task, shape, network, gradient, LEARNING_RATES[1]),
         x,
         y,
         data["validation"],
@@ -259,30 +256,25 @@ def probed(task, data, shape):
     return {"recommended": recommended, "seconds": seconds}
 
 
-def best_learning_rate(results, key):
-    """The learning rate that was best on validation data with the first seed."""
-    runs = [run for run in results.find(**key, seed=0) if "validation" in run]
-    return max(runs, key=lambda run: run["validation"])["learning_rate"]
-
-
-def test_scores(results, key):
-    """The scores on test data with the best learning rate, one for each seed."""
-    learning_rate = best_learning_rate(results, key)
-    return [run["test"] for run in results.find(**key, learning_rate=learning_rate)]
+def best_runs(results, key):
+    """The runs of a method with the learning rate that was best on validation data with
+    the first seed, one for each seed."""
+    first = results.find(**key, seed=0)
+    best = max(first, key=lambda run: run["validation"])
+    return results.find(**key, learning_rate=best["learning_rate"])
 
 
 def scores_of(results, network):
     """The scores on test data by method, for the methods that are trained."""
-    records = results.find(network=network, what="cost")
-    methods_trained = [record["method"] for record in records]
-    return {
-        name: test_scores(results, {"network": network, "method": name})
-        for name in methods_trained
-    }
+    scores = {}
+    for record in results.find(network=network, what="cost"):
+        key = {"network": network, "method": record["method"]}
+        scores[record["method"]] = [run["test"] for run in best_runs(results, key)]
+    return scores
 
 
 class TaskMap:
-    """What was found for a network on a task.
+    """What a network has learnt of a task.
 
     Args:
         results: `Results`.
@@ -324,19 +316,17 @@ def table(results, network):
     names = dict.fromkeys(run["method"] for run in results.find(network=network))
     for name in names:
         key = {"network": network, "method": name}
-        refusals = [run for run in results.find(**key) if "refused" in run]
-        if refusals:
+        if is_refused(results, key):
             rows.append((name, "refused", "", "", "", ""))
             continue
-        runs = results.find(**key, learning_rate=best_learning_rate(results, key))
+        runs = best_runs(results, key)
+        scores = markdown.mean_of([run["test"] for run in runs])
         seconds = statistics.median(run["seconds"] for run in runs)
-        costs_of_step = results.find(**key, what="cost")
         flops, memory = "", ""
-        if costs_of_step:
-            flops = f"{costs_of_step[0]['flops'] / 1e6:.0f}"
-            memory = f"{costs_of_step[0]['memory_bytes'] / 2**20:.2f}"
-        scores = markdown.mean_of(test_scores(results, key))
-        rate = best_learning_rate(results, key)
+        for costs_of_step in results.find(**key, what="cost"):
+            flops = f"{costs_of_step['flops'] / 1e6:.0f}"
+            memory = f"{costs_of_step['memory_bytes'] / 2**20:.2f}"
+        rate = runs[0]["learning_rate"]
         rows.append((name, scores, rate, f"{seconds:.1f}", flops, memory))
     columns = (network, "test", "learning rate", "seconds", "MFLOP", "MiB")
     return markdown.table(columns, rows) + "\n"
@@ -347,16 +337,15 @@ def summary(maps):
     that is within a point of BPTT, equal ones or of first steps, and what the probe
     recommends."""
     rows = []
-    for found in maps:
-        cells = [found.title, markdown.mean_of(found.scores["bptt"])]
-        cells.append(f"{found.means['rate-1']:.4f}")
-        if found.is_learnt():
-            cells += [found.smallest("rate") or "T", found.smallest("first") or "T"]
+    for row in maps:
+        cells = [row.title, markdown.mean_of(row.scores["bptt"])]
+        cells.append(f"{row.means['rate-1']:.4f}")
+        if row.is_learnt():
+            cells += [row.smallest("rate") or "T", row.smallest("first") or "T"]
         else:
             cells += ["not learnt", "not learnt"]
-        for probe in found.probes:
-            cells.append(f"{probe['recommended']}, {probe['seconds']:.0f} s")
-        rows.append(cells if found.probes else [*cells, ""])
+        probes = [f"{one['recommended']}, {one['seconds']:.0f} s" for one in row.probes]
+        rows.append([*cells, "".join(probes)])
     columns = ("task", "BPTT", "W = 1", "smallest W", "of first steps", "probe")
     return markdown.table(columns, rows)
 
@@ -378,18 +367,18 @@ def figure(maps):
     drawn = plots.new_figure(7.2, 0.9 + 0.3 * len(maps))
     axes = drawn.subplots()
     missing = np.full((len(maps), len(COLUMNS)), np.nan)
-    for row, found in enumerate(maps):
+    for row, task_map in enumerate(maps):
+        means = task_map.means
         for column, name in enumerate(COLUMNS):
-            if name in found.means:
-                missing[row, column] = found.means["bptt"] - found.means[name]
-                text = f"{found.means[name]:.2f}"
-            else:
-                text = "–"
+            text = "–"
+            if name in means:
+                missing[row, column] = means["bptt"] - means[name]
+                text = f"{means[name]:.2f}"
             axes.text(column, row, text, ha="center", va="center", fontsize="small")
     axes.imshow(missing, cmap="OrRd", vmin=0.0, vmax=0.5, aspect="auto", alpha=0.8)
     axes.set_xticks(range(len(COLUMNS)), COLUMNS.values())
     axes.xaxis.tick_top()
-    axes.set_yticks(range(len(maps)), [found.title for found in maps])
+    axes.set_yticks(range(len(maps)), [task_map.title for task_map in maps])
     axes.tick_params(length=0, labelsize="small")
     return drawn
 

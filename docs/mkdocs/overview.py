@@ -2,8 +2,8 @@
 docs/mkdocs/overview.py` draws docs/images/overview.png.
 
 One image goes through a shipped network: what its membranes and spikes are at each time
-step, and how the steps vote. What a training step costs against T is read from a record
-of `recipes.benchmark.against_timesteps`.
+step, and how the steps vote. What a training step costs against T is read from the
+record of an earlier version: the recipe `digits` at several T.
 """
 
 import pathlib
@@ -12,14 +12,19 @@ import keras
 import numpy as np
 
 import keras_ratesnn as rsnn
-from recipes import figures, plots
+from recipes import figures, methods, plots
 from recipes.atomic_files import read_json
-from recipes.benchmark import against_timesteps
 
 IMAGES = pathlib.Path(__file__).parent.parent / "images"
 RECORD = IMAGES / "against_timesteps" / "digits.json"
 NETWORK, NUMBER = "digits", 82
 """A shipped network, and the number of a test image."""
+
+COSTS = {
+    "memory of a step, MiB": lambda row: row["memory_bytes"] / 2**20,
+    "time of a step, ms": lambda row: 1000 * row["seconds"]["median"],
+}
+"""The titles of the panels of costs, and what they show of a row of the record."""
 
 PAPER, MEMBRANE, SPIKE = (0.05, 0.07, 0.13), (0.2, 0.48, 0.9), (1.0, 0.62, 0.11)
 """Colours: of a membrane at rest, at the threshold, and of a spike."""
@@ -56,7 +61,7 @@ def draw(image, layers, votes, record):
         image: Array `(height, width, 1)`.
         layers: For each layer, membranes and spikes `(T, height, width, channels)`.
         votes: Array `(T, classes)`, shares.
-        record: Dictionary, see `against_timesteps.measure`.
+        record: Dictionary, whose rows have the costs of a method at a T.
     """
     steps, rows = len(votes), len(layers) + 1
     figure = plots.new_figure(11, 4.1)
@@ -97,15 +102,26 @@ def draw(image, layers, votes, record):
         axes.set(ylim=(0, 1), xticks=range(len(shares)), yticks=[])
         axes.tick_params(labelsize="x-small", length=0)
         axes.spines[["left", "top", "right"]].set_visible(False)
-    _, *costs = against_timesteps.panels(record)
-    for axes, panel in zip(
-        right.subplots(len(costs), 1, sharex=True, squeeze=False).flat,
-        costs,
-        strict=True,
-    ):
-        against_timesteps.draw_panel(axes, record, *panel)
-        axes.set_xlabel("T" if panel is costs[-1] else "")
+    panels = right.subplots(len(COSTS), 1, sharex=True)
+    for axes, (title, cost) in zip(panels, COSTS.items(), strict=True):
+        draw_cost(axes, record["rows"], title, cost)
+    panels[-1].set_xlabel("T")
     return figure
+
+
+def draw_cost(axes, rows, title, cost):
+    """Draws a line for each method against T; costs are compared by their ratio."""
+    for index, method in enumerate(dict.fromkeys(row["method"] for row in rows)):
+        own = [row for row in rows if row["method"] == method]
+        timesteps = [row["timesteps"] for row in own]
+        costs = [cost(row) for row in own]
+        label = methods.in_words(method)
+        axes.plot(timesteps, costs, label=label, **plots.style(index))
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(timesteps, timesteps)
+    axes.minorticks_off()
+    plots.dress(axes, title, legend="best")
+    axes.set_ylim(bottom=0)
 
 
 def mosaic(membranes, spikes):

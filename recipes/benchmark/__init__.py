@@ -2,9 +2,8 @@
 backend selected by KERAS_BACKEND.
 
 step.py               the command: time, FLOPs and memory of a training step
-inference.py          images per second, and C programs beside runtimes
+inference.py          images per second
 gpu.py                all questions about a GPU, in one run
-against_timesteps.py  accuracy, memory and time of a recipe against T
 settings.py           the settings, and the methods that are known
 cases.py              the networks: the library's methods, and the same without time
 peers.py              the same networks in other libraries on PyTorch

@@ -6,10 +6,10 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_ratesnn import SpikingModel, models, recorded
+from keras_ratesnn import SpikingModel, models
 from keras_ratesnn import layers as spiking
 from recipes import device, methods
-from recipes.benchmark.settings import ELSEWHERE, ORDINARY, RECORDED, SEQUENCES
+from recipes.benchmark.settings import ORDINARY, PEERS, SEQUENCES
 from recipes.layers import relu_network
 
 CLASSES = 10
@@ -17,9 +17,6 @@ CHANNELS = 3
 
 TRANSFORMER_DIMS = 384
 """The channels of the transformers at width 1."""
-
-MLP_LAYERS, MLP_UNITS = 3, 1024
-"""The hidden layers of the MLP, and their units at width 1."""
 
 SEQUENCE_LAYERS, SEQUENCE_UNITS = 2, 560
 """The layers of neurons of the networks for sequences, and the size of the input and of
@@ -57,7 +54,7 @@ def batch(settings, timesteps, method=ORDINARY):
         shape = (settings.batch, settings.size, settings.size, CHANNELS)
         samples, classes = generator.random(shape, dtype="float32"), CLASSES
     # PyTorch's own functions accept only 64-bit labels.
-    dtype = "int64" if method in ELSEWHERE else "int32"
+    dtype = "int64" if method in PEERS else "int32"
     labels = np.arange(settings.batch, dtype=dtype) % classes
     return ops.convert_to_tensor(samples), ops.convert_to_tensor(labels)
 
@@ -90,8 +87,6 @@ def spiking_model(settings, method, timesteps):
         return SpikingModel(
             network, timesteps, gradient, step_mode, mask_value=mask_value
         )
-    if settings.network == "MLP":
-        return SpikingModel(_mlp(settings), timesteps, gradient, step_mode)
     build = getattr(models, settings.network)
     # A transformer has no `width`, but a number of channels.
     if "width" in inspect.signature(build).parameters:
@@ -101,26 +96,13 @@ def spiking_model(settings, method, timesteps):
     if "normalization" in chosen:
         further["normalization"] = chosen["normalization"]
     return build(
-        input_shape=_image_shape(settings),
+        input_shape=(settings.size, settings.size, CHANNELS),
         classes=CLASSES,
         timesteps=timesteps,
         gradient=gradient,
         step_mode=step_mode,
         **further,
     )
-
-
-def _image_shape(settings):
-    return settings.size, settings.size, CHANNELS
-
-
-def _mlp(settings):
-    inputs = keras.Input(_image_shape(settings))
-    x = layers.Flatten()(inputs)
-    for _ in range(MLP_LAYERS):
-        x = layers.Dense(max(1, round(settings.width * MLP_UNITS)))(x)
-        x = spiking.LIF()(x)
-    return keras.Model(inputs, layers.Dense(CLASSES)(x))
 
 
 def _sequence_network(settings):
@@ -147,23 +129,18 @@ def trainer(settings, method, timesteps):
 
     Args:
         settings: `Settings`.
-        method: A name of `recipes.methods`, or `ORDINARY` or `RECORDED` for the same
-            network without time.
+        method: A name of `recipes.methods`, or `ORDINARY` for the same network without
+            time.
         timesteps: Integer T; ignored for a network without time.
     """
-    if method in (ORDINARY, RECORDED):
+    if method == ORDINARY:
         model = relu_network(spiking_model(settings, "rate-multi", 1).network)
-        model = recorded(model) if method == RECORDED else model
     else:
         model = spiking_model(settings, method, timesteps)
-    model.compile("sgd", loss(), jit_compile=settings.jit_compile)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, jit_compile=settings.jit_compile)
     model.optimizer.build(model.trainable_variables)
     return model
-
-
-def loss():
-    """The loss of all cases, on logits."""
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 class TrainingForward(keras.Model):

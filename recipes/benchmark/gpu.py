@@ -67,6 +67,9 @@ TINY = "--width 0.125 --batch 2 --size 8 --rounds 2"
 METHODS = ("rate-multi", "rate-single", "bptt-multi")
 PEER = "spikingjelly"
 
+COMPILED = "--jit-compile false true"
+"""The floor runs with the first of these."""
+
 FEW_CASES = "mlp_rate_m res_bptt_m res_rate_m vgg_rate_s"
 """The reference cases that are compiled, which takes long."""
 
@@ -99,51 +102,16 @@ class Question:
 
 def questions(is_gpu):
     """The questions, the most important first, a list. On a CPU they are small."""
-    asked = [Question("about", "torch.utils.collect_env", 60, is_timed=False)]
-    for jit_compile in JIT_COMPILE:
-        command = f"recipes.benchmark.gpu . --reference {jit_compile}"
-        if jit_compile == "true" or not is_gpu:
-            command += f" --cases {FEW_CASES}"
-        name = f"reference, jit_compile={jit_compile}"
-        asked.append(Question(name, command, UNTIMED_SECONDS, False, WITHOUT_TF32))
     steps = _step_options(is_gpu)
-    # The floor runs with the first of these.
-    compiled = "--jit-compile false true"
-    for name, options in steps.items():
-        for method in METHODS:
-            command = f"{options} --rounds 1 {compiled} --methods {method}"
-            name_of_method = f"compilation, {name}, {method}"
-            asked.append(Question(name_of_method, command, UNTIMED_SECONDS, False))
-    first, *rest = METHODS
-    peers = [PEER] if importlib.util.find_spec(PEER) else []
-    for name, options in steps.items():
-        methods = " ".join([first, *peers, *rest])
-        asked.append(Question(name, f"{options} --methods {methods}", 150))
-        asked.append(Question(f"{name}, compiled", f"{options} {compiled}", 120))
-    for name, options in steps.items():
-        for jit_compile in ("auto", "true"):
-            command = f"{options} --jit-compile {jit_compile} --methods {first}"
-            title = f"first steps, {name}, jit_compile={jit_compile}"
-            asked.append(Question(title, command, 120, has_caches=False))
-    if peers:
-        levels = [name for name, peer in PEERS.items() if peer.memopt]
-        methods = " ".join(levels if is_gpu else levels[:1])
-        for name, options in steps.items():
-            command = f"{options} --methods {methods}"
-            asked.append(Question(f"memopt, {name}", command, 60))
-            # In the place of Triton's or CUDA's.
-            slow = {**TF32, "SJ_LIF_CUDA_IMPLEMENTATION": "torch"}
-            command = f"{options} --methods {PEER}"
-            asked.append(
-                Question(f"PyTorch neurons, {name}", command, 40, environment=slow)
-            )
+    asked = [*_untimed(is_gpu, steps), *_timed(steps)]
+    if importlib.util.find_spec(PEER):
+        asked += _peers(is_gpu, steps)
     if importlib.util.find_spec("jax"):
         # Otherwise JAX would claim most of the memory of the GPU.
         jax = {"KERAS_BACKEND": "jax", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         for name, options in steps.items():
-            asked.append(
-                Question(f"JAX, {name}", f"{options} --loops", 150, environment=jax)
-            )
+            command = f"{options} --loops"
+            asked.append(Question(f"JAX, {name}", command, 150, environment=jax))
     if is_gpu:
         return asked
     return [dataclasses.replace(question, seconds=CPU_SECONDS) for question in asked]
@@ -159,6 +127,50 @@ def _step_options(is_gpu):
         for precision in ("float32", "mixed_bfloat16")
         for timesteps in (4, 8)
     }
+
+
+def _untimed(is_gpu, steps):
+    """Versions, the reference cases, and what is compiled for the timed steps."""
+    yield Question("about", "torch.utils.collect_env", 60, is_timed=False)
+    for jit_compile in JIT_COMPILE:
+        command = f"recipes.benchmark.gpu . --reference {jit_compile}"
+        if jit_compile == "true" or not is_gpu:
+            command += f" --cases {FEW_CASES}"
+        name = f"reference, jit_compile={jit_compile}"
+        yield Question(name, command, UNTIMED_SECONDS, False, WITHOUT_TF32)
+    for name, options in steps.items():
+        for method in METHODS:
+            command = f"{options} --rounds 1 {COMPILED} --methods {method}"
+            title = f"compilation, {name}, {method}"
+            yield Question(title, command, UNTIMED_SECONDS, False)
+
+
+def _timed(steps):
+    """The steps of the library's methods beside SpikingJelly's, if it is there, and the
+    first steps with empty caches."""
+    first, *rest = METHODS
+    peers = [PEER] if importlib.util.find_spec(PEER) else []
+    methods = " ".join([first, *peers, *rest])
+    for name, options in steps.items():
+        yield Question(name, f"{options} --methods {methods}", 150)
+        yield Question(f"{name}, compiled", f"{options} {COMPILED}", 120)
+    for name, options in steps.items():
+        for jit_compile in ("auto", "true"):
+            command = f"{options} --jit-compile {jit_compile} --methods {first}"
+            title = f"first steps, {name}, jit_compile={jit_compile}"
+            yield Question(title, command, 120, has_caches=False)
+
+
+def _peers(is_gpu, steps):
+    """SpikingJelly with its memory optimisation, and with its PyTorch neurons."""
+    levels = [name for name, peer in PEERS.items() if peer.memopt]
+    methods = " ".join(levels if is_gpu else levels[:1])
+    # In the place of Triton's or CUDA's.
+    slow = {**TF32, "SJ_LIF_CUDA_IMPLEMENTATION": "torch"}
+    for name, options in steps.items():
+        yield Question(f"memopt, {name}", f"{options} --methods {methods}", 60)
+        title, command = f"PyTorch neurons, {name}", f"{options} --methods {PEER}"
+        yield Question(title, command, 40, environment=slow)
 
 
 def add_arguments(parser):

@@ -8,7 +8,6 @@ import gc
 import os
 import sys
 import traceback
-from collections.abc import Callable
 
 import keras
 
@@ -17,12 +16,13 @@ from recipes import device
 from recipes.atomic_files import one_line
 from recipes.benchmark import cases, costs, processes, timing
 from recipes.benchmark.settings import (
-    ELSEWHERE,
     FLOOR,
     FORWARD,
     ORDINARY,
+    PEERS,
     SEQUENCES,
     Variant,
+    packages_of_peers,
 )
 
 WARM_UP_STEPS = 2
@@ -36,33 +36,13 @@ CALLS_BEFORE_REPLAY = 2
 """The calls of a kind before a graph is replayed, where it is recorded at once: one in
 eager mode, and the recording."""
 
-
 CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 """The environment variables that name the folders of PyTorch's and Triton's
 compilers."""
 
-
-@dataclasses.dataclass(frozen=True)
-class Warm:
-    """A step that has been compiled and run.
-
-    Attributes:
-        step: Function without arguments, which returns when the device is done, or a
-            step of another process; `None` for the floor.
-        compiling_seconds: List of floats, the durations of the calls in which something
-            is compiled or recorded; or None.
-        flops: Float, or None if not counted.
-        memory_bytes: Integer, or None if not measured.
-        counts: Dictionary of numbers of a GPU, see `trace.counts`; empty elsewhere.
-        engine: String, how it runs, on a GPU with PyTorch.
-    """
-
-    step: Callable | None
-    compiling_seconds: list[float] | None
-    flops: float | None = None
-    memory_bytes: int | None = None
-    counts: dict[str, float] = dataclasses.field(default_factory=dict)
-    engine: str | None = None
+UNMEASURED = {"flops": None, "memory_bytes": None, "counts": {}, "engine": None}
+"""What is measured of a step besides times: FLOPs; memory; numbers of a GPU, see
+`trace.counts`; and how it runs, on a GPU with PyTorch."""
 
 
 def benchmark(settings, variants, progress=lambda record: None):
@@ -90,52 +70,55 @@ def benchmark(settings, variants, progress=lambda record: None):
         "jit_compile": list(values),
         "backend": backend,
         "device": device.name(),
-        "versions": device.versions(settings.packages),
+        "versions": device.versions(packages_of_peers(settings.methods)),
         "flops_measure": costs.flops_measure(),
         "memory_measure": costs.memory_measure() if has_memory else None,
         "rows": [],
         "errors": [],
     }
-    floor = {}
-    if settings.network not in SEQUENCES:
-        floor = warm_floor(settings)
+    floor = ({}, {}) if settings.network in SEQUENCES else warm_floor(settings)
     for timesteps in settings.timesteps:
-        with contextlib.ExitStack() as stack:
-            warm = {}
-            for name, variant in variants.items():
-                # One that fails, or needs too much memory, does not end the others.
-                try:
-                    known, steps = processes.made(
-                        stack, variant.method, _warm, variant, timesteps
-                    )
-                except Exception as error:
-                    traceback.print_exc()
-                    what = f"{name}, T = {timesteps}: {type(error).__name__}"
-                    record["errors"].append(f"{what}: {one_line(error)}")
-                    continue
-                warm[name] = dataclasses.replace(known, **steps)
-            warm |= floor
-            seconds = timing.in_turns(warm, settings.rounds, settings.threads)
-        record["rows"] += rows(warm, seconds, timesteps)
+        record["rows"] += _rows_in_turns(
+            settings, variants, floor, timesteps, record["errors"]
+        )
         progress(record)
         # Models contain reference cycles; the next T needs their memory.
-        del warm
         gc.collect()
     return record
 
 
-def _warm(variant, timesteps):
-    """What is known of a training step, `Warm` without a function, and the step; see
-    `processes.made`."""
+def _rows_in_turns(settings, variants, floor, timesteps, errors):
+    """The rows of a T; what fails is added to the errors, a list."""
+    measured, steps = {}, {}
+    measured_floor, steps_of_floor = floor
+    with contextlib.ExitStack() as stack:
+        for name, variant in variants.items():
+            # One that fails, or needs too much memory, does not end the others.
+            try:
+                measured[name], own = processes.made(
+                    stack, variant.method, _configured, name, variant, timesteps
+                )
+                steps |= own
+            except Exception as error:
+                traceback.print_exc()
+                what = f"{name}, T = {timesteps}: {type(error).__name__}"
+                errors.append(f"{what}: {one_line(error)}")
+        steps |= steps_of_floor
+        seconds = timing.in_turns(steps, settings.rounds, settings.threads)
+    return rows(measured | measured_floor, seconds, timesteps)
+
+
+def _configured(name, variant, timesteps):
+    """`warm_variant` in a process that may be a new one; see `processes.made`."""
     cases.configure(variant.settings)
-    warm = warm_variant(variant, timesteps)
-    return dataclasses.replace(warm, step=None), {"step": warm.step}
+    measured, step = warm_variant(variant, timesteps)
+    return measured, {name: step}
 
 
 def trainer(settings, method, timesteps):
     """What trains the network of the settings by a method of `cases.trainer`, or in
     another library."""
-    if method in ELSEWHERE:
+    if method in PEERS:
         # Imported here because it imports PyTorch.
         from recipes.benchmark import peers
 
@@ -144,20 +127,24 @@ def trainer(settings, method, timesteps):
 
 
 def warm_floor(settings):
-    """The parts of the floor, warmed up: a dictionary of `Warm`."""
+    """The parts of the floor: two dictionaries from their names, to what is measured
+    and to steps, see `warm_variant`."""
     model = cases.trainer(settings, ORDINARY, 1)
-    ordinary = warm_variant(Variant(ORDINARY, settings), 1, model)
+    ordinary, ordinary_step = warm_variant(Variant(ORDINARY, settings), 1, model)
     images, _ = cases.batch(settings, 1)
     forward = cases.TrainingForward(model, settings.jit_compile)
-    warm = warm_up(functools.partial(forward.predict_on_batch, images), (1,))
-    flops = None if ordinary.flops is None else ordinary.flops / FORWARDS_IN_A_STEP
-    counts = _counts_of_gpu(warm.step)
-    warm = dataclasses.replace(warm, flops=flops, counts=counts)
-    return {ORDINARY: ordinary, FORWARD: warm}
+    call = functools.partial(forward.predict_on_batch, images)
+    step, seconds = warm_up(call, (1,))
+    measured = {**UNMEASURED, "compiling_seconds": seconds}
+    if ordinary["flops"] is not None:
+        measured["flops"] = ordinary["flops"] / FORWARDS_IN_A_STEP
+    measured |= _facts_of_gpu(step, forward, FORWARD)
+    steps = {ORDINARY: ordinary_step, FORWARD: step}
+    return {ORDINARY: ordinary, FORWARD: measured}, steps
 
 
 def warm_variant(variant, timesteps, model=None):
-    """A training step, warmed up, and its FLOPs and memory.
+    """A training step that has been compiled and run.
 
     Args:
         variant: `Variant`.
@@ -166,55 +153,45 @@ def warm_variant(variant, timesteps, model=None):
             new model.
 
     Returns:
-        `Warm`.
+        A dictionary of what is measured, as `UNMEASURED`, with `compiling_seconds`, the
+        durations of the calls in which something is compiled or recorded; and the step,
+        a function without arguments, which returns when the device is done.
     """
     settings, method = variant.settings, variant.method
     model = model or trainer(settings, method, timesteps)
     batch = cases.batch(settings, timesteps, method)
+    call = functools.partial(model.train_on_batch, *batch)
     with time_loops(variant.unrolled):
-        warm = warm_up(
-            functools.partial(model.train_on_batch, *batch),
-            compiling_calls(settings, method),
-        )
+        step, seconds = warm_up(call, compiling_calls(settings, method))
+        measured = {**UNMEASURED, "compiling_seconds": seconds}
         if keras.backend.backend() == "jax":
-            return dataclasses.replace(warm, **costs.compiled(model, *batch))
+            return measured | costs.compiled(model, *batch), step
     if costs.needs_separate_process():
-        return warm
+        return measured, step
     # A compiled graph hides its operations.
-    is_hidden = settings.jit_compile is True and method not in ELSEWHERE
-    has_flops = keras.backend.backend() == "torch" and not is_hidden
-    return dataclasses.replace(
-        warm,
-        flops=costs.counted_flops(warm.step) if has_flops else None,
-        memory_bytes=costs.memory_rise(warm.step),
-        counts=_counts_of_gpu(warm.step),
-        engine=_engine(model, method),
-    )
+    is_hidden = settings.jit_compile is True and method not in PEERS
+    if keras.backend.backend() == "torch" and not is_hidden:
+        measured["flops"] = costs.counted_flops(step)
+    measured["memory_bytes"] = costs.memory_rise(step)
+    return measured | _facts_of_gpu(step, model, method), step
 
 
-def _counts_of_gpu(step):
+def _facts_of_gpu(step, model, method):
+    """`counts` and `engine` on a GPU with PyTorch: in SpikingJelly, which of its
+    neurons it uses there."""
     if keras.backend.backend() != "torch" or not device.gpu():
         return {}
     # Imported here because it imports PyTorch.
     from recipes.benchmark import trace
 
-    return trace.profile(step)
+    engine = getattr(model, "engine", None)
+    if method in PEERS and PEERS[method].package == "spikingjelly":
+        import torch
+        from spikingjelly.activation_based import functional
 
-
-def _engine(model, method):
-    """How a step runs on a GPU with PyTorch: in SpikingJelly, which of its neurons it
-    uses there."""
-    if keras.backend.backend() != "torch" or not device.gpu():
-        return None
-    if method not in ELSEWHERE:
-        return getattr(model, "engine", None)
-    if ELSEWHERE[method].package != "spikingjelly":
-        return None
-    import torch
-    from spikingjelly.activation_based import functional
-
-    neurons = functional.neuron_implementation("lif", torch.device("cuda"))
-    return neurons["implementation"]
+        neurons = functional.neuron_implementation("lif", torch.device("cuda"))
+        engine = neurons["implementation"]
+    return {"counts": trace.profile(step), "engine": engine}
 
 
 def time_loops(unrolled):
@@ -255,7 +232,7 @@ def compiling_calls(settings, method):
     tuple; the first is 1."""
     if (
         keras.backend.backend() != "torch"
-        or method in (ORDINARY, *ELSEWHERE)
+        or method in (ORDINARY, *PEERS)
         or settings.jit_compile is False
     ):
         return (1,)
@@ -269,14 +246,14 @@ def compiling_calls(settings, method):
 
 
 def warm_up(step, compiling):
-    """Calls a step several times, and returns it with a wait for the device.
+    """Calls a step several times.
 
     Args:
         step: Function without arguments.
         compiling: Tuple of integers, see `compiling_calls`.
 
     Returns:
-        `Warm`.
+        The step with a wait for the device, and the seconds of these calls, a list.
     """
 
     def waiting():
@@ -285,15 +262,15 @@ def warm_up(step, compiling):
 
     calls = max(compiling) + WARM_UP_STEPS
     seconds = timing.interleaved({"step": waiting}, calls)["step"]
-    return Warm(waiting, [seconds[call - 1] for call in compiling])
+    return waiting, [seconds[call - 1] for call in compiling]
 
 
-def rows(warm, seconds, timesteps):
+def rows(measured, seconds, timesteps):
     """The results for one T.
 
     Args:
-        warm: Dictionary from names to `Warm`: the methods and, where there is a floor,
-            `ORDINARY` and `FORWARD`.
+        measured: Dictionary from names to what `warm_variant` measures: the methods
+            and, where there is a floor, `ORDINARY` and `FORWARD`.
         seconds: Dictionary from the same names to lists of seconds, one for each round.
         timesteps: Integer T.
 
@@ -301,51 +278,49 @@ def rows(warm, seconds, timesteps):
         List of dictionaries: a row for each method, then the floor and its two parts.
         Without a floor times are compared with those of the first method.
     """
-    methods = [name for name in warm if name not in (ORDINARY, FORWARD)]
-    if ORDINARY not in warm:
-        first = seconds[methods[0]]
-        return [
-            _row(name, warm[name], seconds[name], timesteps)
-            | {"ratio_to_first": timing.spread(timing.ratios(seconds[name], first))}
-            for name in methods
-        ]
-    ordinary, forward = warm[ORDINARY], warm[FORWARD]
-    floor = timing.floor(seconds[ORDINARY], seconds[FORWARD], timesteps)
-    flops = None
-    if ordinary.flops is not None:
-        flops = ordinary.flops + (timesteps - 1) * forward.flops
-    counts = {
-        key: count + (timesteps - 1) * forward.counts[key]
-        for key, count in ordinary.counts.items()
+    methods = [name for name in measured if name not in (ORDINARY, FORWARD)]
+    if ORDINARY not in measured:
+        result = []
+        for name in methods:
+            row = _row(name, measured[name], seconds[name], timesteps)
+            ratios = timing.ratios(seconds[name], seconds[methods[0]])
+            result.append({**row, "ratio_to_first": timing.spread(ratios)})
+        return result
+    ordinary, forward = measured[ORDINARY], measured[FORWARD]
+    floor = {**UNMEASURED, "compiling_seconds": None}
+    if ordinary["flops"] is not None:
+        floor["flops"] = ordinary["flops"] + (timesteps - 1) * forward["flops"]
+    floor["counts"] = {
+        key: count + (timesteps - 1) * forward["counts"][key]
+        for key, count in ordinary["counts"].items()
     }
-    warm = {**warm, FLOOR: Warm(None, None, flops, counts=counts)}
-    seconds = {**seconds, FLOOR: floor}
+    floor_seconds = timing.floor(seconds[ORDINARY], seconds[FORWARD], timesteps)
+    measured = {**measured, FLOOR: floor}
+    seconds = {**seconds, FLOOR: floor_seconds}
     result = []
     for name in (*methods, FLOOR, ORDINARY, FORWARD):
-        row = _row(name, warm[name], seconds[name], timesteps)
-        row["ratio_to_floor"] = timing.spread(timing.ratios(seconds[name], floor))
-        row["flops_to_floor"] = _ratio(row["flops"], flops)
-        row["memory_to_ordinary"] = _ratio(row["memory_bytes"], ordinary.memory_bytes)
-        row["busy_to_floor"] = _ratio(
-            row["counts"].get("busy_seconds"), counts.get("busy_seconds")
-        )
+        row = _row(name, measured[name], seconds[name], timesteps)
+        ratios = timing.ratios(seconds[name], floor_seconds)
+        row["ratio_to_floor"] = timing.spread(ratios)
+        row["flops_to_floor"] = _ratio(row["flops"], floor["flops"])
+        memory = ordinary["memory_bytes"]
+        row["memory_to_ordinary"] = _ratio(row["memory_bytes"], memory)
+        busy = floor["counts"].get("busy_seconds")
+        row["busy_to_floor"] = _ratio(row["counts"].get("busy_seconds"), busy)
         result.append(row)
     return result
 
 
-def _row(name, warm, seconds, timesteps):
-    spread = timing.spread(seconds)
+def _row(name, measured, seconds, timesteps):
+    spread, compiling = timing.spread(seconds), measured["compiling_seconds"]
     return {
         "method": name,
         "timesteps": timesteps,
         "seconds": spread,
         "seconds_of_rounds": seconds,
-        "compile_seconds": compile_seconds(warm.compiling_seconds, spread["median"]),
-        "first_seconds": warm.compiling_seconds and warm.compiling_seconds[0],
-        "flops": warm.flops,
-        "memory_bytes": warm.memory_bytes,
-        "counts": warm.counts,
-        "engine": warm.engine,
+        "compile_seconds": compile_seconds(compiling, spread["median"]),
+        "first_seconds": compiling and compiling[0],
+        **{key: measured[key] for key in UNMEASURED},
     }
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from recipes import device
 from recipes.benchmark import cases, costs
 from recipes.benchmark.cases import CHANNELS, CLASSES, TRANSFORMER_DIMS
-from recipes.benchmark.settings import ELSEWHERE, ORDINARY, PYTORCH
+from recipes.benchmark.settings import PEERS
 from recipes.benchmark.translated import Segment, Translated
 
 LEARNING_RATE = 0.01
@@ -29,38 +29,32 @@ def trainer(settings, method, timesteps):
 
     Args:
         settings: `Settings`.
-        method: A name of `ELSEWHERE`.
-        timesteps: Integer T; ignored for a network without time.
+        method: A name of `PEERS`.
+        timesteps: Integer T.
 
     Raises:
         AssertionError: If a step of the network is not the work of a step of ours by
             BPTT.
     """
-    peer, where = ELSEWHERE[method], "cuda" if device.gpu() else "cpu"
-    batch = cases.batch(settings, timesteps, method)
-    ours = _ours(settings, method, timesteps)
+    peer = PEERS[method]
+    samples, labels = cases.batch(settings, timesteps, method)
     if settings.network == "MaxFormer":
-        network = SpikingJellyMaxFormer(settings.width, timesteps).to(where)
+        network = SpikingJellyMaxFormer(settings.width, timesteps).to(samples.device)
     else:
-        network = Translated(ours, peer.package).to(where)
+        # In eager mode: the operations of a compiled graph cannot be counted.
+        eager = dataclasses.replace(settings, methods=(), jit_compile=False)
+        ours = cases.trainer(eager, "bptt-multi", timesteps)
+        network = Translated(ours, peer.package).to(samples.device)
         if settings.network not in OTHER_WORK:
-            some = [part[:2] for part in batch]
+            some = samples[:2], labels[:2]
             check_equal_work(ours, network, some, settings.precision)
     is_half = settings.precision == "mixed_bfloat16"
     if peer.package == "spikingjelly" and is_half and device.gpu():
         _use_fused_neurons_in_half_precision(network)
     made = Trainer(network, settings.precision)
     if peer.memopt:
-        optimize_memory(made, batch[0], peer.memopt)
+        optimize_memory(made, samples, peer.memopt)
     return made
-
-
-def _ours(settings, method, timesteps):
-    """The network in this library, in eager mode: the operations of a compiled graph
-    cannot be counted."""
-    eager = dataclasses.replace(settings, methods=(), jit_compile=False)
-    ours = ORDINARY if method == PYTORCH else "bptt-multi"
-    return cases.trainer(eager, ours, timesteps)
 
 
 def check_equal_work(ours, network, batch, precision):

@@ -11,7 +11,7 @@ import multiprocessing
 
 from recipes import device
 from recipes.benchmark import timing
-from recipes.benchmark.settings import ELSEWHERE
+from recipes.benchmark.settings import PEERS
 
 _steps: dict = {}
 """The steps of this process, by name, if it is such a process."""
@@ -48,12 +48,12 @@ def made(processes, method, make, *arguments):
 
     Args:
         processes: `contextlib.ExitStack` with whose end the process ends.
-        method: A name of `recipes.methods` or `ELSEWHERE`.
+        method: A name of `recipes.methods` or `PEERS`.
         make: Function of a module, which returns what is known of the steps, and a
             dictionary of steps by name.
         *arguments: Values that can be pickled.
     """
-    if method not in ELSEWHERE or device.gpu():
+    if method not in PEERS or device.gpu():
         return make(*arguments)
     process = processes.enter_context(new_process())
     known, names = process.submit(_make, make, arguments).result()

@@ -91,21 +91,6 @@ def _tables(record):
     return tables
 
 
-def memory_table(settings, measured):
-    """The memory of training steps as a Markdown table.
-
-    Args:
-        settings: `Settings`.
-        measured: Dictionary from methods to lists of bytes, one for each T.
-    """
-    columns = [f"T = {timesteps}" for timesteps in settings.timesteps]
-    rows = [
-        (method, *(f"{size / 2**20:.0f}" for size in sizes))
-        for method, sizes in measured.items()
-    ]
-    return markdown_tables.table(("method, MiB", *columns), rows)
-
-
 def table(rows, cell):
     """A Markdown table with a row for each method and a column for each T.
 

@@ -37,15 +37,6 @@ PEERS = {
 }
 """The BPTT of other libraries."""
 
-PYTORCH = "pytorch"
-"""A loop of plain PyTorch over the layers of the network without time."""
-
-RECORDED = "recorded"
-"""`keras_ratesnn.recorded` of the network without time."""
-
-ELSEWHERE = {**PEERS, PYTORCH: Peer("torch", ("ResNet18", "MLP"))}
-"""What runs without this library."""
-
 PEERS_SIZE_BELOW = 96
 """The networks of the peers are those for small images."""
 
@@ -68,12 +59,17 @@ floor."""
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
 
 
+def packages_of_peers(methods):
+    """The names of the packages of the peers among methods, a list."""
+    return [PEERS[method].package for method in methods if method in PEERS]
+
+
 def networks():
     """The names of all networks."""
     from keras_ratesnn import models
 
     builders = [name for name in models.__all__ if name[0].isupper()]
-    return (*builders, "MLP", *SEQUENCES)
+    return (*builders, *SEQUENCES)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,10 +106,8 @@ class Settings:
                 "`taskset`.",
             )
         for method in self.methods:
-            if method in ELSEWHERE:
+            if method in PEERS:
                 _check_peer(method, self)
-            elif method == RECORDED:
-                _check_recorded(self)
             else:
                 _check_method(method, self)
 
@@ -126,20 +120,12 @@ class Settings:
             f"{self.precision}"
         )
 
-    @property
-    def packages(self):
-        """The names of the packages of the peers among the methods."""
-        packages = [
-            ELSEWHERE[method].package for method in self.methods if method in ELSEWHERE
-        ]
-        return tuple(dict.fromkeys(packages))
-
 
 def _check_method(method, settings):
     from keras_ratesnn import models
     from recipes import methods
 
-    chosen = methods.settings_of(method, further_names=(RECORDED, *ELSEWHERE))
+    chosen = methods.settings_of(method, further_names=PEERS)
     normalization = chosen.get("normalization", "batch")
     build = getattr(models, settings.network, None)
     choices = inspect.signature(build).parameters if build else ()
@@ -160,27 +146,10 @@ def _check_method(method, settings):
             ) from error
 
 
-def _check_recorded(settings):
-    from recipes import device
-
-    device.check_backend(
-        "torch",
-        "The other backends compile whole steps, so that `recorded` returns the model "
-        "as it is.",
-    )
-    if settings.network in SEQUENCES:
-        raise checks.mistake(
-            "network",
-            "without time for 'recorded'",
-            settings.network,
-            "Choose another.",
-        )
-
-
 def _check_peer(name, settings):
     from recipes import device, packages
 
-    peer = ELSEWHERE[name]
+    peer = PEERS[name]
     device.check_backend("torch", f"`methods` may name {name!r} on PyTorch only.")
     fits = (
         settings.network in peer.networks
@@ -234,7 +203,7 @@ def variants(settings, jit_compile, loops=False):
     """
     named = {}
     for method in settings.methods:
-        is_ours = method not in (*ELSEWHERE, RECORDED)
+        is_ours = method not in PEERS
         for value in jit_compile if is_ours else jit_compile[:1]:
             chosen = dataclasses.replace(settings, jit_compile=value)
             name = method

@@ -3,11 +3,12 @@
 They are compared with their lower bounds, see docs/performance.md."""
 
 import functools
+import itertools
 import pathlib
 import sys
 
 from recipes import command_line
-from recipes.benchmark.settings import ELSEWHERE, SEQUENCES, Settings, variants
+from recipes.benchmark.settings import PEERS, SEQUENCES, Settings, variants
 
 FOLDER = pathlib.Path("runs", "benchmark")
 
@@ -19,7 +20,7 @@ def add_arguments(parser):
     add = functools.partial(parser.add_argument, metavar="NAME")
     add_count = functools.partial(command_line.add_count, parser)
     network = (
-        "a network of keras_ratesnn.models, MLP, or, of sequences, "
+        "a network of keras_ratesnn.models, or, of sequences, "
         f"{', '.join(SEQUENCES)} (default: %(default)s)"
     )
     add("--network", default=Settings.network, help=network)
@@ -29,8 +30,8 @@ def add_arguments(parser):
     add_count("--size", "height and width of the images", Settings.size)
     add_count("--timesteps", "values of T", Settings.timesteps, nargs="+", metavar="T")
     methods = (
-        "as in recipes.compare, recorded (an ordinary Keras model), or of "
-        f"{', '.join(ELSEWHERE)} (default: {' '.join(Settings.methods)})"
+        f"as in recipes.compare, or of {', '.join(PEERS)} "
+        f"(default: {' '.join(Settings.methods)})"
     )
     add("--methods", nargs="+", default=Settings.methods, help=methods)
     add_count("--rounds", "number of times each case is timed", Settings.rounds)
@@ -89,14 +90,12 @@ def run(arguments):
 def _print_memory(settings):
     from recipes.benchmark import costs, measure, report
 
-    print(f"{settings.subject}; {costs.memory_measure()}\n")
-    measured = {}
-    for method in settings.methods:
-        measured[method] = [
-            measure.memory_in_new_process(settings, method, timesteps)
-            for timesteps in settings.timesteps
-        ]
-    print(report.memory_table(settings, measured))
+    print(f"{settings.subject}; MiB, {costs.memory_measure()}\n")
+    rows = []
+    for method, timesteps in itertools.product(settings.methods, settings.timesteps):
+        size = measure.memory_in_new_process(settings, method, timesteps)
+        rows.append({"method": method, "timesteps": timesteps, "mib": size / 2**20})
+    print(report.table(rows, lambda row: f"{row['mib']:.0f}"))
 
 
 def _try(settings):

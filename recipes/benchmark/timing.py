@@ -17,7 +17,7 @@ def interleaved(steps, rounds, clock=time.perf_counter, least_seconds=0.0):
 
     Args:
         steps: Dictionary from names to functions without arguments, which return when
-            the device is done, or to steps of other processes, `own_process.Elsewhere`.
+            the device is done, or to steps of other processes, `processes.Elsewhere`.
         rounds: Integer, the number of runs of each step.
         clock: Function that returns the time in seconds. Defaults to
             `time.perf_counter`.
@@ -48,11 +48,11 @@ def mean_seconds(step, clock, least_seconds):
     return elapsed / repetitions
 
 
-def in_turns(warm, rounds, threads=None):
-    """Times warm steps in turn, each repeated for `LEAST_SECONDS` within a round.
+def in_turns(steps, rounds, threads=None):
+    """Times steps in turn, each repeated for `LEAST_SECONDS` within a round.
 
     Args:
-        warm: Dictionary from names to `measure.Warm`.
+        steps: Dictionary, as in `interleaved`.
         rounds: Integer.
         threads: Integer, those of the CPU. The time of one is that of the processor:
             what else runs counts less. Defaults to `None`, that of the clock.
@@ -60,12 +60,9 @@ def in_turns(warm, rounds, threads=None):
     Returns:
         As `interleaved`.
     """
-    clock = (
-        time.process_time if threads == 1 and not device.gpu() else time.perf_counter
-    )
-    return interleaved(
-        {name: case.step for name, case in warm.items()}, rounds, clock, LEAST_SECONDS
-    )
+    is_one_core = threads == 1 and not device.gpu()
+    clock = time.process_time if is_one_core else time.perf_counter
+    return interleaved(steps, rounds, clock, LEAST_SECONDS)
 
 
 def floor(ordinary, forward, timesteps):

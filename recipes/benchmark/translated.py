@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from keras_ratesnn import SpikingModel, layers, surrogates
+from keras_ratesnn import layers, surrogates
 from recipes.checks import mistake
 
 ALPHA = 4.0
@@ -29,21 +29,19 @@ class Translated(nn.Module):
 
     Args:
         model: `SpikingModel` of layers that `module_of` knows, whose first layers up to
-            the first neurons are a chain; or an ordinary model of them, for PyTorch.
-        library: "spikingjelly", "snntorch" or "torch". Defaults to `"spikingjelly"`.
+            the first neurons are a chain.
+        library: "spikingjelly" or "snntorch". Defaults to `"spikingjelly"`.
     """
 
     def __init__(self, model, library="spikingjelly"):
         super().__init__()
-        is_spiking = isinstance(model, SpikingModel)
-        network = model.network if is_spiking else model
-        self.timesteps = model.timesteps if is_spiking else None
-        self.masked = is_spiking and model.mask_value is not None
+        network, self.timesteps = model.network, model.timesteps
+        self.masked = model.mask_value is not None
         self.has_time = len(network.input_shape) == 2
         self.loops = library == "snntorch" and not self.masked
         nodes = _chains(network, library, self.masked)
         self.stem = nn.Identity()
-        if is_spiking and not self.has_time:
+        if not self.has_time:
             (first, sources), *rest = nodes
             self.stem = first.main
             nodes = [(first.neuron, sources), *rest]
@@ -70,8 +68,6 @@ class Translated(nn.Module):
             steps = x.transpose(0, 1)
         else:
             current = self.stem(x.permute(0, 3, 1, 2).contiguous())
-            if self.timesteps is None:
-                return self.stages(current)
             steps = current.expand(self.timesteps, *current.shape)
         if self.loops:
             return sum(self.stages(step) for step in steps) / len(steps)
@@ -143,37 +139,39 @@ class Chain(nn.Module):
 def _chains(network, library, masked):
     """The modules of a network as nodes of a `Segment`: a `Chain` of each row of layers
     up to neurons."""
-    nodes, number = [], {}
+    calls = _calls(network)
+    uses = collections.Counter(source for _, sources in calls for source in sources)
+    rows, row_of = [], {0: 0}
+    for index, (layer, sources) in enumerate(calls, 1):
+        row = row_of[sources[0]]
+        is_only_use = len(sources) == uses[sources[0]] == 1
+        if not (row and is_only_use) or _is_neuron(rows[row - 1][0][-1]):
+            rows.append(([], [row_of[source] for source in sources]))
+            row = len(rows)
+        rows[row - 1][0].append(layer)
+        row_of[index] = row
+    return [(_chain(row, library, masked), sources) for row, sources in rows]
+
+
+def _calls(network):
+    """The calls of a network in order: pairs of a layer and the numbers of the values
+    that it takes, as in `Segment`."""
+    calls, numbers, outputs = [], {}, []
 
     def call(layer, *args, **kwargs):
-        if any(layer is before for before, _, _ in nodes):
+        if any(layer is earlier for earlier, _ in calls):
             raise _untranslated(layer, "It must be called once.")
+        calls.append((layer, [numbers.get(id(x), 0) for x in keras.tree.flatten(args)]))
         output = layer(*args, **kwargs)
-        number[id(output)] = len(nodes) + 1
-        # The outputs are kept, so that no other gets the same id.
-        nodes.append(
-            (layer, [number.get(id(x), 0) for x in keras.tree.flatten(args)], output)
-        )
+        numbers[id(output)] = len(calls)
+        # They are kept, so that no other gets the same id.
+        outputs.append(output)
         return output
 
     keras.models.clone_model(
         network, clone_function=lambda layer: layer, call_function=call
     )
-    uses = collections.Counter(source for _, sources, _ in nodes for source in sources)
-    chains, chain_of = [], {0: 0}
-    for index, (layer, sources, _) in enumerate(nodes, 1):
-        before = chain_of[sources[0]]
-        goes_on = (
-            len(sources) == uses[sources[0]] == 1
-            and before
-            and not _is_neuron(chains[before - 1][0][-1])
-        )
-        if not goes_on:
-            chains.append(([], [chain_of[source] for source in sources]))
-            before = len(chains)
-        chains[before - 1][0].append(layer)
-        chain_of[index] = before
-    return [(_chain(row, library, masked), sources) for row, sources in chains]
+    return calls
 
 
 def _chain(row, library, masked):
@@ -214,13 +212,6 @@ class Sum(nn.Module):
         return first
 
 
-class Flatten(nn.Module):
-    """Flattens images in the order of `channels_last`."""
-
-    def forward(self, x):
-        return x.movedim(1, -1).flatten(1)
-
-
 class MaskedNorm(nn.BatchNorm1d):
     """Batch normalisation of the frames of sequences `(T, batch, features)` that are
     `valid`; what is padding becomes 0."""
@@ -250,27 +241,23 @@ def module_of(source, library="spikingjelly", masked=False):
 
     Args:
         source: A built layer.
-        library: "spikingjelly", "snntorch" or "torch". Defaults to `"spikingjelly"`.
+        library: "spikingjelly" or "snntorch". Defaults to `"spikingjelly"`.
         masked: Boolean, whether it is for masked sequences. Defaults to `False`.
 
     Raises:
         ValueError: If it has none.
     """
     kind = type(source)
-    arguments, translate = TRANSLATIONS.get(kind, ((), None))
-    if translate is None:
+    if kind not in TRANSLATIONS:
         raise _untranslated(source, f"{library} gets none of type {kind.__name__}.")
-    defaults = {
-        name: argument.default
-        for name, argument in inspect.signature(kind).parameters.items()
-    }
+    arguments, translate = TRANSLATIONS[kind]
+    parameters = inspect.signature(kind).parameters
+    defaults = {name: parameter.default for name, parameter in parameters.items()}
     defaults["trainable"] = True
     for name, value in source.get_config().items():
-        is_taken_over = name in (*arguments, *SAME_FOR_ALL) or name.endswith(
-            "_initializer"
-        )
-        is_default = name in defaults and value in (defaults[name], "linear")
-        if not is_taken_over and not is_default:
+        if name in (*arguments, *SAME_FOR_ALL) or name.endswith("_initializer"):
+            continue
+        if name not in defaults or value not in (defaults[name], "linear"):
             raise _untranslated(
                 source, f"{library} gets no {kind.__name__} with {name}={value!r}."
             )
@@ -304,23 +291,23 @@ def _zero_padding(source, library, masked):
 
 
 def _convolution(source, library, masked):
-    if source.data_format != "channels_last":
-        raise _untranslated(source, "Its data must be `channels_last`.")
     *size, inputs, filters = source.kernel.shape
-    padding, modules = 0, []
+    zeros = (0, 0, 0, 0)
     if source.padding == "same":
-        left, right, above, below = _same_padding(source, size)
-        padding = above, left
-        if left != right or above != below:
-            padding = 0
-            modules.append(nn.ZeroPad2d((left, right, above, below)))
-    kind = _parts(library).Conv2d
-    convolution = kind(
-        inputs, filters, size, source.strides, padding, bias=source.use_bias
+        zeros = _same_padding(source, size)
+    left, right, above, below = zeros
+    is_even = (left, above) == (right, below)
+    convolution = _parts(library).Conv2d(
+        inputs,
+        filters,
+        size,
+        source.strides,
+        (above, left) if is_even else 0,
+        bias=source.use_bias,
     )
     kernel = np.transpose(source.kernel, (3, 2, 0, 1))
     convolution = _with_values(convolution, weight=kernel, **_bias(source))
-    return nn.Sequential(*modules, convolution) if modules else convolution
+    return convolution if is_even else nn.Sequential(nn.ZeroPad2d(zeros), convolution)
 
 
 def _same_padding(source, size):
@@ -375,12 +362,6 @@ def _global_pooling(source, library, masked):
     return nn.Sequential(parts.AdaptiveAvgPool2d(1), parts.Flatten())
 
 
-def _flatten(source, library, masked):
-    if library != "torch":
-        raise _untranslated(source, f"{library} gets none.")
-    return Flatten()
-
-
 def _neurons(source, library, masked):
     neurons = _lif(source, source.cell, library)
     if library == "spikingjelly":
@@ -398,11 +379,15 @@ def _lif(source, cell, library, **recurrence):
     snnTorch's subtract the threshold at the next step, after the decay, by default. The
     undelayed reset is not detached from the gradient, so it differs more from ours.
     """
-    is_known = isinstance(cell.surrogate, surrogates.Sigmoid)
-    is_known = is_known and cell.surrogate.alpha == ALPHA and cell.reset == "soft"
-    # The reset of snnTorch's comes a step later in any case.
-    is_known = is_known and (library == "snntorch" or not cell.reset_delay)
-    if not (is_known and cell.detach_reset):
+    is_known = (
+        isinstance(cell.surrogate, surrogates.Sigmoid)
+        and cell.surrogate.alpha == ALPHA
+        and cell.reset == "soft"
+        and cell.detach_reset
+        # The reset of snnTorch's comes a step later in any case.
+        and (library == "snntorch" or not cell.reset_delay)
+    )
+    if not is_known:
         raise _untranslated(
             source, f"{library} has no LIF with its reset and surrogate."
         )
@@ -492,8 +477,6 @@ TRANSLATIONS = {
     keras.layers.GlobalAveragePooling2D: ((), _global_pooling),
     keras.layers.Dropout: (("rate", "seed"), _dropout),
     keras.layers.Add: ((), lambda source, library, masked: Sum()),
-    keras.layers.ReLU: ((), lambda source, library, masked: nn.ReLU()),
-    keras.layers.Flatten: ((), _flatten),
     layers.LIF: (NEURONS, _neurons),
     layers.Recurrent: (("neuron", "synapse"), _recurrent),
     layers.SlidingPSN: (("order", "surrogate"), _sliding),

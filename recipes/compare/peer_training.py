@@ -67,14 +67,11 @@ def trainer(recipe, dataset, method):
     """
     # In eager mode, since the operations of a compiled graph cannot be counted.
     ours = run.build(dataclasses.replace(recipe, jit_compile=False), dataset)
-    network = Translated(ours, PEERS[method].package).to(
-        "cuda" if device.gpu() else "cpu"
-    )
     some = tensors((dataset.train_images[:2], dataset.train_labels[:2]))
+    network = Translated(ours, PEERS[method].package).to(some[0].device)
     peers.check_equal_work(ours, network, some, recipe.precision)
-    optimizer = RecipeOptimizer(
-        network, recipe, recipe.epochs * run.steps_per_epoch(recipe, dataset)
-    )
+    steps = recipe.epochs * run.steps_per_epoch(recipe, dataset)
+    optimizer = RecipeOptimizer(network, recipe, steps)
     return peers.Trainer(network, recipe.precision, optimizer)
 
 

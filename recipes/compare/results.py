@@ -14,7 +14,7 @@ import re
 import statistics
 
 from recipes import command_line, markdown, methods
-from recipes.atomic_files import writing
+from recipes.atomic_files import read_lines, writing
 from recipes.run_folder import RunFolder, complete, test_score
 from recipes.settings import DEFAULTS
 
@@ -123,18 +123,13 @@ def committed():
     """The records of all committed results."""
     records = []
     for path in sorted(FOLDER.glob("*.jsonl")):
-        records += _records(path)
+        records += read_lines(path)
     return records
 
 
-def _records(path):
-    """The records of a file of `FOLDER`."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
 def add(folder):
-    """Adds the result of a finished run to the committed ones, in the place of one of
-    the same settings, if there is one.
+    """Adds the result of a finished run to the committed ones, instead of one of the
+    same settings, if there is one.
 
     Raises:
         FileNotFoundError: If the run is not finished.
@@ -153,15 +148,11 @@ def add(folder):
         )
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / f"{settings['name']}.jsonl"
-    records = _records(path) if path.exists() else []
-    identities = [identity(earlier) for earlier in records]
-    if identity(record) in identities:
-        records[identities.index(identity(record))] = record
-    else:
-        records.append(record)
-    lines = [f"{json.dumps(record, allow_nan=False)}\n" for record in records]
+    own = identity(record)
+    rest = [earlier for earlier in read_lines(path) if identity(earlier) != own]
+    lines = [json.dumps(one, allow_nan=False) for one in (*rest, record)]
     with writing(path) as part:
-        part.write_text("".join(lines))
+        part.write_text("\n".join(lines) + "\n")
 
 
 def identity(record):
@@ -185,9 +176,9 @@ def with_tables(page, records):
 
 def _table_at(place, records):
     """The table for a match of `PLACE`."""
-    classifiers = _classifiers(records)
+    classifiers = list(filter(_classifies, records))
     if place["tasks"]:
-        rest = [record for record in records if record not in classifiers]
+        rest = itertools.filterfalse(_classifies, records)
         return task_table([record for record in rest if "comparison" in record])
     wanted = dict(pair.split("=") for pair in place["wanted"].split(", ")[1:])
     wanted["name"] = place["name"]
@@ -195,10 +186,8 @@ def _table_at(place, records):
     return table(chosen, _short_columns(chosen))
 
 
-def _classifiers(records):
-    return [
-        record for record in records if record.get("score", "accuracy") == "accuracy"
-    ]
+def _classifies(record):
+    return record.get("score", "accuracy") == "accuracy"
 
 
 def _short_columns(records):
@@ -236,7 +225,7 @@ def method_name(settings, space):
 def whole_table(records):
     """The rows of all classifiers, as text with commas between the cells."""
     text = io.StringIO()
-    rows = _rows(_classifiers(records), COLUMNS)
+    rows = _rows(filter(_classifies, records), COLUMNS)
     csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])
     return text.getvalue()
 

@@ -8,6 +8,7 @@ import os
 import resource
 import tempfile
 import time
+from unittest import mock
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch._inductor import config as inductor
 from recipes import batches, device, run
 from recipes.atomic_files import read_json, write_json
 from recipes.benchmark import costs, measure, peers, processes, timing
-from recipes.benchmark.settings import PEERS
+from recipes.benchmark.settings import PEERS, packages_of_peers
 from recipes.compare import peer_training
 from recipes.optimizers import MOMENTUM
 
@@ -69,14 +70,11 @@ def write(path, recipes, dataset, rounds):
         dataset: The `Dataset` for training.
         rounds: Integer, how often each step is timed.
     """
-    packages = tuple(
-        dict.fromkeys(PEERS[method].package for method in recipes if method in PEERS)
-    )
     record = {
         "settings": {method: _settings(recipe) for method, recipe in recipes.items()},
         "rounds": rounds,
         "device": device.name(),
-        "versions": device.versions(packages),
+        "versions": device.versions(packages_of_peers(recipes)),
         "flops_measure": costs.flops_measure(),
         "memory_measure": costs.memory_measure(),
         "rows": measure_all(recipes, dataset, rounds),
@@ -187,13 +185,9 @@ def _trainer(recipe, dataset, method, images):
 def _empty_caches():
     """A context in which the compilers of PyTorch have compiled nothing yet, and are
     processes for which this one waits."""
-    before = dict(os.environ)
-    with tempfile.TemporaryDirectory() as empty, inductor.patch(compile_threads=1):
-        os.environ.update(measure.caches_in(empty))
-        try:
-            yield
-        finally:
-            for name in measure.CACHES:
-                os.environ.pop(name)
-                if name in before:
-                    os.environ[name] = before[name]
+    with (
+        tempfile.TemporaryDirectory() as empty,
+        inductor.patch(compile_threads=1),
+        mock.patch.dict(os.environ, measure.caches_in(empty)),
+    ):
+        yield

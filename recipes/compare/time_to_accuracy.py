@@ -13,6 +13,7 @@ gradient, so its accuracies are those of SpikingJelly. The folder gets a run for
 method and seed, the times of each T, and the figure.
 """
 
+import dataclasses
 import pathlib
 import statistics
 
@@ -32,7 +33,7 @@ from recipes import (
 from recipes.atomic_files import allowed, write_json
 from recipes.benchmark import timing
 from recipes.benchmark.settings import PEERS
-from recipes.command_line import DIVERGED, INTERRUPTED, SMALLER, Ended
+from recipes.command_line import DIVERGED, SMALLER, Ended
 from recipes.compare import training
 from recipes.run_folder import RunFolder, test_score
 from recipes.settings import TEACHERS
@@ -61,6 +62,7 @@ WITHOUT = {
     "normalization": "batch",
     "mix": "none",
     "precision": "float32",
+    "held_out": None,
 }
 """Settings that the trainings in other libraries lack, and their values where they are
 not used."""
@@ -113,17 +115,18 @@ def compare(arguments):
                 package = PEERS[method].package
                 packages.imported(package, f"The method {method!r}", "bench")
         recipes = recipes_of(arguments)
-        for case, recipe in recipes.items():
-            folder_of(arguments, *case).check(run_settings(recipe, case[1]))
+        for _, method, recipe, folder in cases_of(arguments, recipes):
+            folder.check(run_settings(recipe, method))
         if arguments.time:
-            _time(arguments, recipes)
+            for timesteps, by_method in recipes.items():
+                _time(arguments, timesteps, by_method)
         elif not arguments.show:
             status = _train(arguments, recipes)
             if status:
                 return status
         tables = {}
-        for timesteps in dict.fromkeys(case[0] for case in recipes):
-            rows = rows_of(arguments, recipes, timesteps)
+        for timesteps, by_method in recipes.items():
+            rows = rows_of(arguments, timesteps, by_method)
             if not rows:
                 print(f"T = {timesteps}: train, and repeat the command with --time")
                 continue
@@ -137,17 +140,38 @@ def compare(arguments):
 
 
 def recipes_of(arguments):
-    """The recipes to train, a dictionary from `(timesteps, method, seed)`; raises
-    TypeError or ValueError for a mistake."""
+    """The recipes to train with the first seed, by T and method: a dictionary of
+    dictionaries; raises TypeError or ValueError for a mistake."""
     assignments = {
         method: BPTT if method in PEERS else methods.assignments(method, PEERS)
         for method in arguments.methods
     }
-    timesteps = arguments.timesteps or [catalogue.find(arguments.recipe).timesteps]
-    recipes = methods.cases(arguments, assignments, timesteps)
-    for recipe in recipes.values():
-        _check(recipe)
+    refused = {
+        "seed": "Pass --seeds.",
+        "timesteps": "Pass --timesteps.",
+        **methods.set_by_methods(assignments),
+    }
+    recipes: dict = {}
+    for timesteps in arguments.timesteps or [
+        catalogue.find(arguments.recipe).timesteps
+    ]:
+        by_method = recipes.setdefault(timesteps, {})
+        for method, settings in assignments.items():
+            further = [*settings, f"timesteps={timesteps}", "seed=0"]
+            by_method[method] = catalogue.chosen(arguments, refused, further)
+            _check(by_method[method])
     return recipes
+
+
+def cases_of(arguments, recipes):
+    """Yields T, the method, the recipe and the `RunFolder` of all trainings. Seeds are
+    the outer loop, so that an interrupted comparison has the same for all methods."""
+    for seed in range(arguments.seeds):
+        for timesteps, by_method in recipes.items():
+            for method, recipe in by_method.items():
+                folder = folder_of(arguments, timesteps, method, seed)
+                seeded = dataclasses.replace(recipe, seed=seed)
+                yield timesteps, method, seeded, folder
 
 
 def _check(recipe):
@@ -160,13 +184,6 @@ def _check(recipe):
                 f"{name}={value}, or choose another recipe."
             )
             raise checks.mistake(name, repr(value), settings[name], remedy)
-    if recipe.held_out is not None:
-        raise checks.mistake(
-            "held_out",
-            "None",
-            recipe.held_out,
-            "The accuracies are those of test images. Leave it out.",
-        )
     if recipe.has_time and recipe.mask_value is None:
         remedy = (
             "The other libraries are given images, or sequences of unequal "
@@ -196,26 +213,22 @@ def run_settings(recipe, method):
 
 
 def _train(arguments, recipes):
-    """Trains what is not finished; returns the exit status. An interrupted comparison
-    has the same seeds for all methods."""
+    """Trains what is not finished; returns the exit status."""
     datasets = {}
-    for case in sorted(recipes, key=lambda case: case[2]):
-        timesteps, method, seed = case
-        folder = folder_of(arguments, *case)
+    for timesteps, method, recipe, folder in cases_of(arguments, recipes):
         # SpikingJelly's training with memory optimisation is that without.
         if folder.result.exists():
             continue
         if method in PEERS:
             if timesteps not in datasets:
-                datasets[timesteps] = recipes[case].load(
+                datasets[timesteps] = recipe.load(
                     arguments.data_dir, in_memory_for=COMMAND
                 )
-            _train_peer(recipes[case], datasets[timesteps], method, folder)
+            _train_peer(recipe, datasets[timesteps], method, folder)
             continue
-        settings = [*methods.assignments(method), f"timesteps={timesteps}"]
-        status = training.train(arguments, folder, [*settings, f"seed={seed}"])
-        if status == INTERRUPTED:
-            raise KeyboardInterrupt
+        settings = methods.assignments(method)
+        settings += [f"timesteps={timesteps}", f"seed={recipe.seed}"]
+        status = training.train(arguments, folder, settings)
         if status:
             # It has printed the reason.
             return status
@@ -237,17 +250,15 @@ def _train_peer(recipe, dataset, method, folder):
     write_json(folder.result, {"settings": settings, **record})
 
 
-def _time(arguments, recipes):
-    """Times the steps of each T that has no times yet."""
+def _time(arguments, timesteps, by_method):
+    """Times the steps of a T that has no times yet."""
     from recipes.compare import step_times
 
-    for timesteps in dict.fromkeys(case[0] for case in recipes):
-        path = _times_path(arguments, timesteps)
-        by_method = _recipes_by_method(arguments, recipes, timesteps)
-        if not step_times.read(path, by_method):
-            recipe = by_method[arguments.methods[0]]
-            dataset = recipe.load(arguments.data_dir, in_memory_for=COMMAND)
-            step_times.write(path, by_method, dataset, arguments.rounds)
+    path = _times_path(arguments, timesteps)
+    if not step_times.read(path, by_method):
+        recipe = by_method[arguments.methods[0]]
+        dataset = recipe.load(arguments.data_dir, in_memory_for=COMMAND)
+        step_times.write(path, by_method, dataset, arguments.rounds)
 
 
 def _times_path(arguments, timesteps):
@@ -255,12 +266,7 @@ def _times_path(arguments, timesteps):
     return arguments.output / f"T{timesteps}" / "steps.json"
 
 
-def _recipes_by_method(arguments, recipes, timesteps):
-    """The recipes of the first seed with T time steps."""
-    return {method: recipes[timesteps, method, 0] for method in arguments.methods}
-
-
-def rows_of(arguments, recipes, timesteps):
+def rows_of(arguments, timesteps, by_method):
     """The methods with T time steps that are trained and timed: a list of dictionaries.
 
     `method`; `accuracies` after the last epoch, and `curve`, the mean accuracy after
@@ -269,13 +275,12 @@ def rows_of(arguments, recipes, timesteps):
     """
     from recipes.compare import step_times
 
-    by_method = _recipes_by_method(arguments, recipes, timesteps)
     all_times = step_times.read(_times_path(arguments, timesteps), by_method)
     finished: dict = {}
-    for case in recipes:
-        folder = folder_of(arguments, *case)
-        if case[0] == timesteps and case[1] in all_times and folder.result.exists():
-            finished.setdefault(case[1], {})[case[2]] = folder.read_test_result()
+    for _, method, recipe, folder in cases_of(arguments, {timesteps: by_method}):
+        if method in all_times and folder.result.exists():
+            records = finished.setdefault(method, {})
+            records[recipe.seed] = folder.read_test_result()
     seeds = [set(records) for records in finished.values()]
     common = sorted(set.intersection(*seeds)) if seeds else []
     rows = []
@@ -294,15 +299,6 @@ def rows_of(arguments, recipes, timesteps):
         }
         rows.append(row)
     return rows
-
-
-def epochs_to_goal(row, goal):
-    """The number of epochs after which the mean accuracy of a method is at the goal for
-    the first time, or `None`."""
-    reached = [
-        epoch for epoch, accuracy in enumerate(row["curve"], 1) if accuracy >= goal
-    ]
-    return reached[0] if reached else None
 
 
 def goal_of(rows):
@@ -349,11 +345,12 @@ def table(rows):
 
 
 def _to_goal(row, base, goal):
-    epochs = epochs_to_goal(row, goal)
-    if epochs is None:
+    """When the mean accuracy of a method is at the goal for the first time."""
+    reached = np.flatnonzero(np.greater_equal(row["curve"], goal))
+    if not reached.size:
         return "not reached", "", ""
-    seconds = row["seconds"][epochs - 1]
-    return epochs, f"{seconds:.1f}", f"{seconds / base['seconds'][-1]:.2f}"
+    seconds = row["seconds"][reached[0]]
+    return reached[0] + 1, f"{seconds:.1f}", f"{seconds / base['seconds'][-1]:.2f}"
 
 
 def draw(tables):

@@ -65,8 +65,6 @@ def compare(arguments):
             for name, settings in chosen.items():
                 folder = RunFolder(output / f"{atomic_files.allowed(name)}-{seed}")
                 status = train(arguments, folder, [*settings, f"seed={seed}"])
-                if status == INTERRUPTED:
-                    raise KeyboardInterrupt
                 if status == USER_MISTAKE:
                     # It has printed the reason.
                     return status
@@ -193,7 +191,11 @@ def has_diverged(folder):
 
 def train(arguments, folder, settings):
     """Runs one training in a separate process, which prints its progress, unless it is
-    already finished; returns its exit status."""
+    already finished; returns its exit status.
+
+    Raises:
+        KeyboardInterrupt: If it was ended by Ctrl-C.
+    """
     settings = [*arguments.set, *settings]
     command = [
         sys.executable,
@@ -208,6 +210,8 @@ def train(arguments, folder, settings):
     if arguments.data_dir:
         command += ["--data-dir", str(arguments.data_dir)]
     status = subprocess.run(command).returncode
+    if status == INTERRUPTED:
+        raise KeyboardInterrupt
     if status == 0:
         record = folder.read_result()
         print(

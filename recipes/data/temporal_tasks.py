@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from sklearn.datasets import load_digits
 
-from recipes.data import events, fashion_mnist, japanese_vowels, saccades
+from recipes.data import japanese_vowels, saccades
 
 NETWORKS = ("lif", "low-threshold", "recurrent", "delays")
 
@@ -122,17 +122,6 @@ def digits(steps):
     return Task(f"digits-{steps}", f"{about}, for {steps} steps", load, 10)
 
 
-def fashion(steps=28):
-    """Images of Fashion-MNIST, row by row."""
-
-    def load(data_dir):
-        data = fashion_mnist.load(data_dir)
-        images, labels = data.train_images[:3000], data.train_labels[:3000]
-        return _parts(images.reshape(len(images), steps, -1), labels)
-
-    return Task("fashion-28", "the rows of an image, for 28 steps", load, 10)
-
-
 def vowels(timesteps=japanese_vowels.LONGEST):
     """Japanese Vowels, sequences of unequal length."""
 
@@ -148,17 +137,6 @@ def vowels(timesteps=japanese_vowels.LONGEST):
     about = "the course of a vowel, for 7 to 29 steps"
     classes, padding = japanese_vowels.CLASSES, japanese_vowels.PADDING
     return Task("vowels-29", about, load, classes, epochs=60, padding=padding)
-
-
-def words(timesteps=100):
-    """Spoken digits of the Spiking Heidelberg Digits."""
-
-    def load(data_dir):
-        data = events.load_words("shd", 20, data_dir, timesteps)
-        parts = _parts(data.train_images, data.train_labels)
-        return {**parts, "test": (data.test_images, data.test_labels)}
-
-    return Task("words-100", "the course of a word, for 100 steps", load, 20)
 
 
 def saccade(timesteps=12, size=16):
@@ -226,9 +204,7 @@ _ALL = (
     adding(),
     digits(8),
     digits(64),
-    fashion(),
     vowels(),
-    words(),
     saccade(),
     poisson(),
 )

@@ -98,21 +98,11 @@ compare.__main__ | digits --vary levels=2,4 --set levels=3 | levels=3. Its value
 compare.__main__ | digits --vary epochs=1,2 batch=3 | the keys are
 compare.time_to_accuracy | fashion_mnist_resnet13 | `ordinary` must be 'no'. Received: o
 compare.time_to_accuracy | fashion_mnist --set levels=2 | `levels` must be None. Receive
-compare.time_to_accuracy | fashion_mnist --set held_out=9 | held_out=9. The accuracies a
+compare.time_to_accuracy | fashion_mnist --set held_out=9 | held_out=9. The other l
 compare.time_to_accuracy | fashion_mnist --set gradient=bptt | the method with --methods
 compare.time_to_accuracy | fashion_mnist --methods rate | `methods` must be one of
 compare.time_to_accuracy | dvs_gesture | `recipe` must be one of images or of sequences
 compare.time_to_accuracy | fashion_mnist --set teachers=digits teacher_weight=1 | `teach
-benchmark.against_timesteps | digits --methods backprop | `methods` must be one of
-benchmark.against_timesteps | digits --seeds 0 | `--seeds` must be 1 or more. Received:
-benchmark.against_timesteps | digits --rounds 0 | `--rounds` must be 1 or more. Receive
-benchmark.against_timesteps | digits --set timesteps=2 | timesteps=2. Pass --timesteps.
-benchmark.against_timesteps | digits --set seed=2 | Pass --seeds.
-benchmark.against_timesteps | digits --set gradient=sltt | the method with --methods.
-benchmark.against_timesteps | digits --set step_mode=single | --methods
-benchmark.against_timesteps | digits --set branches=2 | `branches` cannot be set here
-benchmark.against_timesteps | digits --set ordinary=first teacher_weight=0.5 | `ordinary
-benchmark.against_timesteps | digits_segmentation | spiking networks that classify image
 benchmark.step | --network ResNet20 | `network` must be one of
 benchmark.step | --network load_pretrained | `network` must be one of
 benchmark.step | --methods rate | `methods` must be one of
@@ -186,8 +176,8 @@ def test_a_shipped_network_has_the_figures_that_are_asked_for_and_their_numbers(
     "names",
     [
         ["firing_rates", "gradient_agreement"],
-        # The last one needs more images.
-        pytest.param([*figures.FIGURES][:-1], marks=pytest.mark.slow, id="all"),
+        # `until_sure` needs more images.
+        pytest.param([*figures.ANALYSES, "windows"], marks=pytest.mark.slow, id="all"),
     ],
 )
 def test_a_finished_run_has_its_figures(names, tmp_path):

@@ -74,13 +74,13 @@ def test_what_was_trained_is_kept_shown_and_not_trained_again(
     command = ["order-1", "--seeds", "2", "--output", str(tmp_path)]
     assert temporal_map.main(command) == 0
     printed = capsys.readouterr().out
-    assert "lif, method 2 of 5, rate-7, seed 1 of 2" in printed
+    assert "lif, rate-7, learning rate 0.01, seed 1 of 2" in printed
     kept = (tmp_path / "order-1.jsonl").read_text()
     assert len(kept.splitlines()) == 5 * (2 + 1 + 1) + 1
     assert temporal_map.main(command) == 0
     assert temporal_map.main([*command, "--show"]) == 0
     printed = capsys.readouterr().out
-    assert "method 2" not in printed
+    assert "rate-7, learning" not in printed
     assert "| smallest W |" in printed
     assert (tmp_path / "map.png").exists()
     assert (tmp_path / "order-1.jsonl").read_text() == kept
