@@ -57,7 +57,6 @@ class ProcessShare:
 
     def filtered(self, examples):
         """The part of a `tf.data.Dataset` of all examples."""
-
         if self.parts == 1:
             return examples
 
@@ -65,18 +64,6 @@ class ProcessShare:
             return (position >= self._divided) | (position % self.parts == self.number)
 
         return examples.enumerate().filter(is_mine).map(lambda _, example: example)
-
-    def position(self, index):
-        """Where the example with this index in the part, a tensor, is among all
-        examples."""
-        if self.parts == 1:
-            return index
-        own, tf = self._own, tensorflow_for_data()
-        return tf.where(
-            index < own,
-            index * self.parts + self.number,
-            self._divided + index - own,
-        )
 
     def batches(self, examples):
         """The examples of the part in batches."""
@@ -123,15 +110,14 @@ def training_batches(dataset, recipe, first_epoch=0, part=(0, 1), divides_rest=T
         if augment is not None:
             seed = tf.random.experimental.stateless_fold_in(order, 1)
 
-            def augmented(number, example):
+            def augmented(position, example):
                 # One seed per image, so that the order of parallel calls does not
                 # matter.
-                own_seed = tf.random.experimental.stateless_fold_in(
-                    seed, share.position(number)
-                )
+                own_seed = tf.random.experimental.stateless_fold_in(seed, position)
                 return augment(tf.cast(example[0], "float32"), own_seed), example[1]
 
-            examples = examples.enumerate().map(
+            positions = share.filtered(tf.data.Dataset.range(dataset.train_size))
+            examples = tf.data.Dataset.zip(positions, examples).map(
                 augmented, num_parallel_calls=tf.data.AUTOTUNE
             )
         return share.batches(examples)

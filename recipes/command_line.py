@@ -68,10 +68,8 @@ def command(name, module, doc, add_arguments, work, advice="", **options):
     def main(argv=None):
         try:
             with _interruptible():
-                return (
-                    work(parser(module, doc, add_arguments, **options).parse_args(argv))
-                    or 0
-                )
+                options_parser = parser(module, doc, add_arguments, **options)
+                return work(options_parser.parse_args(argv)) or 0
         except Ended as error:
             print(f"error: {error}", file=sys.stderr)
             return error.status

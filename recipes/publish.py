@@ -53,15 +53,16 @@ LARGEST_SHIPPED = 16 * 2**20
 """Bytes. Larger files would increase the size of clones and wheels."""
 
 
-def publish(model, record, arguments, accuracies=None, integers=None):
+def publish(model, record, arguments, place, accuracies, integers=None):
     """Writes the weights file and the card of a pretrained network.
 
     Args:
         model: The trained `SpikingModel`.
         record: Dict, the record of its run, see `recipes.run`.
         arguments: Those of the command line.
-        accuracies: Dict of numbers of time steps to test accuracies, for the card.
-            Defaults to `None`, that of the record.
+        place: What `checked_place` returns.
+        accuracies: Dict of numbers of time steps, also that of the model, to test
+            accuracies.
         integers: Dict, what the card says of integers, see `Card`. Defaults to `None`,
             nothing.
 
@@ -70,20 +71,19 @@ def publish(model, record, arguments, accuracies=None, integers=None):
         address.
 
     Raises:
-        ValueError: If the run is not that of a spiking classifier, the file is too
-            large to ship, or the name is not one of a file or is taken.
+        ValueError: If the file is too large to ship.
         OSError: If a hub cannot be reached, or refuses.
         ImportError: If the package of a hub is not installed.
     """
     name, folder = arguments.name, pathlib.Path(arguments.folder)
     file = f"{name}.keras"
     settings = record["settings"]
-    place = checked_place(arguments, record)
     own_settings = {}
     for setting in ("levels", "weights"):
         if settings.get(setting) is not None:
             own_settings[setting] = settings[setting]
-    tested = {model.timesteps: record["test_accuracy"], **(accuracies or {})}
+    # Further digits of a float32 accuracy are not significant.
+    rounded = {number: round(accuracies[number], 6) for number in sorted(accuracies)}
     with tempfile.TemporaryDirectory() as temporary:
         path = pathlib.Path(temporary, file)
         # A new model of the same network has no optimizer.
@@ -109,9 +109,8 @@ def publish(model, record, arguments, accuracies=None, integers=None):
             gradient=_gradient(settings),
             epochs=settings["epochs"],
             seed=settings["seed"],
-            # Further digits of a float32 accuracy are not significant.
-            test_accuracy=round(record["test_accuracy"], 6),
-            accuracies={number: round(tested[number], 6) for number in sorted(tested)},
+            test_accuracy=rounded[model.timesteps],
+            accuracies=rounded,
             test_images=record["test_images"],
             parameters=model.count_params(),
             backend=record["backend"],
@@ -310,8 +309,13 @@ def integer_facts(model, folder, data_dir):
 
 
 def checked_place(arguments, record):
-    """Where a network is published besides the package, or None; what can be checked
-    before it is tested, which may take minutes."""
+    """Where a network is published besides the package, or None. It is checked before
+    the network is tested, which may take minutes.
+
+    Raises:
+        ValueError: If the run is not that of a spiking classifier, or the name is not
+            one of a file or is taken.
+    """
     settings = record["settings"]
     if "test_accuracy" not in record or settings.get("ordinary") == "only":
         raise ValueError(
@@ -353,17 +357,13 @@ def publish_run(arguments):
             _round_kernels(model)
         if arguments.half or precision != PRECISION:
             timesteps.add(model.timesteps)
-        accuracies = {}
+        accuracies, integers = {model.timesteps: record["test_accuracy"]}, None
         if timesteps:
-            accuracies = measured(model, folder, arguments.data_dir, sorted(timesteps))
-        record = {
-            **record,
-            "test_accuracy": accuracies.get(model.timesteps, record["test_accuracy"]),
-        }
-        integers = None
+            tested = measured(model, folder, arguments.data_dir, sorted(timesteps))
+            accuracies.update(tested)
         if record["settings"].get("weights") is not None:
             integers = integer_facts(model, folder, arguments.data_dir)
-        card, path = publish(model, record, arguments, accuracies, integers)
+        card, path = publish(model, record, arguments, place, accuracies, integers)
     if place is not None:
         print(
             f"load_pretrained({arguments.to!r}) loads it: test accuracy "

@@ -15,7 +15,7 @@ import pathlib
 import numpy as np
 
 from recipes.checks import mistake
-from recipes.data.dataset import Dataset, check_folder
+from recipes.data.dataset import Dataset, check_file, check_folder
 
 CHANNELS = 12
 LONGEST = 29
@@ -91,8 +91,7 @@ def read_ts(path):
         ValueError: If it has another format.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"The file {path} does not exist. {ADVICE}")
+    check_file(path, ADVICE)
     _, _, data = path.read_text(encoding="utf-8").partition("\n@data\n")
     lines = data.split()
     if not lines:

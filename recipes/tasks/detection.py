@@ -46,15 +46,8 @@ def compile_arguments(recipe, dataset):
 
 def precision_scores(model, batches, dataset):
     """The mean average precisions of a model."""
-    labels = [labels for _, labels in batches.as_numpy_iterator()]
-    labels = {
-        key: np.concatenate([batch[key] for batch in labels]) for key in labels[0]
-    }
-    return mean_average_precision(
-        labels,
-        predicted(model, batches.map(lambda images, labels: images)),
-        dataset.classes,
-    )
+    predictions = predicted(model, batches.map(lambda images, labels: images))
+    return mean_average_precision(dataset.test_labels, predictions, dataset.classes)
 
 
 def mean_average_precision(labels, predictions, classes):
@@ -127,22 +120,16 @@ def draw(model, dataset, path):
     boxes = predicted(model, images)
     axes, figure = pictures.grid(images)
     for number, axis in enumerate(axes):
-        for place in np.flatnonzero(dataset.test_labels["classes"][number] >= 0):
-            pictures.box(
-                axis,
-                dataset.test_labels["boxes"][number][place],
-                "white",
-                linestyle=":",
-            )
-        sure = (boxes["classes"][number] >= 0) & (
-            boxes["confidence"][number] >= DRAWN_CONFIDENCE
-        )
-        for place in np.flatnonzero(sure):
-            kind = int(boxes["classes"][number][place])
-            confidence = boxes["confidence"][number][place]
-            text = f"{dataset.class_names[kind]} {confidence:.2f}"
-            edges = boxes["boxes"][number][place]
-            pictures.box(axis, edges, pictures.color(kind), text)
+        # Of this image: boxes, their classes and their confidence.
+        true = {name: rows[number] for name, rows in dataset.test_labels.items()}
+        guess = {name: rows[number] for name, rows in boxes.items()}
+        for edges in true["boxes"][true["classes"] >= 0]:
+            pictures.box(axis, edges, "white", linestyle=":")
+        is_sure = (guess["classes"] >= 0) & (guess["confidence"] >= DRAWN_CONFIDENCE)
+        for place in np.flatnonzero(is_sure):
+            kind = int(guess["classes"][place])
+            text = f"{dataset.class_names[kind]} {guess['confidence'][place]:.2f}"
+            pictures.box(axis, guess["boxes"][place], pictures.color(kind), text)
     pictures.save(figure, path)
 
 

@@ -39,7 +39,10 @@ def published(model=None, record=RECORD, **options):
     parser = command_line.parser("publish", "Publishes.", publish.add_arguments)
     arguments = parser.parse_args(["run", *OPTIONS.split()])
     vars(arguments).update(TEXTS | options)
-    return publish.publish(model or small(), record, arguments, {4: 0.75})
+    place = publish.checked_place(arguments, record)
+    model = model or small()
+    accuracies = {model.timesteps: record["test_accuracy"], 4: 0.75}
+    return publish.publish(model, record, arguments, place, accuracies)
 
 
 def finished(run, model):
