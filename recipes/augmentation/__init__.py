@@ -18,7 +18,7 @@ IMAGE_FUNCTIONS = (
 )
 """Augmentations of single images."""
 
-LAYERS = ("randaugment", "random_erasing", "transformer")
+LAYERS = ("randaugment", "random_erasing")
 """Augmentations that are layers of Keras."""
 
 AUGMENTATIONS = ("none", *IMAGE_FUNCTIONS, *LAYERS)
