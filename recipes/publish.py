@@ -75,9 +75,7 @@ def publish(model, record, arguments, place, accuracies, integers=None):
         OSError: If a hub cannot be reached, or refuses.
         ImportError: If the package of a hub is not installed.
     """
-    name, folder = arguments.name, pathlib.Path(arguments.folder)
-    file = f"{name}.keras"
-    settings = record["settings"]
+    name, file, settings = arguments.name, f"{arguments.name}.keras", record["settings"]
     own_settings = {}
     for setting in ("levels", "weights"):
         if settings.get(setting) is not None:
@@ -127,8 +125,8 @@ def publish(model, record, arguments, place, accuracies, integers=None):
             pathlib.Path(temporary, "README.md").write_text(page, encoding="utf-8")
             place.publish(pathlib.Path(temporary))
             return card, arguments.to if place.path is None else place.path / file
-        weights = folder / "weights" / file
-        card_path = folder / "cards" / f"{name}.json"
+        weights = arguments.folder / "weights" / file
+        card_path = arguments.folder / "cards" / f"{name}.json"
         _put({card_path: pathlib.Path(temporary, CARD), weights: path})
     return card, weights
 
@@ -329,7 +327,7 @@ def checked_place(arguments, record):
             "`name` must consist of letters, digits, _ and -, and not be that of a "
             f"checkpoint in the folder of a run. Received: name={name!r}."
         )
-    taken = pathlib.Path(arguments.folder, "cards", f"{name}.json")
+    taken = arguments.folder / "cards" / f"{name}.json"
     if arguments.to is not None:
         place = models.place_to_publish(arguments.to)
         # Hubs keep the versions before.
@@ -364,19 +362,9 @@ def publish_run(arguments):
         if record["settings"].get("weights") is not None:
             integers = integer_facts(model, folder, arguments.data_dir)
         card, path = publish(model, record, arguments, place, accuracies, integers)
+    print(f"{path}: test accuracy {card.test_accuracy:.4f}, SHA-256 {card.sha256}")
     if place is not None:
-        print(
-            f"load_pretrained({arguments.to!r}) loads it: test accuracy "
-            f"{card.test_accuracy:.4f}, SHA-256 {card.sha256}"
-        )
-        return
-    print(
-        f"weights: {path}, {path.stat().st_size / 2**20:.1f} MiB, SHA-256 {card.sha256}"
-    )
-    print(
-        f"card: {arguments.folder / 'cards' / card.name}.json, test accuracy "
-        f"{card.test_accuracy:.4f}"
-    )
+        print(f"load_pretrained({arguments.to!r}) loads it")
 
 
 def add_arguments(parser):

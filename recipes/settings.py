@@ -332,14 +332,8 @@ def _only_ordinary(values, given):
         )
     own = {}
     for name in ("epochs", "learning_rate"):
-        own[name] = values[f"ordinary_{name}"] or values[name]
-        # Beside a value for the ordinary network, the other one is for a later run.
-        is_lost = name in given and given[name] != own[name]
-        if is_lost and f"ordinary_{name}" not in given:
-            must = (
-                f"{own[name]} with ordinary=only: the recipe has another for its "
-                "ordinary network"
-            )
-            remedy = f"Set ordinary_{name}, or leave it out."
-            raise mistake(name, must, given[name], remedy)
+        keys = f"ordinary_{name}", name
+        # What is given comes before what the recipe has.
+        wanted = [source.get(key) for source in (given, values) for key in keys]
+        own[name] = next(value for value in wanted if value is not None)
     return {**values, **{name: DEFAULTS[name] for name in UNSET_IF_ONLY}, **own}

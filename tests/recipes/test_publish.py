@@ -193,8 +193,9 @@ def test_a_published_file_of_half_the_size_holds_the_network_that_was_tested(
         publish, "measured", lambda model, *args: tested.append(model) or {2: 0.5}
     )
     assert publish.main([*command, str(hub)]) == 0
-    said = f"load_pretrained({str(hub)!r}) loads it: test accuracy 0.5000, SHA-256"
-    assert said in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"{hub / 'made.keras'}: test accuracy 0.5000, SHA-256 " in printed
+    assert f"load_pretrained({str(hub)!r}) loads it" in printed
     loaded = models.load_pretrained(str(hub))
     for weight, *stored in zip(
         model.weights, loaded.weights, tested[0].weights, strict=True
