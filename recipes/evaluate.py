@@ -87,10 +87,8 @@ def evaluate(arguments):
         if arguments.timesteps:
             tests = [with_timesteps(recipe, number) for number in arguments.timesteps]
     for test, dataset, scores in scores_of(model, tests, arguments.data_dir):
-        print(
-            f"{recipe.name if arguments.data is None else arguments.data}, "
-            f"{test.in_time}, {dataset.test_size:,} {recipe.tested} images"
-        )
+        images = f"{dataset.test_size:,} {recipe.tested} images"
+        print(f"{arguments.data or recipe.name}, {test.in_time}, {images}")
         for name, value in scores.items():
             print(f"{recipe.tested} {name.replace('_', ' ')}: {value:.4f}", flush=True)
 

@@ -45,17 +45,16 @@ def load(data_dir=None):
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
+    undecoded = {"image": tfds.decode.SkipDecoding()}
+
     def decode(example):
-        return made.info.features["image"].decode_example(example["image"]), example[
-            "label"
-        ]
+        image = made.info.features["image"].decode_example(example["image"])
+        return image, example["label"]
 
     def train_examples(order, part=everything):
         # Images are shuffled as JPEG bytes, because decoded images would not fit in
         # memory.
-        files = made.as_dataset(
-            split="train", decoders={"image": tfds.decode.SkipDecoding()}
-        )
+        files = made.as_dataset(split="train", decoders=undecoded)
         blocks = files.batch(SHUFFLED_TOGETHER).enumerate()
         shuffled = blocks.map(
             lambda number, block: _shuffled(
@@ -65,14 +64,12 @@ def load(data_dir=None):
         return part(shuffled.unbatch()).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
 
     def test_examples(part=everything):
-        files = part(
-            made.as_dataset(
-                split="validation", decoders={"image": tfds.decode.SkipDecoding()}
-            )
-        )
-        return files.map(decode, tf.data.AUTOTUNE).map(
-            lambda image, label: (_resized_center(image), label), tf.data.AUTOTUNE
-        )
+        def decode_center(example):
+            image, label = decode(example)
+            return _resized_center(image), label
+
+        files = part(made.as_dataset(split="validation", decoders=undecoded))
+        return files.map(decode_center, num_parallel_calls=tf.data.AUTOTUNE)
 
     sizes = [len(made.as_dataset(split=split)) for split in ("train", "validation")]
     return StreamedDataset(*sizes, CLASSES, train_examples, test_examples)
