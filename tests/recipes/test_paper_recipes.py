@@ -99,7 +99,7 @@ def test_the_dvs_recipe_trains_on_aedat_files(tmp_path):
     assert train("cifar10_dvs_vggsnn", tmp_path, *few) == (10, 10)
 
 
-@pytest.mark.parametrize("name", ["resnet13", *rarely("maxformer", "resnet18")])
+@pytest.mark.parametrize("name", ["resnet13", *rarely("maxformer")])
 def test_deep_networks_train_on_fashion_mnist(name, tmp_path):
     write_clothes(tmp_path, images=32)
     more = ("ordinary_epochs=1",) if name == "resnet13" else ()
