@@ -4,10 +4,10 @@ import contextlib
 import importlib
 import io
 
+import keras
 import numpy as np
 
 from recipes import packages
-from recipes.tasks import pictures
 from recipes.tasks.task import Task
 
 BOX_FORMAT = "xyxy"
@@ -22,6 +22,9 @@ PACKAGES = {"keras_cv": "cv", "pycocotools": "cv", "matplotlib": "plots"}
 
 DRAWN_CONFIDENCE = 0.3
 """The smallest confidence of a box in a picture."""
+
+PICTURES = 12
+WHITE, RED = (255, 255, 255), (255, 64, 64)
 
 
 def check_packages():
@@ -115,22 +118,29 @@ def predicted(model, images):
 
 
 def draw(model, dataset, path):
-    """Draws predicted boxes, and those of the labels, dashed, for some test images."""
-    images = dataset.test_images[: pictures.IMAGES]
-    boxes = predicted(model, images)
-    axes, figure = pictures.grid(images)
-    for number, axis in enumerate(axes):
-        # Of this image: boxes, their classes and their confidence.
-        true = {name: rows[number] for name, rows in dataset.test_labels.items()}
-        guess = {name: rows[number] for name, rows in boxes.items()}
-        for edges in true["boxes"][true["classes"] >= 0]:
-            pictures.box(axis, edges, "white", linestyle=":")
-        is_sure = (guess["classes"] >= 0) & (guess["confidence"] >= DRAWN_CONFIDENCE)
-        for place in np.flatnonzero(is_sure):
-            kind = int(guess["classes"][place])
-            text = f"{dataset.class_names[kind]} {guess['confidence'][place]:.2f}"
-            pictures.box(axis, guess["boxes"][place], pictures.color(kind), text)
-    pictures.save(figure, path)
+    """Draws some test images with the boxes of the labels, white, and predicted boxes,
+    red."""
+    images, labels = dataset.test_images[:PICTURES], dataset.test_labels
+    predictions = predicted(model, images)
+    # Images of one channel become RGB.
+    drawn = np.tile(images, 3 // images.shape[-1])
+    for number, picture in enumerate(drawn):
+        is_box = labels["classes"][number] >= 0
+        is_sure = predictions["confidence"][number] >= DRAWN_CONFIDENCE
+        for edges in labels["boxes"][number][is_box]:
+            _outline(picture, edges, WHITE)
+        for edges in predictions["boxes"][number][is_sure]:
+            _outline(picture, edges, RED)
+    keras.visualization.plot_image_gallery(drawn, path=path, dpi=110)
+
+
+def _outline(picture, edges, color):
+    """Draws a box into an image."""
+    height, width, _ = picture.shape
+    limits = [width - 1, height - 1, width - 1, height - 1]
+    left, top, right, bottom = np.clip(np.round(edges), 0, limits).astype(int)
+    picture[[top, bottom], left : right + 1] = color
+    picture[top : bottom + 1, [left, right]] = color
 
 
 DETECTION = Task(
