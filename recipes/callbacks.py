@@ -73,16 +73,20 @@ class SeedOfEpoch(keras.callbacks.Callback):
 
 
 class Diverged(ArithmeticError):
-    """Raised if a metric of a run is not finite, with the `epoch`, counted from 1, and
-    the `learning_rate`."""
+    """Raised if a metric of a run is not finite. `where` is for the record of the run:
+    the epoch, counted from 1, the learning rate, and the message."""
 
     def __init__(self, name, value, epoch, learning_rate):
-        super().__init__(
+        message = (
             f"{name} became {value} in epoch {epoch}, which started with a learning "
             f"rate of {learning_rate:.4g}"
         )
-        self.epoch = epoch
-        self.learning_rate = learning_rate
+        super().__init__(message)
+        self.where = {
+            "epoch": epoch,
+            "learning_rate": learning_rate,
+            "message": message,
+        }
 
 
 class StopWhereDiverged(keras.callbacks.Callback):

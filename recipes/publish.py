@@ -390,12 +390,10 @@ def add_arguments(parser):
         "folder of the data, for --timesteps, or for a network that was not trained "
         f"in {PRECISION}",
     )
-    timesteps = (
+    numbers = (
         "numbers of time steps at which the network is tested as well, for its card"
     )
-    parser.add_argument(
-        "--timesteps", type=int, nargs="+", default=[], metavar="T", help=timesteps
-    )
+    command_line.add_timesteps(parser, numbers)
     command_line.add_path(
         parser, "--folder", "folder of cards (default: the package's)", default=FOLDER
     )

@@ -60,15 +60,8 @@ def add_arguments(parser):
     parser.add_argument("--integer", action="store_true", help=integer)
     group = parser.add_argument_group("with --integer")
     command_line.add_count(group, "--epochs", "number of epochs with quantised weights")
-    timesteps = "numbers of time steps (default: that of the network)"
-    command_line.add_count(
-        group,
-        "--timesteps",
-        "number of time steps",
-        nargs="+",
-        metavar="T",
-        help=timesteps,
-    )
+    numbers = "numbers of time steps (default: that of the network)"
+    command_line.add_timesteps(group, numbers)
     command_line.add_count(
         group, "--membrane-bits", "bits of a membrane", choices=range(8, 25)
     )

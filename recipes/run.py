@@ -265,13 +265,8 @@ def fit(model, fitted, recipe, dataset, folder, progress, verbose=1):
                 ],
             )
     except Diverged as error:
-        where = {
-            "epoch": error.epoch,
-            "learning_rate": error.learning_rate,
-            "message": str(error),
-        }
         if this_process.is_first:
-            record = _record(model, recipe, dataset, progress, diverged=where)
+            record = _record(model, recipe, dataset, progress, diverged=error.where)
             write_json(folder.result, record)
         raise
     record = _record(model, recipe, dataset, progress)
