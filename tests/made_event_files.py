@@ -73,6 +73,50 @@ def write_heidelberg(path, times, units, labels, keys, speakers=None, **storage)
     return path
 
 
+def write_nmnist(folder, train=3, test=2):
+    """A small N-MNIST: the folders Train and Test with recordings of each digit, whose
+    place shows the digit."""
+    generator = np.random.default_rng(0)
+    for part, count in (("Train", train), ("Test", test)):
+        for digit in range(10):
+            (folder / part / str(digit)).mkdir(parents=True)
+            for number in range(count):
+                times = np.sort(generator.integers(0, 300_000, 60))
+                events = [
+                    (int(generator.integers(3 * digit, 3 * digit + 4)), 5, 1, int(time))
+                    for time in times
+                ]
+                (folder / part / str(digit) / f"{number:05d}.bin").write_bytes(
+                    nmnist_bytes(*events)
+                )
+    return folder
+
+
+def write_gestures(folder, train=2, test=1):
+    """A small DVS128 Gesture: recordings with all classes, and the lists of those for
+    training and testing."""
+    folder.mkdir(parents=True)
+    names = [f"user{number:02d}_led.aedat" for number in range(1, train + test + 1)]
+    generator = np.random.default_rng(0)
+    for name in names:
+        rows, events = [], []
+        for kind in range(1, 12):
+            start = 1000 * kind
+            rows.append(f"{kind},{start},{start + 1000}\n")
+            times = np.sort(generator.integers(start, start + 1000, 20))
+            events += [
+                (10 * kind, int(generator.integers(0, 128)), 1, int(time))
+                for time in times
+            ]
+        (folder / name).write_bytes(GESTURE_HEADER + packet(*events))
+        (folder / name.replace(".aedat", "_labels.csv")).write_text(
+            LABELS_HEADER + "".join(rows)
+        )
+    (folder / "trials_to_train.txt").write_text("\n".join(names[:train]) + "\n")
+    (folder / "trials_to_test.txt").write_text("\n".join(names[train:]) + "\n\n")
+    return folder
+
+
 def write_spoken(folder, name, parts, classes):
     """A small SHD or SSC: files with two recordings of each class, whose channels show
     the class."""

@@ -43,6 +43,12 @@ FAMILIES = {
         "imagenet_preact_resnet34": "PreActResNet34 on ImageNet, as in the paper",
         "imagenet_sew_resnet34": "SEWResNet34 on ImageNet, as in the paper",
     },
+    "parametric_lif": {
+        "dvs_gesture": "the network of PLIF on DVS128 Gesture, gestures before an "
+        "event camera",
+        "nmnist": "the network of PLIF on N-MNIST, handwritten digits before an event "
+        "camera",
+    },
 }
 """Files of this folder, and what their recipes are: network and data set."""
 

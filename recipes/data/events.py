@@ -8,6 +8,10 @@ are used for testing. If there is no such file, a tenth of each class is drawn, 
 for everyone with the same recordings, and the file is written. Sets that come with the
 file must have it.
 
+N-MNIST: 70,000 handwritten digits, 34x34 pixels; ten frames of each take 6.5 GB. DVS128
+Gesture: eleven gestures of 29 people, 128x128 pixels; 20 frames of each take 3.8 GB.
+Both have the split of their authors.
+
 SHD and SSC: spoken words as spikes of 700 channels of the ear, in steps of 10
 milliseconds. Five neighbouring channels are summed to one of 140 inputs, as in the
 program of DCLS-delays (Hammouamri et al., ICLR 2024). All sequences have T steps:
@@ -23,14 +27,16 @@ import numpy as np
 from keras_ratesnn.events import (
     HeidelbergFile,
     binned_frames,
-    event_frames,
     read_aedat,
     read_arrays,
+    read_gestures,
+    read_nmnist,
 )
 from keras_ratesnn.events.aedat import SENSOR_SHAPE
+from keras_ratesnn.events.gestures import ENDING, label_rows
 from keras_ratesnn.events.heidelberg import SENSOR_SHAPE as EAR_SHAPE
 from recipes.data.dataset import Dataset, check_file, check_folder
-from recipes.data.frames import read, stored, writing_data
+from recipes.data.frames import read, stored, stored_frames, writing_data
 
 
 def given_folder(data_dir, name, source, advice):
@@ -54,6 +60,17 @@ def given_folder(data_dir, name, source, advice):
     folder = pathlib.Path(data_dir)
     check_folder(folder, advice)
     return folder
+
+
+def split_dataset(frames, labels, train_size, class_names=None):
+    """A `Dataset` of arrays that begin with those for training."""
+    return Dataset(
+        frames[:train_size],
+        labels[:train_size],
+        frames[train_size:],
+        labels[train_size:],
+        class_names,
+    )
 
 
 # A folder for each class. The names of recordings, such as cat/cifar10_cat_0, have no
@@ -102,8 +119,7 @@ class RecordingSet:
         Args:
             data_dir: The folder. Frames and split are also stored there.
             timesteps: Integer >= 1, the number of frames of a recording.
-            frame_kind: `"count"` or `"time"`, as `split_by` in `event_frames`. Defaults
-                to `"count"`.
+            frame_kind: As `kind` of `Frames`. Defaults to `"count"`.
 
         Returns:
             A `Dataset` with images of float32 `(timesteps, *frame_shape, 2)`, which are
@@ -123,29 +139,17 @@ class RecordingSet:
         names = sorted(recordings, key=_draw)
         # A stable sort: training comes first.
         names.sort(key=lambda name: split[name] == "test")
-        paths = [recordings[name] for name in names]
-        path = folder / f"frames_{timesteps}_by_{frame_kind}.npy"
-        shape = (len(names), timesteps, *self.frame_shape, 2)
-        frames = self._frames(paths, timesteps, frame_kind)
-        images = stored(path, paths, shape, frames)
-        classes = [self.class_names.index(_class(name)) for name in names]
-        labels = np.array(classes, "int32")
+        readers = {recordings[name]: READERS[recordings[name].suffix] for name in names}
+        frames = stored_frames(
+            self.name,
+            folder,
+            readers,
+            len(names),
+            (timesteps, frame_kind, SENSOR_SHAPE, self.frame_shape),
+        )
+        labels = [self.class_names.index(_class(name)) for name in names]
         train_size = list(split.values()).count("train")
-        train = images[:train_size], labels[:train_size]
-        return Dataset(*train, images[train_size:], labels[train_size:])
-
-    def _frames(self, paths, timesteps, kind):
-        """Yields the frames of each recording."""
-        for path in paths:
-            events = read(READERS[path.suffix], path)
-            options = timesteps, kind, SENSOR_SHAPE, self.frame_shape
-            try:
-                frames = event_frames(events, *options)
-            except ValueError as error:
-                raise ValueError(
-                    f"{path} is not a recording of {self.name}. {error}"
-                ) from error
-            yield frames
+        return split_dataset(frames, np.array(labels, "int32"), train_size)
 
     def _recordings(self, folder):
         """A dict of recording names to files."""
@@ -248,6 +252,120 @@ CIFAR10_DVS = RecordingSet(
     "Another source is Tonic (pip install tonic; licence GPL-3.0); save its events as "
     ".npz files.",
 )
+
+
+# N-MNIST
+
+NMNIST_SHAPE = (34, 34)
+NMNIST_ADVICE = (
+    "--data-dir is a folder with the folders Train and Test, each with a folder of "
+    ".bin files for each digit, 0 to 9."
+)
+NMNIST_SOURCE = (
+    "Unpack Train.zip and Test.zip of "
+    "https://www.garrickorchard.com/datasets/n-mnist into a folder."
+)
+
+
+def load_nmnist(data_dir, timesteps, frame_kind="count"):
+    """N-MNIST as event frames, see `RecordingSet.load`."""
+    folder = given_folder(data_dir, "N-MNIST", NMNIST_SOURCE, NMNIST_ADVICE)
+    train, test = (_digit_files(folder / part) for part in ("Train", "Test"))
+    paths = train + test
+    frames = stored_frames(
+        "N-MNIST",
+        folder,
+        dict.fromkeys(paths, read_nmnist),
+        len(paths),
+        (timesteps, frame_kind, NMNIST_SHAPE, NMNIST_SHAPE),
+    )
+    labels = np.array([int(path.parent.name) for path in paths], "int32")
+    return split_dataset(frames, labels, len(train))
+
+
+def _digit_files(folder):
+    """The files of a part, in an order that mixes the classes and is the same
+    everywhere."""
+    paths = []
+    for digit in range(10):
+        files = list((folder / str(digit)).glob("*.bin"))
+        if not files:
+            raise FileNotFoundError(
+                f"There are no .bin files in {folder / str(digit)}. {NMNIST_ADVICE}"
+            )
+        paths += files
+    return sorted(paths, key=lambda path: _draw(path.relative_to(folder).as_posix()))
+
+
+# DVS128 Gesture
+
+GESTURES = (
+    "hand_clapping",
+    "right_hand_wave",
+    "left_hand_wave",
+    "right_arm_clockwise",
+    "right_arm_counter_clockwise",
+    "left_arm_clockwise",
+    "left_arm_counter_clockwise",
+    "arm_roll",
+    "air_drums",
+    "air_guitar",
+    "other_gestures",
+)
+GESTURE_LISTS = ("trials_to_train.txt", "trials_to_test.txt")
+GESTURE_ADVICE = (
+    "--data-dir is the folder with trials_to_train.txt and trials_to_test.txt, the "
+    ".aedat files that they list, and a _labels.csv file for each of them."
+)
+GESTURE_SOURCE = (
+    "Unpack DvsGesture.tar.gz of https://research.ibm.com/interactive/dvsgesture/."
+)
+
+
+def load_gestures(data_dir, timesteps, frame_kind="count"):
+    """DVS128 Gesture as event frames, see `RecordingSet.load`."""
+    name = "DVS128 Gesture"
+    folder = given_folder(data_dir, name, GESTURE_SOURCE, GESTURE_ADVICE)
+    train, test = (_listed(folder, file) for file in GESTURE_LISTS)
+    paths = train + test
+    if not train or not test or len(set(paths)) < len(paths):
+        raise ValueError(
+            f"{' and '.join(GESTURE_LISTS)} in {folder} must list recordings, each of "
+            f"them once. {GESTURE_SOURCE}"
+        )
+    train_labels, test_labels = map(_gesture_labels, (train, test))
+    # A recording has gestures of all classes, so they are mixed.
+    sources = [file for path in paths for file in (path, _labels_file(path))]
+    labels = np.concatenate([train_labels, test_labels])
+    frames = stored_frames(
+        name,
+        folder,
+        dict.fromkeys(paths, read_gestures),
+        len(labels),
+        (timesteps, frame_kind, SENSOR_SHAPE, SENSOR_SHAPE),
+        sources,
+    )
+    return split_dataset(frames, labels, len(train_labels), GESTURES)
+
+
+def _listed(folder, name):
+    """The recordings in a list."""
+    check_file(folder / name, GESTURE_ADVICE)
+    paths = [folder / file for file in (folder / name).read_text().split()]
+    for path in paths:
+        for file in (path, _labels_file(path)):
+            check_file(file, f"{name} asks for it. {GESTURE_ADVICE}")
+    return paths
+
+
+def _labels_file(path):
+    return path.with_name(f"{path.stem}{ENDING}")
+
+
+def _gesture_labels(paths):
+    """The class of each gesture, from 0 on."""
+    rows = [row for path in paths for row in label_rows(_labels_file(path))]
+    return np.array([row.kind - 1 for row in rows], "int32")
 
 
 # Spoken words

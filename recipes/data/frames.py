@@ -9,6 +9,7 @@ import os
 
 import numpy as np
 
+from keras_ratesnn.events import event_frames
 from recipes.atomic_files import writing
 
 FRAMES_VERSION = 1
@@ -19,6 +20,43 @@ WRITING_ADVICE = (
     "If the data folder is not writable, pass with --data-dir another one with links "
     "to what is in it."
 )
+
+
+def stored_frames(name, folder, readers, count, how, sources=None):
+    """The frames of the recordings of a data set, stored in their folder, as `stored`.
+
+    Args:
+        name: String, the name of the data set.
+        folder: Path.
+        readers: Dictionary from the files of recordings to functions of a file that
+            return its events, or a list of pairs of a class and events.
+        count: Integer, the number of recordings.
+        how: The arguments of `event_frames` besides the events: `(timesteps, split_by,
+            sensor_shape, frame_shape)`.
+        sources: The files that the frames depend on. Defaults to `None`, those of
+            recordings.
+    """
+    timesteps, kind, _, frame_shape = how
+    path = folder / f"frames_{timesteps}_by_{kind}.npy"
+    shape = (count, timesteps, *frame_shape, 2)
+    frames = _frames(name, readers, how)
+    return stored(path, sources or list(readers), shape, frames)
+
+
+def _frames(name, readers, how):
+    """Yields the frames of each recording."""
+    for path, reader in readers.items():
+        recordings = read(reader, path)
+        if not isinstance(recordings, list):
+            recordings = [(None, recordings)]
+        for _, events in recordings:
+            try:
+                frames = event_frames(events, *how)
+            except ValueError as error:
+                raise ValueError(
+                    f"{path} is not a recording of {name}. {error}"
+                ) from error
+            yield frames
 
 
 def stored(path, sources, shape, frames):

@@ -101,7 +101,7 @@ compare.time_to_accuracy | fashion_mnist --set levels=2 | `levels` must be None.
 compare.time_to_accuracy | fashion_mnist --set held_out=9 | held_out=9. The accuracies a
 compare.time_to_accuracy | fashion_mnist --set gradient=bptt | the method with --methods
 compare.time_to_accuracy | fashion_mnist --methods rate | `methods` must be one of
-compare.time_to_accuracy | cifar10_dvs_vggsnn | `recipe` must be one of images
+compare.time_to_accuracy | dvs_gesture | `recipe` must be one of images or of sequences
 compare.time_to_accuracy | fashion_mnist --set teachers=digits teacher_weight=1 | `teach
 benchmark.against_timesteps | digits --methods backprop | `methods` must be one of
 benchmark.against_timesteps | digits --seeds 0 | `--seeds` must be 1 or more. Received:

@@ -5,7 +5,12 @@ import functools
 
 import numpy as np
 import pytest
-from made_event_files import write_heidelberg, write_spoken
+from made_event_files import (
+    write_gestures,
+    write_heidelberg,
+    write_nmnist,
+    write_spoken,
+)
 from made_recordings import (
     RECORDINGS,
     arrays_of,
@@ -129,24 +134,53 @@ def test_frames_are_counted_once_and_again_where_they_are_missing(data_set, caps
 # Other data sets
 
 
-PARTS = ("train", "test")
+SPOKEN = ("train", "test")
+WRITE = {
+    "nmnist": write_nmnist,
+    "dvs_gesture": write_gestures,
+    "shd": lambda folder: write_spoken(folder, "shd", SPOKEN, 20),
+}
+SIZES = {"nmnist": (30, 20), "dvs_gesture": (22, 11), "shd": (40, 40)}
+everywhere = pytest.mark.on_each_backend
 
 
-def write_words(folder, classes=20):
-    return write_spoken(folder, "shd", PARTS, classes)
-
-
-@pytest.mark.on_each_backend
-def test_the_recipe_of_spoken_words_trains(tmp_path):
-    data = ("--data-dir", str(write_words(tmp_path / "data")))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("nmnist", marks=everywhere),
+        pytest.param("shd", marks=everywhere),
+        "dvs_gesture",
+    ],
+)
+def test_recipes_of_recordings_train(name, tmp_path):
+    WRITE[name](tmp_path / "data")
+    data = ("--data-dir", str(tmp_path / "data"))
     tiny = ("width=0.0625", "timesteps=2", "epochs=1", "batch_size=16")
-    record = trained(tmp_path / "run", "shd", *data, "--set", *tiny)
-    assert (record["train_images"], record["test_images"]) == (40, 40)
+    record = trained(tmp_path / "run", name, *data, "--set", *tiny)
+    assert (record["train_images"], record["test_images"]) == SIZES[name]
     assert np.isfinite(record["curve"]["loss"]).all()
 
 
+def test_digits_and_gestures_before_a_camera_keep_their_labels_and_parts(tmp_path):
+    digits = events.load_nmnist(write_nmnist(tmp_path / "nmnist"), 4)
+    gestures = events.load_gestures(write_gestures(tmp_path / "gestures"), 4)
+    assert digits.train_images.shape == (30, 4, 34, 34, 2)
+    assert gestures.train_images.shape == (22, 4, 128, 128, 2)
+    assert gestures.classes == 11
+    for data, count in ((digits, 15), (gestures, 5)):
+        for images, labels in parts_of(data):
+            assert (images.sum((2, 3, 4)) == count).all()
+            # The column of the events shows the class.
+            columns = images.sum((1, 2, 4)).astype(bool).argmax(axis=1)
+            shown = columns // 3 if data is digits else columns // 10 - 1
+            np.testing.assert_array_equal(shown, labels)
+    assert (np.bincount(digits.train_labels) == 3).all()
+    assert len(set(digits.train_labels[:8].tolist())) > 3
+
+
 def test_spoken_words_are_counted_in_steps_of_ten_milliseconds(tmp_path):
-    folder = write_words(tmp_path / "shd")
+    folder = tmp_path / "shd"
+    WRITE["shd"](folder)
     times, units = [[0.0, 0.00999, 0.02, 0.5]], [[0, 4, 5, 699]]
     write_heidelberg(folder / "shd_test.h5", times, units, [3], ["word"] * 20)
     data = events.load_words("shd", 20, folder, 100)
@@ -161,38 +195,51 @@ def test_spoken_words_are_counted_in_steps_of_ten_milliseconds(tmp_path):
     shorter = events.load_words("shd", 20, folder, 50)
     assert shorter.train_images.sum() < images.sum()
     assert len(set(labels[:20].tolist())) > 8
-    larger = write_words(tmp_path / "other", classes=35)
+    larger = tmp_path / "other"
+    write_spoken(larger, "shd", SPOKEN, 35)
     with expect_error(ValueError, "must have 20 classes. It has the label 34"):
         events.load_words("shd", 20, larger, 2)
 
 
 # Mistakes
 
+LOADERS = {
+    "nmnist": events.load_nmnist,
+    "dvs_gesture": events.load_gestures,
+    "shd": functools.partial(events.load_words, "shd", 20),
+}
+
 
 def cut(path):
     path.write_bytes(path.read_bytes()[:-3])
 
 
+@pytest.mark.parametrize("name", LOADERS)
 def test_files_that_change_are_counted_again_and_damaged_or_missing_ones_named(
-    tmp_path, capsys
+    name, tmp_path, capsys
 ):
-    load, folder = functools.partial(events.load_words, "shd", 20), tmp_path / "data"
+    load, folder = LOADERS[name], tmp_path / "data"
+
+    def first_file(*suffixes):
+        paths = sorted(folder.rglob("*.*"))
+        return next(path for path in paths if path.suffix in suffixes)
+
     with expect_error(ValueError, "cannot be downloaded from here", "--data-dir"):
         load(None, 2)
     for missing in (folder, tmp_path):
         with pytest.raises(FileNotFoundError, match="--data-dir"):
             load(missing, 2)
-    write_words(folder)
+    WRITE[name](folder)
     first = np.array(load(folder, 2).train_images)
     assert was_counted(capsys)
     np.testing.assert_array_equal(load(folder, 2).train_images, first)
     assert not was_counted(capsys)
-    path = folder / "shd_train.h5"
-    path.touch()
+    first_file(".bin", ".csv", ".h5").touch()
     load(folder, 2)
     assert was_counted(capsys)
-    cut(path)
-    with expect_error(ValueError, path):
+    damaged = first_file(".bin", ".aedat", ".h5")
+    cut(damaged)
+    with expect_error(ValueError, damaged):
         load(folder, 2)
     assert not list(folder.rglob("*.part"))
 
@@ -237,6 +284,17 @@ def test_the_error_says_where_the_data_is_and_names_a_missing_folder(tmp_path):
     (tmp_path / "file").touch()
     with expect_error(NotADirectoryError, tmp_path / "file", "--data-dir"):
         DVS.load(str(tmp_path / "file"), 10)
+
+
+def test_a_list_that_names_what_is_not_there_is_an_error(tmp_path):
+    folder = write_gestures(tmp_path / "gestures")
+    (folder / "trials_to_train.txt").write_text("user99_led.aedat")
+    with expect_error(FileNotFoundError, "user99_led.aedat", "trials_to_train.txt"):
+        events.load_gestures(folder, 2)
+    test_list = (folder / "trials_to_test.txt").read_text()
+    (folder / "trials_to_train.txt").write_text(test_list)
+    with expect_error(ValueError, "trials_to_train.txt", "each of them once"):
+        events.load_gestures(folder, 2)
 
 
 # Made recordings

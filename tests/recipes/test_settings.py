@@ -70,7 +70,7 @@ digits | frame_kind=time | `frame_kind` must be None in recipe 'digits', which d
 digits | image_side=8 | `image_side` must be None in recipe 'digits'
 digits | temporal=delays | `temporal` must be None in recipe 'digits'
 digits | mix=mosaic | `mix` must be one of 'none', 'mixup', 'cutmix'
-cifar10_dvs_vggsnn | frame_kind=number | `frame_kind` must be one of None, 'count'
+nmnist | frame_kind=number | `frame_kind` must be one of None, 'count', 'time'
 japanese_vowels | temporal=psn | `temporal` must be one of None, 'recurrent'
 japanese_vowels | temporal=delays levels=2 | `levels` must be None with temporal='delays
 japanese_vowels | mix=mixup | `mix` 'none' in recipe 'japanese_vowels': layers of
