@@ -7,18 +7,9 @@ Such a file is one of its authors' PyTorch program, see
 normalisation are those of the recipes.
 """
 
-import dataclasses
-
 from recipes import catalogue, command_line
 
-DATA = {
-    "imagenet": "imagenet_sew_resnet34",
-    "cifar10": "cifar10_resnet18",
-    "cifar100": "cifar100_resnet18",
-    "cifar10_dvs": "cifar10_dvs_vggsnn",
-    "fashion_mnist": "fashion_mnist",
-}
-"""Data sets for published networks, and recipes with their images."""
+DATA = ("imagenet", "cifar10", "cifar100", "cifar10_dvs", "fashion_mnist")
 
 FOR_FILES = ("network", "arguments")
 """The options of published networks."""
@@ -138,20 +129,18 @@ def _published(arguments):
     """A recipe with the images of the data set, and the network of the file, after the
     normalisation of raw pixels."""
     from keras_ratesnn import SpikingModel, models
-    from keras_ratesnn.events.aedat import SENSOR_SHAPE
     from recipes import layers
-    from recipes.data import cifar, events, fashion_mnist, imagenet
+    from recipes.data import cifar, fashion_mnist, imagenet
 
-    recipe = catalogue.find(DATA[arguments.data]).with_settings(["batch_size=32"])
-    if arguments.data == "cifar10_dvs":
-        whole = dataclasses.replace(events.CIFAR10_DVS, frame_shape=SENSOR_SHAPE)
-        recipe = dataclasses.replace(recipe, load_data=whole.load)
+    recipe = catalogue.find(f"{arguments.data}_maxformer")
+    recipe = recipe.with_settings(["mix=none", "batch_size=32"])
+    recipe.task.check_packages()
     shape, pixels = {
         "imagenet": (imagenet.IMAGE_SHAPE, imagenet.PIXELS),
         "cifar10": (cifar.IMAGE_SHAPE, cifar.PIXELS["cifar10"]),
         "cifar100": (cifar.IMAGE_SHAPE, cifar.PIXELS["cifar100"]),
         # Counts of events are not normalised.
-        "cifar10_dvs": ((*SENSOR_SHAPE, 2), ((0.0, 0.0), (1.0, 1.0))),
+        "cifar10_dvs": ((128, 128, 2), ((0.0, 0.0), (1.0, 1.0))),
         "fashion_mnist": (fashion_mnist.IMAGE_SHAPE, fashion_mnist.PIXELS),
     }[arguments.data]
     options = {"input_shape": shape, **arguments.arguments}

@@ -18,7 +18,7 @@ IMAGE_FUNCTIONS = (
 )
 """Augmentations of single images."""
 
-LAYERS = ("randaugment", "random_erasing")
+LAYERS = ("randaugment", "random_erasing", "transformer")
 """Augmentations that are layers of Keras."""
 
 AUGMENTATIONS = ("none", *IMAGE_FUNCTIONS, *LAYERS)

@@ -32,6 +32,24 @@ def random_erasing(seed):
     return keras.layers.RandomErasing(factor=(0.5, 0.5), seed=seed, **PIXELS, **COMMON)
 
 
+def transformer(seed):
+    """A random flip, one random operation of 11 at nearly full strength, and a black
+    box in a quarter of the images.
+
+    What the authors of spiking transformers do with CIFAR, by the names of timm:
+    rand-m9-n1-mstd0.4-inc1, reprob 0.25. timm has other operations, draws their
+    strength, and its box has the mean colour.
+    """
+    flip = keras.layers.RandomFlip("horizontal", seed=seed, **COMMON)
+    operation = keras.layers.RandAugment(
+        num_ops=1, factor=0.9, seed=seed + 1, **PIXELS, **COMMON
+    )
+    erasing = keras.layers.RandomErasing(
+        factor=(0.25, 0.25), fill_value=0.0, seed=seed + 2, **PIXELS, **COMMON
+    )
+    return lambda images: erasing(operation(flip(images)))
+
+
 def mixup(seed):
     """Weighted sums of pairs of images; weights are uniform.
 

@@ -49,6 +49,20 @@ FAMILIES = {
         "nmnist": "the network of PLIF on N-MNIST, handwritten digits before an event "
         "camera",
     },
+    "transformers": {
+        "cifar10_dvs_maxformer": "MaxFormer-2-256 on CIFAR10-DVS",
+        "cifar10_dvs_qkformer": "QKFormer-2-256 on CIFAR10-DVS",
+        "cifar10_dvs_spikformer": "Spikformer-2-256 on CIFAR10-DVS",
+        "cifar10_maxformer": "MaxFormer-4-384 on CIFAR-10",
+        "cifar10_qkformer": "QKFormer-4-384 on CIFAR-10",
+        "cifar10_spikformer": "Spikformer-4-384 on CIFAR-10",
+        "cifar100_maxformer": "MaxFormer-4-384 on CIFAR-100",
+        "cifar100_qkformer": "QKFormer-4-384 on CIFAR-100",
+        "cifar100_spikformer": "Spikformer-4-384 on CIFAR-100",
+        "imagenet_maxformer": "MaxFormer-10-384 on ImageNet",
+        "imagenet_qkformer": "QKFormer-10-384 on ImageNet",
+        "imagenet_spikformer": "Spikformer-8-384 on ImageNet",
+    },
 }
 """Files of this folder, and what their recipes are: network and data set."""
 

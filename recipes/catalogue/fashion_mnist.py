@@ -9,6 +9,7 @@ import keras
 
 from keras_ratesnn import models
 from recipes import layers
+from recipes.catalogue import transformers
 from recipes.data import fashion_mnist, fashion_mnist_events
 from recipes.recipe import Recipe
 
@@ -20,9 +21,6 @@ STEM = 32
 
 STAGES = (80, 160, 320)
 """Channels of the stages after it. Each begins by halving the resolution."""
-
-HEADS = 8
-"""Of the Max-Former's attention."""
 
 
 def compact(width, normalization="batch"):
@@ -67,15 +65,15 @@ def resnet13(width):
 
 
 def maxformer(width):
-    # Heads divide the channels of all stages, of which there are three.
-    unit = 4 * HEADS
-    network = models.MaxFormer(
-        input_shape=fashion_mnist.IMAGE_SHAPE,
-        classes=fashion_mnist.CLASSES,
-        dims=unit * max(1, round(192 * width / unit)),
-        blocks=4,
-        heads=HEADS,
-    ).network
+    network = transformers.build_network(
+        models.MaxFormer,
+        fashion_mnist.IMAGE_SHAPE,
+        fashion_mnist.CLASSES,
+        dims=192,
+        depth=4,
+        heads=8,
+        width=width,
+    )
     return layers.on_pixels(network, *fashion_mnist.PIXELS)
 
 

@@ -252,6 +252,7 @@ CIFAR10_DVS = RecordingSet(
     "Another source is Tonic (pip install tonic; licence GPL-3.0); save its events as "
     ".npz files.",
 )
+WHOLE_CIFAR10_DVS = dataclasses.replace(CIFAR10_DVS, frame_shape=SENSOR_SHAPE)
 
 
 # N-MNIST

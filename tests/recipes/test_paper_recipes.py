@@ -1,4 +1,5 @@
-"""The paper's recipes end to end: narrow networks, a few steps, on placeholder data.
+"""The paper's recipes and those of transformers end to end: narrow networks, a few
+steps, on placeholder data.
 
 CIFAR and ImageNet use the mock of TensorFlow Datasets, CIFAR10-DVS uses AEDAT files
 written by the tests.
@@ -79,7 +80,7 @@ def test_recipes_of_photographs_train(name, mocked, tmp_path):
 def test_images_reach_the_network_of_a_recipe(mocked, tmp_path):
     """The whole recipe with a small network instead of its own, which takes long to
     compile with 18 or 34 layers."""
-    name = "imagenet_sew_resnet34"
+    name = "imagenet_maxformer"
     own = catalogue.find(name).network(width=0.0625)
 
     def small_network(width):
@@ -93,10 +94,13 @@ def test_images_reach_the_network_of_a_recipe(mocked, tmp_path):
         assert train(name, tmp_path) == (IMAGES, IMAGES)
 
 
-def test_the_dvs_recipe_trains_on_aedat_files(tmp_path):
+DVS = [f"cifar10_dvs_{name}" for name in ("maxformer", "spikformer", "qkformer")]
+
+
+@pytest.mark.parametrize("name", ["cifar10_dvs_vggsnn", DVS[0], *rarely(*DVS[1:])])
+def test_the_dvs_recipes_train_on_aedat_files(name, tmp_path):
     write_data_set(tmp_path, events.CIFAR10_DVS.class_names)
-    few = ("train_images=10", "batch_size=5")
-    assert train("cifar10_dvs_vggsnn", tmp_path, *few) == (10, 10)
+    assert train(name, tmp_path, "train_images=10", "batch_size=5") == (10, 10)
 
 
 @pytest.mark.parametrize("name", ["resnet13", *rarely("maxformer")])
@@ -126,6 +130,24 @@ def test_every_network_is_built_and_takes_raw_pixels(name):
         np.testing.assert_allclose(to_numpy(scale(pixels)), 0.0, atol=1e-5)
 
 
-def test_a_transformer_has_the_size_of_its_authors():
-    weights = catalogue.find("fashion_mnist_maxformer").network().trainable_weights
-    assert sum(math.prod(weight.shape) for weight in weights) == 1_650_178
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("fashion_mnist_maxformer", 1_650_178),
+        pytest.param("cifar10_maxformer", 6_568_282, marks=pytest.mark.slow),
+        ("cifar100_qkformer", 6_740_884),
+        # Without layer normalisations that the authors' program does not use.
+        ("cifar10_spikformer", 9_330_874 - 4 * 4 * 384),
+        ("cifar10_dvs_maxformer", 1_455_626),
+        pytest.param("cifar10_dvs_qkformer", 1_504_138, marks=pytest.mark.slow),
+        pytest.param("imagenet_maxformer", 16_237_240, marks=pytest.mark.slow),
+    ],
+)
+def test_transformers_have_the_size_and_the_optimizer_of_their_authors(
+    name, parameters
+):
+    recipe = catalogue.find(name)
+    weights = recipe.network().trainable_weights
+    assert sum(math.prod(weight.shape) for weight in weights) == parameters
+    assert recipe.optimizer == "adamw"
+    assert recipe.timesteps == (16 if "dvs" in name else 4)
