@@ -1,6 +1,8 @@
 """The augmentation for the training images of each data set, applied before
 normalisation, and what it is composed of."""
 
+import math
+
 import tensorflow as tf
 
 from recipes.augmentation.auto_augment import auto_augment
@@ -12,6 +14,9 @@ AREA = (0.08, 1.0)
 
 RATIO = (3 / 4, 4 / 3)
 """The range of the ratio of its width to its height, as in torchvision."""
+
+TRIES = 10
+"""The number of crops to try before the center crop is used, as in torchvision."""
 
 
 def compose(*augmentations):
@@ -66,10 +71,11 @@ def random_crop(padding):
 
 
 def random_resized_crop(size):
-    """An augmentation that resizes a random crop with antialiasing as in Pillow.
+    """An augmentation that resizes a random crop, with the distribution of
+    torchvision's `RandomResizedCrop`.
 
-    torchvision's `RandomResizedCrop` draws the area of the crop uniformly, TensorFlow
-    the height: its crops are a sixth smaller.
+    `tf.image.stateless_sample_distorted_bounding_box` has another distribution: the
+    height is uniform instead of the area, and the crops are a sixth smaller.
 
     Args:
         size: Integer, the height and width of the result.
@@ -79,21 +85,62 @@ def random_resized_crop(size):
     """
 
     def augment(image, seed):
-        begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
-            tf.shape(image),
-            tf.zeros((1, 0, 4)),
-            seed,
-            min_object_covered=0.0,
-            aspect_ratio_range=RATIO,
-            area_range=AREA,
-            use_image_if_no_bounding_boxes=True,
+        top, left, height, width = random_part(
+            tf.shape(image)[0], tf.shape(image)[1], seed, AREA, RATIO
         )
-        top, left, _ = tf.unstack(begin)
-        height, width, _ = tf.unstack(extent)
         crop = image[top : top + height, left : left + width]
+        # Antialiased as in Pillow.
         return tf.image.resize(crop, (size, size), antialias=True)
 
     return augment
+
+
+def random_part(image_height, image_width, seed, area, ratio):
+    """Top, left, height and width of a crop with area and ratio drawn from their
+    ranges, see `random_resized_crop`.
+
+    Areas are drawn uniformly, ratios uniformly on a log scale. The first of `TRIES`
+    draws that fits is used; if none fits, the largest center crop with an allowed
+    ratio.
+    """
+    draws = tf.random.stateless_uniform((4, TRIES), seed)
+    pixels = tf.cast(image_height * image_width, tf.float32)
+    areas = pixels * (area[0] + draws[0] * (area[1] - area[0]))
+    ratios = tf.exp(math.log(ratio[0]) + draws[1] * math.log(ratio[1] / ratio[0]))
+    heights = tf.cast(tf.round(tf.sqrt(areas / ratios)), tf.int32)
+    widths = tf.cast(tf.round(tf.sqrt(areas * ratios)), tf.int32)
+    tops, lefts = (
+        _places(draws[2], image_height - heights),
+        _places(draws[3], image_width - widths),
+    )
+    fits = (
+        (heights >= 1)
+        & (heights <= image_height)
+        & (widths >= 1)
+        & (widths <= image_width)
+    )
+
+    # The last draw always fits.
+    height = tf.minimum(
+        image_height,
+        tf.cast(tf.round(tf.cast(image_width, tf.float32) / ratio[0]), tf.int32),
+    )
+    width = tf.minimum(
+        image_width,
+        tf.cast(tf.round(tf.cast(image_height, tf.float32) * ratio[1]), tf.int32),
+    )
+    middle = [(image_height - height) // 2, (image_width - width) // 2, height, width]
+
+    parts = tf.concat(
+        [tf.stack([tops, lefts, heights, widths], axis=1), [middle]], axis=0
+    )
+    first = tf.argmax(tf.concat([fits, [True]], axis=0))
+    return tf.unstack(parts[first])
+
+
+def _places(draws, room):
+    """Uniform integers from 0 to `room`, from draws in [0, 1)."""
+    return tf.cast(draws * tf.cast(room + 1, tf.float32), tf.int32)
 
 
 def cutout(size, color):
