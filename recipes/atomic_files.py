@@ -32,16 +32,12 @@ def writing(path, part=None, advice="Free some space, or pass another folder."):
             os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
-        raise cannot_be_written(path, one_line(error), advice) from error
+        what = f"{path} cannot be written ({one_line(error)})."
+        raise OSError(f"{what} {advice}") from error
     finally:
         # An earlier error is more important.
         with contextlib.suppress(OSError):
             part.unlink()
-
-
-def cannot_be_written(path, reason, advice="Free some space, or pass another folder."):
-    """The error for a file or folder that cannot be written."""
-    return OSError(f"{path} cannot be written ({reason}). {advice}")
 
 
 def write_json(path, content):

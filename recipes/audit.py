@@ -27,15 +27,7 @@ def add_arguments(parser):
     parser.add_argument(
         "file", help="checkpoint, .keras file, or name of a shipped network"
     )
-    parser.add_argument(
-        "--network", help="the architecture, if the weights do not tell it"
-    )
-    parser.add_argument(
-        "--arguments",
-        type=command_line.json_object,
-        default={},
-        help="further arguments of from_checkpoint, an object",
-    )
+    command_line.add_checkpoint(parser)
     parser.add_argument(
         "--data",
         help="digits, fashion_mnist, or a folder with a folder of images a class",
@@ -54,13 +46,13 @@ def audit(arguments):
         model, origin = _network(arguments)
         x, y = _images(model, arguments.data, arguments.samples)
         data = f"{len(x)} images ({arguments.data or 'drawn, of no data set'})"
-        found = analysis.audit(model, x, y)
-        found = dataclasses.replace(found, data=data, origin=origin)
-        print(found)
+        audited = analysis.audit(model, x, y)
+        audited = dataclasses.replace(audited, data=data, origin=origin)
+        print(audited)
         output.mkdir(parents=True, exist_ok=True)
-        found.plot().savefig(output / "audit.png")
-        atomic_files.write_json(output / "audit.json", found.to_dict())
-        (output / "audit.md").write_text(_page(found))
+        audited.plot().savefig(output / "audit.png")
+        atomic_files.write_json(output / "audit.json", audited.to_dict())
+        (output / "audit.md").write_text(_page(audited))
 
 
 def _network(arguments):
@@ -98,20 +90,20 @@ def _images(model, data, count):
     return x, y
 
 
-def _page(found):
+def _page(audited):
     """The audit as Markdown."""
-    columns = "number", f"on {found.measured}", "definition", "source", "command"
-    return f"""# Audit of {found.description.name}
+    columns = "number", f"on {audited.measured}", "definition", "source", "command"
+    return f"""# Audit of {audited.description.name}
 
 ```sh
 python -m recipes.audit {shlex.join(sys.argv[1:])}
 ```
 
 ```text
-{found}
+{audited}
 ```
 
-{markdown.table(columns, found.numbers)}
+{markdown.table(columns, audited.numbers)}
 
 ![Firing rate of each layer, and the rate that breaks even](audit.png)
 """

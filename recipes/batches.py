@@ -57,7 +57,6 @@ class ProcessShare:
 
     def filtered(self, examples):
         """The part of a `tf.data.Dataset` of all examples."""
-
         if self.parts == 1:
             return examples
 
@@ -65,18 +64,6 @@ class ProcessShare:
             return (position >= self._divided) | (position % self.parts == self.number)
 
         return examples.enumerate().filter(is_mine).map(lambda _, example: example)
-
-    def position(self, index):
-        """Where the example with this index in the part, a tensor, is among all
-        examples."""
-        if self.parts == 1:
-            return index
-        own, tf = self._own, tensorflow_for_data()
-        return tf.where(
-            index < own,
-            index * self.parts + self.number,
-            self._divided + index - own,
-        )
 
     def batches(self, examples):
         """The examples of the part in batches."""
@@ -123,15 +110,14 @@ def training_batches(dataset, recipe, first_epoch=0, part=(0, 1), divides_rest=T
         if augment is not None:
             seed = tf.random.experimental.stateless_fold_in(order, 1)
 
-            def augmented(number, example):
+            def augmented(position, example):
                 # One seed per image, so that the order of parallel calls does not
                 # matter.
-                own_seed = tf.random.experimental.stateless_fold_in(
-                    seed, share.position(number)
-                )
+                own_seed = tf.random.experimental.stateless_fold_in(seed, position)
                 return augment(tf.cast(example[0], "float32"), own_seed), example[1]
 
-            examples = examples.enumerate().map(
+            positions = share.filtered(tf.data.Dataset.range(dataset.train_size))
+            examples = tf.data.Dataset.zip(positions, examples).map(
                 augmented, num_parallel_calls=tf.data.AUTOTUNE
             )
         return share.batches(examples)
@@ -157,22 +143,16 @@ def training_batches(dataset, recipe, first_epoch=0, part=(0, 1), divides_rest=T
             batches = batches.map(mixed)
         return batches
 
-    if augment_layer is None and mix_layer is None:
-        batches = tf.data.Dataset.range(first_epoch, recipe.epochs).flat_map(
-            from_images
-        )
-        return batches.prefetch(tf.data.AUTOTUNE)
-    # It is traced for its signature, which takes seconds with some layers, and read
-    # once: Keras may begin again, and then layers would go on drawing.
-    first = [from_layers(first_epoch)]
-
-    def epochs():
+    def from_each_epoch():
         for epoch in range(first_epoch, recipe.epochs):
-            yield from first.pop() if first else from_layers(epoch)
+            yield from from_layers(epoch)
 
-    batches = tf.data.Dataset.from_generator(
-        epochs, output_signature=first[0].element_spec
-    )
+    if augment_layer is None and mix_layer is None:
+        epochs = tf.data.Dataset.range(first_epoch, recipe.epochs)
+        batches = epochs.flat_map(from_images)
+    else:
+        kind = from_layers(first_epoch).element_spec
+        batches = tf.data.Dataset.from_generator(from_each_epoch, output_signature=kind)
     return batches.prefetch(tf.data.AUTOTUNE)
 
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_ratesnn.callbacks import Throughput
-from recipes import run_folder
+from recipes import engine, run_folder
 
 
 class EpochMeasures(Throughput):
@@ -42,13 +42,11 @@ class SeedOfEpoch(keras.callbacks.Callback):
 
     Args:
         seed: Integer, that of the run.
-        process: Integer, the number of this process, whose noise from PyTorch's own
-            generators is its own.
     """
 
-    def __init__(self, seed, process):
+    def __init__(self, seed):
         super().__init__()
-        self.seed, self.process = seed, process
+        self.seed = seed
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
@@ -68,35 +66,32 @@ class SeedOfEpoch(keras.callbacks.Callback):
         if batch == 0 and keras.backend.backend() == "torch":
             import torch
 
-            drawn = np.random.SeedSequence((self.seed, self.epoch, self.process))
+            # The noise of each process is its own.
+            process = engine.current.process
+            drawn = np.random.SeedSequence((self.seed, self.epoch, process))
             torch.manual_seed(int(drawn.generate_state(1)[0]))
 
 
 class Diverged(ArithmeticError):
-    """Raised if a metric of a run is not finite, with the `epoch`, counted from 1, and
-    the `learning_rate`."""
+    """Raised if a metric of a run is not finite. `where` is for the record of the run:
+    the epoch, counted from 1, the learning rate, and the message."""
 
     def __init__(self, name, value, epoch, learning_rate):
-        super().__init__(
+        message = (
             f"{name} became {value} in epoch {epoch}, which started with a learning "
             f"rate of {learning_rate:.4g}"
         )
-        self.epoch = epoch
-        self.learning_rate = learning_rate
+        super().__init__(message)
+        self.where = {
+            "epoch": epoch,
+            "learning_rate": learning_rate,
+            "message": message,
+        }
 
 
 class StopWhereDiverged(keras.callbacks.Callback):
     """Raises `Diverged` as soon as a metric is not finite. Later callbacks see only
-    finite values.
-
-    Args:
-        each_batch: Boolean, whether to look at each batch, or only at each epoch, where
-            the metrics of a batch differ between processes that wait for each other.
-    """
-
-    def __init__(self, each_batch):
-        super().__init__()
-        self.each_batch = each_batch
+    finite values."""
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch + 1
@@ -106,7 +101,9 @@ class StopWhereDiverged(keras.callbacks.Callback):
         )
 
     def on_train_batch_end(self, batch, logs=None):
-        if self.each_batch:
+        # Elsewhere the metrics of a batch differ between processes that wait for each
+        # other.
+        if not engine.current.is_apart:
             self._check(logs)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -127,22 +124,19 @@ class Checkpoint(keras.callbacks.Callback):
     Args:
         trained: The model of the run, which is the fitted one or a part of it.
         progress: The `Progress` of the run, to which each epoch is added.
-        folder: The `RunFolder`, or None in another process than the first, which writes
-            nothing there.
-        is_apart: Boolean, as `engine.Engine.is_apart`.
+        folder: The `RunFolder`, where only the first process writes.
     """
 
-    def __init__(self, trained, progress, folder, is_apart):
+    def __init__(self, trained, progress, folder):
         super().__init__()
-        self.trained, self.progress = trained, progress
-        self.folder, self.is_apart = folder, is_apart
+        self.trained, self.progress, self.folder = trained, progress, folder
 
     def on_epoch_end(self, epoch, logs=None):
         self.progress.add(logs)
-        if self.folder is not None:
+        if engine.current.is_first:
             run_folder.save(self.trained, self.progress, self.folder.last, self.model)
             self.folder.follow_last(self.progress)
-        elif not self.is_apart:
+        elif not engine.current.is_apart:
             # On JAX and TensorFlow all processes must take part when one saves.
             with tempfile.TemporaryDirectory() as folder:
                 path = pathlib.Path(folder, run_folder.LAST)

@@ -68,10 +68,8 @@ def command(name, module, doc, add_arguments, work, advice="", **options):
     def main(argv=None):
         try:
             with _interruptible():
-                return (
-                    work(parser(module, doc, add_arguments, **options).parse_args(argv))
-                    or 0
-                )
+                options_parser = parser(module, doc, add_arguments, **options)
+                return work(options_parser.parse_args(argv)) or 0
         except Ended as error:
             print(f"error: {error}", file=sys.stderr)
             return error.status
@@ -187,6 +185,12 @@ def add_count(parser, name, what, default=None, **options):
     )
 
 
+def add_timesteps(parser, what, default=()):
+    """Adds `--timesteps`, for several numbers of time steps, with what it is for."""
+    name, options = "number of time steps", {"metavar": "T", "help": what}
+    add_count(parser, "--timesteps", name, default, nargs="+", **options)
+
+
 def add_seeds(parser, default=5):
     """Adds `--seeds`, how many seeds there are."""
     add_count(parser, "--seeds", "number of seeds, which are 0 to N - 1", default)
@@ -209,7 +213,17 @@ def add_path(parser, name, what, metavar="DIR", **options):
     parser.add_argument(name, type=pathlib.Path, metavar=metavar, help=what, **options)
 
 
-def json_object(text):
+def add_checkpoint(parser):
+    """Adds `--network` and `--arguments`, those of `from_checkpoint`."""
+    architecture = "of a checkpoint: the architecture, if the weights do not tell it"
+    parser.add_argument("--network", metavar="NAME", help=architecture)
+    options = "for a checkpoint: further arguments of from_checkpoint, an object"
+    parser.add_argument(
+        "--arguments", type=_json_object, metavar="JSON", default={}, help=options
+    )
+
+
+def _json_object(text):
     """The type of an argument that is a JSON object."""
     try:
         value = json.loads(text)

@@ -30,14 +30,8 @@ SMALLER_STEPS = 10
 
 def add_arguments(parser):
     command_line.add_recipe(parser)
-    command_line.add_count(
-        parser,
-        "--timesteps",
-        "numbers of time steps",
-        [2, 4, 8],
-        nargs="+",
-        metavar="T",
-    )
+    numbers = "numbers of time steps (default: %(default)s)"
+    command_line.add_timesteps(parser, numbers, [2, 4, 8])
     command_line.add_count(
         parser, "--fine-tuning-epochs", "number of epochs for each T", 3
     )
@@ -68,24 +62,21 @@ def measure(recipe, dataset, numbers_of_steps, tuning_epochs):
     ordinary, alone = recipe.ordinary_network(dataset), recipe.without_spikes()
     run.compile_model(ordinary, alone, dataset)
     accuracy = run.trained_accuracy(ordinary, alone, dataset)
-    trained = (
-        f"{recipe.name}, {keras.backend.backend()}: {recipe.epochs} epochs with ReLUs"
+    print(
+        f"{recipe.name}, {keras.backend.backend()}: {recipe.epochs} epochs with ReLUs, "
+        f"{recipe.tested} accuracy {accuracy:.4f}\n"
     )
-    print(f"{trained}, {recipe.tested} accuracy {accuracy:.4f}\n")
-    columns = (
-        "T",
-        "spiking, calibrated",
-        f"after {tuning_epochs} epochs of rate-based training",
-    )
-    print(markdown.heading(columns), flush=True)
+    after = f"after {tuning_epochs} epochs of rate-based training"
+    print(markdown.heading(("T", "spiking, calibrated", after)), flush=True)
     images = run.calibration_images(dataset)
-    changed = {
+    tuning = dataclasses.replace(
+        recipe,
         **{name: DEFAULTS[name] for name in UNUSED},
-        "epochs": tuning_epochs,
-        "learning_rate": recipe.learning_rate / SMALLER_STEPS,
-    }
+        epochs=tuning_epochs,
+        learning_rate=recipe.learning_rate / SMALLER_STEPS,
+    )
     for timesteps in numbers_of_steps:
-        tuning = dataclasses.replace(recipe, **{**changed, "timesteps": timesteps})
+        tuning = dataclasses.replace(tuning, timesteps=timesteps)
         spiking = spikify(
             ordinary,
             timesteps,

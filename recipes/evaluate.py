@@ -26,27 +26,12 @@ def add_arguments(parser):
     parser.add_argument(
         "--checkpoint", choices=("last", "best"), default="last", help="(default: last)"
     )
-    training = "numbers of time steps (default: as in training, or that of the file)"
-    command_line.add_count(
-        parser,
-        "--timesteps",
-        "number of time steps",
-        [],
-        nargs="+",
-        metavar="T",
-        help=training,
-    )
+    numbers = "numbers of time steps (default: as in training, or that of the file)"
+    command_line.add_timesteps(parser, numbers)
     command_line.add_data_dir(parser)
     data = "for a file: the data set"
     parser.add_argument("--data", choices=DATA, help=data)
-    architecture = "for a file: the architecture, if the weights do not tell it"
-    parser.add_argument("--network", metavar="NAME", help=architecture)
-    parser.add_argument(
-        "--arguments",
-        type=command_line.json_object,
-        metavar="JSON",
-        help="for a file: further arguments of from_checkpoint, an object",
-    )
+    command_line.add_checkpoint(parser)
 
 
 def evaluate(arguments):
@@ -56,7 +41,7 @@ def evaluate(arguments):
         if arguments.data is None:
             for name in FOR_FILES:
                 value = getattr(arguments, name)
-                if value is not None:
+                if value:
                     raise ValueError(
                         f"--{name} is for checkpoints of authors. Received: "
                         f"--{name}={value}. Name their data set with --data."
@@ -78,10 +63,8 @@ def evaluate(arguments):
         if arguments.timesteps:
             tests = [with_timesteps(recipe, number) for number in arguments.timesteps]
     for test, dataset, scores in scores_of(model, tests, arguments.data_dir):
-        print(
-            f"{recipe.name if arguments.data is None else arguments.data}, "
-            f"{test.in_time}, {dataset.test_size:,} {recipe.tested} images"
-        )
+        images = f"{dataset.test_size:,} {recipe.tested} images"
+        print(f"{arguments.data or recipe.name}, {test.in_time}, {images}")
         for name, value in scores.items():
             print(f"{recipe.tested} {name.replace('_', ' ')}: {value:.4f}", flush=True)
 
@@ -160,7 +143,7 @@ def _published(arguments):
         "cifar10_dvs": ((128, 128, 2), ((0.0, 0.0), (1.0, 1.0))),
         "fashion_mnist": (fashion_mnist.IMAGE_SHAPE, fashion_mnist.PIXELS),
     }[arguments.data]
-    options = {"input_shape": shape, **(arguments.arguments or {})}
+    options = {"input_shape": shape, **arguments.arguments}
     if arguments.timesteps:
         options["timesteps"] = arguments.timesteps[0]
     model = models.from_checkpoint(arguments.run, arguments.network, **options)

@@ -23,7 +23,7 @@ def spiking_convolution(x, filters, strides=1, normalization="batch"):
             OS. Defaults to `"batch"`.
     """
     options = {"strides": strides, "padding": "same"}
-    filters = max(1, round(filters))
+    filters = channels(filters, 1)
     if normalization == "weight":
         x = keras_ratesnn.layers.WSConv2D(filters, 3, **options)(x)
         x = keras_ratesnn.layers.LIF(decay=0.5)(x)

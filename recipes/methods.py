@@ -58,8 +58,7 @@ def settings_of(name, further_names=()):
         return {"gradient": gradient, "step_mode": step_mode}
     plain, number = name, None
     if name.count("-") >= 2:
-        gradient, step_mode, number = name.split("-", 2)
-        plain = f"{gradient}-{step_mode}"
+        plain, _, number = name.rpartition("-")
     try:
         checks.one_of("methods", plain, (*PLAIN, *PRESETS, *further_names))
     except ValueError as error:
@@ -69,13 +68,11 @@ def settings_of(name, further_names=()):
     if number is None:
         return settings
     counts = number.split("+")
-    if (
-        gradient not in COUNTED
-        or not all(map(str.isdecimal, counts))
-        or (gradient != "rate" and counts[1:])
-    ):
+    has_sizes = len(counts) > 1
+    are_numbers = all(map(str.isdecimal, counts))
+    if gradient not in COUNTED or not are_numbers or (gradient != "rate" and has_sizes):
         raise ValueError(f"{NUMBERS} Received: {name!r}.")
-    value = tuple(map(int, counts)) if counts[1:] else int(number)
+    value = tuple(map(int, counts)) if has_sizes else int(number)
     return {**settings, COUNTED[gradient]: value}
 
 
@@ -91,12 +88,8 @@ def gradient_name(settings, space):
     parts = [settings["gradient"]]
     windows = settings.get("windows", 1)
     if windows != 1:
-        parts += [
-            "+".join(map(str, windows))
-            if isinstance(windows, (list, tuple))
-            else str(windows),
-            "windows",
-        ]
+        sizes = windows if isinstance(windows, (list, tuple)) else [windows]
+        parts += ["+".join(map(str, sizes)), "windows"]
     if settings.get("random_steps"):
         parts += [str(settings["random_steps"]), "random", "steps"]
     return space.join(parts)
@@ -105,14 +98,10 @@ def gradient_name(settings, space):
 def legend(gradient, step_mode):
     """A method in words, for figures: "rate, 2 windows, multi-step" for "rate 2
     windows" and "multi"."""
-    first, *rest = gradient.split(" ", 1)
-    return ", ".join(
-        [
-            first.upper() if first in gradients.BY_NAME and first != "rate" else first,
-            *rest,
-            f"{step_mode}-step",
-        ]
-    )
+    name, *rest = gradient.split(" ", 1)
+    if name in gradients.BY_NAME and name != "rate":
+        name = name.upper()
+    return ", ".join([name, *rest, f"{step_mode}-step"])
 
 
 def in_words(name):
@@ -159,6 +148,10 @@ def gradient_method(settings):
 
 def _own_method(name):
     """The gradient of a name `package.module:Class`."""
+
+    def mistake(must, remedy="", kind=TypeError):
+        return checks.mistake("gradient", must, name, remedy, kind)
+
     module, _, class_name = name.partition(":")
     try:
         kind = getattr(importlib.import_module(module), class_name)
@@ -167,37 +160,19 @@ def _own_method(name):
             "a class that can be imported, package.module:Class, from the current "
             "folder or an installed package"
         )
-        raise checks.mistake(
-            "gradient", must, name, f"{type(error).__name__}: {error}."
-        ) from error
+        remedy = f"{type(error).__name__}: {error}."
+        raise mistake(must, remedy, ValueError) from error
     if not (isinstance(kind, type) and issubclass(kind, gradients.GradientMethod)):
-        raise checks.mistake(
-            "gradient",
-            "a subclass of keras_ratesnn.gradients.GradientMethod",
-            name,
-            kind=TypeError,
-        )
-    if (
-        keras.saving.get_registered_object(keras.saving.get_registered_name(kind))
-        is not kind
-    ):
-        remedy = (
-            'Decorate it with @keras.saving.register_keras_serializable(package="...").'
-        )
-        raise checks.mistake(
-            "gradient", "a class that Keras can save", name, remedy, TypeError
-        )
+        raise mistake("a subclass of keras_ratesnn.gradients.GradientMethod")
+    registered = keras.saving.get_registered_name(kind)
+    if keras.saving.get_registered_object(registered) is not kind:
+        decorator = '@keras.saving.register_keras_serializable(package="...")'
+        raise mistake("a class that Keras can save", f"Decorate it with {decorator}.")
     try:
         return kind()
     except TypeError as error:
         remedy = f"{error}. Give its arguments defaults, or name a subclass that does."
-        raise checks.mistake(
-            "gradient",
-            "a class that is made without arguments",
-            name,
-            remedy,
-            TypeError,
-        ) from error
+        raise mistake("a class that is made without arguments", remedy) from error
 
 
 def name_of(method):

@@ -26,23 +26,19 @@ def build(recipe, network, steps):
     rate, decay = recipe.learning_rate, recipe.weight_decay
     if recipe.as_the_authors:
         rate, decay = paper_rates(rate, decay, recipe.timesteps)
-    schedules = keras.optimizers.schedules
+    schedule = _cosine(rate, steps, recipe.restart_at)
+    options = {"weight_decay": decay}
     if recipe.optimizer == "adamw":
         warm_up = max(1, round(WARM_UP * steps))
-        schedule = schedules.CosineDecay(
+        schedule = keras.optimizers.schedules.CosineDecay(
             0.0, max(1, steps - warm_up), warmup_target=rate, warmup_steps=warm_up
         )
-        optimizer = keras.optimizers.AdamW(
-            schedule, weight_decay=decay, global_clipnorm=LARGEST_NORM
-        )
+        options["global_clipnorm"] = LARGEST_NORM
+        optimizer = keras.optimizers.AdamW(schedule, **options)
     elif recipe.optimizer == "adam":
-        schedule = schedules.CosineDecay(rate, steps)
-        optimizer = keras.optimizers.Adam(schedule, weight_decay=decay)
+        optimizer = keras.optimizers.Adam(schedule, **options)
     else:
-        schedule = _cosine(rate, steps, recipe.restart_at)
-        optimizer = keras.optimizers.SGD(
-            schedule, momentum=MOMENTUM, weight_decay=decay
-        )
+        optimizer = keras.optimizers.SGD(schedule, momentum=MOMENTUM, **options)
     without_decay = [
         variable
         for variable in network.trainable_variables

@@ -53,15 +53,16 @@ LARGEST_SHIPPED = 16 * 2**20
 """Bytes. Larger files would increase the size of clones and wheels."""
 
 
-def publish(model, record, arguments, accuracies=None, integers=None):
+def publish(model, record, arguments, place, accuracies, integers=None):
     """Writes the weights file and the card of a pretrained network.
 
     Args:
         model: The trained `SpikingModel`.
         record: Dict, the record of its run, see `recipes.run`.
         arguments: Those of the command line.
-        accuracies: Dict of numbers of time steps to test accuracies, for the card.
-            Defaults to `None`, that of the record.
+        place: What `checked_place` returns.
+        accuracies: Dict of numbers of time steps, also that of the model, to test
+            accuracies.
         integers: Dict, what the card says of integers, see `Card`. Defaults to `None`,
             nothing.
 
@@ -70,20 +71,17 @@ def publish(model, record, arguments, accuracies=None, integers=None):
         address.
 
     Raises:
-        ValueError: If the run is not that of a spiking classifier, the file is too
-            large to ship, or the name is not one of a file or is taken.
+        ValueError: If the file is too large to ship.
         OSError: If a hub cannot be reached, or refuses.
         ImportError: If the package of a hub is not installed.
     """
-    name, folder = arguments.name, pathlib.Path(arguments.folder)
-    file = f"{name}.keras"
-    settings = record["settings"]
-    place = checked_place(arguments, record)
+    name, file, settings = arguments.name, f"{arguments.name}.keras", record["settings"]
     own_settings = {}
     for setting in ("levels", "weights"):
         if settings.get(setting) is not None:
             own_settings[setting] = settings[setting]
-    tested = {model.timesteps: record["test_accuracy"], **(accuracies or {})}
+    # Further digits of a float32 accuracy are not significant.
+    rounded = {number: round(accuracies[number], 6) for number in sorted(accuracies)}
     with tempfile.TemporaryDirectory() as temporary:
         path = pathlib.Path(temporary, file)
         # A new model of the same network has no optimizer.
@@ -109,9 +107,8 @@ def publish(model, record, arguments, accuracies=None, integers=None):
             gradient=_gradient(settings),
             epochs=settings["epochs"],
             seed=settings["seed"],
-            # Further digits of a float32 accuracy are not significant.
-            test_accuracy=round(record["test_accuracy"], 6),
-            accuracies={number: round(tested[number], 6) for number in sorted(tested)},
+            test_accuracy=rounded[model.timesteps],
+            accuracies=rounded,
             test_images=record["test_images"],
             parameters=model.count_params(),
             backend=record["backend"],
@@ -128,8 +125,8 @@ def publish(model, record, arguments, accuracies=None, integers=None):
             pathlib.Path(temporary, "README.md").write_text(page, encoding="utf-8")
             place.publish(pathlib.Path(temporary))
             return card, arguments.to if place.path is None else place.path / file
-        weights = folder / "weights" / file
-        card_path = folder / "cards" / f"{name}.json"
+        weights = arguments.folder / "weights" / file
+        card_path = arguments.folder / "cards" / f"{name}.json"
         _put({card_path: pathlib.Path(temporary, CARD), weights: path})
     return card, weights
 
@@ -310,8 +307,13 @@ def integer_facts(model, folder, data_dir):
 
 
 def checked_place(arguments, record):
-    """Where a network is published besides the package, or None; what can be checked
-    before it is tested, which may take minutes."""
+    """Where a network is published besides the package, or None. It is checked before
+    the network is tested, which may take minutes.
+
+    Raises:
+        ValueError: If the run is not that of a spiking classifier, or the name is not
+            one of a file or is taken.
+    """
     settings = record["settings"]
     if "test_accuracy" not in record or settings.get("ordinary") == "only":
         raise ValueError(
@@ -325,7 +327,7 @@ def checked_place(arguments, record):
             "`name` must consist of letters, digits, _ and -, and not be that of a "
             f"checkpoint in the folder of a run. Received: name={name!r}."
         )
-    taken = pathlib.Path(arguments.folder, "cards", f"{name}.json")
+    taken = arguments.folder / "cards" / f"{name}.json"
     if arguments.to is not None:
         place = models.place_to_publish(arguments.to)
         # Hubs keep the versions before.
@@ -353,30 +355,16 @@ def publish_run(arguments):
             _round_kernels(model)
         if arguments.half or precision != PRECISION:
             timesteps.add(model.timesteps)
-        accuracies = {}
+        accuracies, integers = {model.timesteps: record["test_accuracy"]}, None
         if timesteps:
-            accuracies = measured(model, folder, arguments.data_dir, sorted(timesteps))
-        record = {
-            **record,
-            "test_accuracy": accuracies.get(model.timesteps, record["test_accuracy"]),
-        }
-        integers = None
+            tested = measured(model, folder, arguments.data_dir, sorted(timesteps))
+            accuracies.update(tested)
         if record["settings"].get("weights") is not None:
             integers = integer_facts(model, folder, arguments.data_dir)
-        card, path = publish(model, record, arguments, accuracies, integers)
+        card, path = publish(model, record, arguments, place, accuracies, integers)
+    print(f"{path}: test accuracy {card.test_accuracy:.4f}, SHA-256 {card.sha256}")
     if place is not None:
-        print(
-            f"load_pretrained({arguments.to!r}) loads it: test accuracy "
-            f"{card.test_accuracy:.4f}, SHA-256 {card.sha256}"
-        )
-        return
-    print(
-        f"weights: {path}, {path.stat().st_size / 2**20:.1f} MiB, SHA-256 {card.sha256}"
-    )
-    print(
-        f"card: {arguments.folder / 'cards' / card.name}.json, test accuracy "
-        f"{card.test_accuracy:.4f}"
-    )
+        print(f"load_pretrained({arguments.to!r}) loads it")
 
 
 def add_arguments(parser):
@@ -402,12 +390,10 @@ def add_arguments(parser):
         "folder of the data, for --timesteps, or for a network that was not trained "
         f"in {PRECISION}",
     )
-    timesteps = (
+    numbers = (
         "numbers of time steps at which the network is tested as well, for its card"
     )
-    parser.add_argument(
-        "--timesteps", type=int, nargs="+", default=[], metavar="T", help=timesteps
-    )
+    command_line.add_timesteps(parser, numbers)
     command_line.add_path(
         parser, "--folder", "folder of cards (default: the package's)", default=FOLDER
     )

@@ -60,15 +60,8 @@ def add_arguments(parser):
     parser.add_argument("--integer", action="store_true", help=integer)
     group = parser.add_argument_group("with --integer")
     command_line.add_count(group, "--epochs", "number of epochs with quantised weights")
-    timesteps = "numbers of time steps (default: that of the network)"
-    command_line.add_count(
-        group,
-        "--timesteps",
-        "number of time steps",
-        nargs="+",
-        metavar="T",
-        help=timesteps,
-    )
+    numbers = "numbers of time steps (default: that of the network)"
+    command_line.add_timesteps(group, numbers)
     command_line.add_count(
         group, "--membrane-bits", "bits of a membrane", choices=range(8, 25)
     )
@@ -80,12 +73,12 @@ def add_arguments(parser):
 
 
 def quantize(arguments):
-    name = arguments.name
+    name, is_integer = arguments.name, arguments.integer
     with command_line.mistakes():
         for option, default in INTEGER_OPTIONS.items():
-            if getattr(arguments, option) != default and not arguments.integer:
+            if getattr(arguments, option) != default and not is_integer:
                 raise ValueError(f"{option} is for networks of integers: --integer.")
-        variants = {} if arguments.integer else _variants()
+        variants = {} if is_integer else _variants()
         recipe = catalogue.find(NETWORKS[name])
         dataset = recipe.load(arguments.data_dir)
     images = dataset.test_images[: arguments.images]
@@ -93,27 +86,23 @@ def quantize(arguments):
     print(f"{name}, {len(labels):,} test images, on {keras.backend.backend()}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
-        if arguments.integer:
+        if is_integer:
             out = arguments.out or folder
             _print_integers(arguments, recipe, dataset, images, labels, out)
-        else:
-            _print_variants(variants, name, images, labels, folder)
-
-
-def _print_variants(variants, name, images, labels, folder):
-    print(
-        "weights                                      accuracy  other classes than "
-        "before  size of the file"
-    )
-    before = None
-    for variant, measure in variants.items():
-        model = rsnn.models.load_pretrained(name)
-        classes, size = measure(model, images, folder)
-        before = classes if before is None else before
+            return
         print(
-            f"{variant:43}  {np.mean(classes == labels):8.2%}  "
-            f"{np.sum(classes != before):25,}  {size / 1024:12,.0f} KiB"
+            "weights                                      accuracy  other classes than "
+            "before  size of the file"
         )
+        before = None
+        for title, measure in variants.items():
+            model = rsnn.models.load_pretrained(name)
+            classes, size = measure(model, images, folder)
+            before = classes if before is None else before
+            print(
+                f"{title:43}  {np.mean(classes == labels):8.2%}  "
+                f"{np.sum(classes != before):25,}  {size / 1024:12,.0f} KiB"
+            )
 
 
 def _print_integers(arguments, recipe, dataset, images, labels, folder):

@@ -23,12 +23,8 @@ from recipes.settings import (
 )
 from recipes.tasks.task import CLASSIFICATION, Task
 
-DATA_SETTINGS = {
-    "image_side": "resize images",
-    "frame_kind": "read recordings of event cameras",
-}
-"""Settings that are arguments of `Recipe.load_data`, and what recipes without them do
-not do."""
+DATA_SETTINGS = ("image_side", "frame_kind")
+"""Settings that are arguments of `Recipe.load_data`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,8 +67,8 @@ class Recipe(Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        _check_data(self)
-        _check_network(self)
+        _check_fit(self)
+        _check_levels(self)
         _check_training(self)
         _check_time(self)
         _check_augmentation(self)
@@ -162,19 +158,14 @@ class Recipe(Settings):
             dataset: The `Dataset` for training. Defaults to `None`, for recipes whose
                 network does not depend on it.
             width: Float. Defaults to `None`, the recipe's.
-
-        Raises:
-            ValueError: If the recipe's network does not support the normalisation.
         """
+        options = {
+            "dataset": dataset,
+            "temporal": self.temporal,
+            "normalization": self.normalization,
+        }
         accepted = inspect.signature(self.build_network).parameters
-        options = {"dataset": dataset, "temporal": self.temporal}
         options = {name: value for name, value in options.items() if name in accepted}
-        if self.normalization != "batch":
-            if "normalization" not in accepted:
-                raise self.unfit(
-                    "normalization", "'batch'", "whose network has no choice of it"
-                )
-            options["normalization"] = self.normalization
         return self.build_network(self.width if width is None else width, **options)
 
     def ordinary_network(self, dataset):
@@ -288,17 +279,33 @@ def _literal(text):
 # Checks of settings that depend on each other.
 
 
-def _check_data(recipe):
-    accepted = inspect.signature(recipe.load_data).parameters
-    for name, what in DATA_SETTINGS.items():
-        if getattr(recipe, name) is not None and name not in accepted:
-            raise recipe.unfit(name, None, f"which does not {what}")
+def _check_fit(recipe):
+    """Checks that what settings change is part of the recipe."""
+    data_options = inspect.signature(recipe.load_data).parameters
+    network_options = inspect.signature(recipe.build_network).parameters
+    no_choice = "whose network has no choice of it"
+    for names, fits, why in (
+        (["image_side"], "image_side" in data_options, "which does not resize images"),
+        (
+            ["frame_kind"],
+            "frame_kind" in data_options,
+            "which does not read recordings of event cameras",
+        ),
+        (["temporal"], "temporal" in network_options, no_choice),
+        (["normalization"], "normalization" in network_options, no_choice),
+        (TEACHERS, recipe.task is CLASSIFICATION, "which does not classify images"),
+        (
+            ("ordinary", "random_timesteps", "one_step_epochs"),
+            not recipe.has_time,
+            "whose input has time",
+        ),
+    ):
+        for name in names:
+            if getattr(recipe, name) != DEFAULTS[name] and not fits:
+                raise recipe.unfit(name, repr(DEFAULTS[name]), why)
 
 
-def _check_network(recipe):
-    accepted = inspect.signature(recipe.build_network).parameters
-    if recipe.temporal is not None and "temporal" not in accepted:
-        raise recipe.unfit("temporal", None, "whose network has no choice of it")
+def _check_levels(recipe):
     if recipe.levels is None:
         return
     for name in ("temporal", "normalization"):
@@ -313,13 +320,8 @@ def _check_training(recipe):
     teachers = [name for name in TEACHERS if getattr(recipe, name) is not None]
     if len(teachers) > 1:
         raise both_set(**{name: getattr(recipe, name) for name in teachers[:2]})
-    if teachers and recipe.task is not CLASSIFICATION:
-        raise recipe.unfit(teachers[0], None, "which does not classify images")
     if recipe.start_from is not None and recipe.ordinary == "first":
         raise both_set(start_from=recipe.start_from, ordinary="first")
-    for name in ("ordinary", "random_timesteps", "one_step_epochs"):
-        if recipe.has_time and getattr(recipe, name) != DEFAULTS[name]:
-            raise recipe.unfit(name, repr(DEFAULTS[name]), "whose input has time")
 
 
 def _check_time(recipe):

@@ -265,13 +265,8 @@ def fit(model, fitted, recipe, dataset, folder, progress, verbose=1):
                 ],
             )
     except Diverged as error:
-        where = {
-            "epoch": error.epoch,
-            "learning_rate": error.learning_rate,
-            "message": str(error),
-        }
         if this_process.is_first:
-            record = _record(model, recipe, dataset, progress, diverged=where)
+            record = _record(model, recipe, dataset, progress, diverged=error.where)
             write_json(folder.result, record)
         raise
     record = _record(model, recipe, dataset, progress)
@@ -300,11 +295,10 @@ def _measuring(fitted, recipe, dataset, test, sample):
         scores = recipe.task.further_scores(fitted, test, dataset)
         logs.update({f"val_{name}": value for name, value in scores.items()})
 
-    this_process = engine.current
     measures = [
         *_changes_in_time(recipe),
-        callbacks.SeedOfEpoch(recipe.seed, this_process.process),
-        callbacks.StopWhereDiverged(each_batch=not this_process.is_apart),
+        callbacks.SeedOfEpoch(recipe.seed),
+        callbacks.StopWhereDiverged(),
         callbacks.EpochMeasures(dataset.train_size),
         keras.callbacks.LambdaCallback(on_epoch_end=add_scores),
     ]
@@ -316,13 +310,11 @@ def _measuring(fitted, recipe, dataset, test, sample):
 def _saving(model, folder, progress):
     """The callbacks that write the files of a run, a list: an epoch is saved before
     anything else is written."""
-    this_process = engine.current
-    if not this_process.is_first:
-        return [callbacks.Checkpoint(model, progress, None, this_process.is_apart)]
-    return [
-        callbacks.Checkpoint(model, progress, folder, this_process.is_apart),
-        keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False),
-    ]
+    writers = [callbacks.Checkpoint(model, progress, folder)]
+    if engine.current.is_first:
+        tensorboard = keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False)
+        writers.append(tensorboard)
+    return writers
 
 
 def _changes_in_time(recipe):
@@ -347,7 +339,7 @@ def trained_accuracy(model, recipe, dataset):
     Raises:
         Diverged: If a metric is not finite.
     """
-    stop = callbacks.StopWhereDiverged(each_batch=True)
+    stop = callbacks.StopWhereDiverged()
     model.fit(
         batches.training_batches(dataset, recipe),
         steps_per_epoch=steps_per_epoch(recipe, dataset),

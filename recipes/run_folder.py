@@ -342,9 +342,7 @@ class RunFolder:
             )
         return record
 
-    def restore(
-        self, model, fitted, settings, train_images, score="accuracy", writes=True
-    ):
+    def restore(self, model, fitted, settings, train_images, score="accuracy"):
         """Loads the state of the last checkpoint, if there is one, into a compiled
         model, and rewrites the log.
 
@@ -358,8 +356,6 @@ class RunFolder:
             settings: Dictionary, the settings of the run.
             train_images: Integer, the number of training images.
             score: String, see `Task`. Defaults to `"accuracy"`.
-            writes: Boolean, whether this process writes the files of the run. Defaults
-                to `True`.
 
         Returns:
             The `Progress` of the run.
@@ -370,7 +366,7 @@ class RunFolder:
         """
         if not self.last.exists():
             # The run was interrupted in its first epoch.
-            if writes:
+            if engine.current.is_first:
                 self.log.unlink(missing_ok=True)
             return Progress(settings, train_images, score=score)
         progress = load_progress(self.last)
@@ -381,7 +377,7 @@ class RunFolder:
                 "original data, or another folder with --output."
             )
         load_state(self.last, model, fitted)
-        if writes:
+        if engine.current.is_first:
             self.follow_last(progress)
         return progress
 

@@ -216,6 +216,9 @@ DEFAULTS = {
 TEACHERS = ("teacher_weight", "branches", "step_distillation")
 """Settings of which one at the most is not None."""
 
+FROM_TEACHERS = (*TEACHERS, "temperature", "teachers")
+FOR_ORDINARY = ("ordinary_epochs", "ordinary_learning_rate")
+
 SPIKING_SETTINGS = (
     "timesteps",
     "levels",
@@ -227,24 +230,15 @@ SPIKING_SETTINGS = (
     "gradient",
     "windows",
     "random_steps",
-    *TEACHERS,
-    "temperature",
-    "teachers",
+    *FROM_TEACHERS,
 )
 """Settings of the spiking network: the training of the ordinary one does not depend on
 them."""
 
-UNSET_IF_ONLY = ("ordinary_epochs", "ordinary_learning_rate", *SPIKING_SETTINGS)
+UNSET_IF_ONLY = (*FOR_ORDINARY, *SPIKING_SETTINGS)
 """Settings without a meaning if only the ordinary network is trained."""
 
-TEACHING_SETTINGS = (
-    "ordinary",
-    "ordinary_epochs",
-    "ordinary_learning_rate",
-    *TEACHERS,
-    "temperature",
-    "teachers",
-)
+TEACHING_SETTINGS = ("ordinary", *FOR_ORDINARY, *FROM_TEACHERS)
 """Settings that train the spiking network with others: commands that train it alone do
 not use them."""
 
@@ -264,31 +258,27 @@ class Effect:
     remedy: str
 
 
-WITH_SGD = Effect(
-    lambda settings: settings["optimizer"] == "sgd",
-    "with another optimizer than 'sgd'",
-    "Set optimizer=sgd",
-)
+def _only_with(name, value):
+    """The effect of a setting that belongs to one value of another."""
+    return Effect(
+        lambda settings: settings[name] == value,
+        f"with another {name} than {value!r}",
+        f"Set {name}={value}",
+    )
+
+
 WITH_ORDINARY = Effect(
     lambda settings: settings["ordinary"] != "no",
     "if no ordinary network is trained",
     "Set ordinary=first or ordinary=beside",
 )
 EFFECTS = {
-    "as_the_authors": WITH_SGD,
-    "restart_at": WITH_SGD,
+    "as_the_authors": _only_with("optimizer", "sgd"),
+    "restart_at": _only_with("optimizer", "sgd"),
+    "windows": _only_with("gradient", "rate"),
+    "random_steps": _only_with("gradient", "sltt"),
     "ordinary_epochs": WITH_ORDINARY,
     "ordinary_learning_rate": WITH_ORDINARY,
-    "windows": Effect(
-        lambda settings: settings["gradient"] == "rate",
-        "with another gradient than 'rate'",
-        "Set gradient=rate",
-    ),
-    "random_steps": Effect(
-        lambda settings: settings["gradient"] == "sltt",
-        "with another gradient than 'sltt'",
-        "Set gradient=sltt",
-    ),
     "teacher_weight": Effect(
         lambda settings: settings["ordinary"] != "no" or settings["teachers"],
         "if no ordinary network is trained and no teachers are set",
@@ -342,14 +332,8 @@ def _only_ordinary(values, given):
         )
     own = {}
     for name in ("epochs", "learning_rate"):
-        own[name] = values[f"ordinary_{name}"] or values[name]
-        # Beside a value for the ordinary network, the other one is for a later run.
-        is_lost = name in given and given[name] != own[name]
-        if is_lost and f"ordinary_{name}" not in given:
-            must = (
-                f"{own[name]} with ordinary=only: the recipe has another for its "
-                "ordinary network"
-            )
-            remedy = f"Set ordinary_{name}, or leave it out."
-            raise mistake(name, must, given[name], remedy)
+        keys = f"ordinary_{name}", name
+        # What is given comes before what the recipe has.
+        wanted = [source.get(key) for source in (given, values) for key in keys]
+        own[name] = next(value for value in wanted if value is not None)
     return {**values, **{name: DEFAULTS[name] for name in UNSET_IF_ONLY}, **own}

@@ -48,7 +48,7 @@ def taught(model, recipe, dataset, ordinary_weights):
         loss = TemporalDistillation(
             beta=recipe.step_distillation, temperature=temperature
         )
-        accuracy = _accuracy_of_steps(model)
+        accuracy = _accuracy_of_steps(model, recipe)
         return _with_all_steps(model), {"loss": loss, "metrics": [accuracy]}
     return None
 
@@ -110,10 +110,17 @@ def _with_all_steps(model):
     )
 
 
-def _accuracy_of_steps(model):
+def _accuracy_of_steps(model, recipe):
     if model.mask_value is not None:
         return _AccuracyAfterAllSteps(model.timesteps)
-    return keras.metrics.MeanMetricWrapper(_is_right_in_the_mean, name="accuracy")
+    accuracy = keras.metrics.sparse_categorical_accuracy
+    if recipe.mix != "none":
+        accuracy = keras.metrics.categorical_accuracy
+
+    def is_right_in_the_mean(y_true, y_pred):
+        return accuracy(y_true, keras.ops.mean(y_pred, axis=1))
+
+    return keras.metrics.MeanMetricWrapper(is_right_in_the_mean, name="accuracy")
 
 
 class _AccuracyAfterAllSteps(AnytimeAccuracy):
@@ -122,16 +129,6 @@ class _AccuracyAfterAllSteps(AnytimeAccuracy):
 
     def result(self):
         return super().result()[f"{self.name}_t{self.timesteps}"]
-
-
-def _is_right_in_the_mean(y_true, y_pred):
-    has_classes = len(y_true.shape) == 1 or y_true.shape[-1] == 1
-    accuracy = (
-        keras.metrics.sparse_categorical_accuracy
-        if has_classes
-        else keras.metrics.categorical_accuracy
-    )
-    return accuracy(y_true, keras.ops.mean(y_pred, axis=1))
 
 
 def stages(network):

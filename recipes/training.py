@@ -115,14 +115,8 @@ def _restored(folder, recipe, dataset, model, fitted):
     """The progress of a run, on all processes; its state is loaded into the models."""
     this_process, progress = engine.current, None
     if this_process.is_first or not this_process.is_apart:
-        progress = folder.restore(
-            model,
-            fitted,
-            recipe.settings(),
-            dataset.train_size,
-            recipe.task.score,
-            writes=this_process.is_first,
-        )
+        settings, score = recipe.settings(), recipe.task.score
+        progress = folder.restore(model, fitted, settings, dataset.train_size, score)
     return this_process.from_first(progress)
 
 

@@ -8,7 +8,6 @@ import tensorflow as tf
 from recipes.augmentation.auto_augment import auto_augment
 from recipes.data import cifar
 from recipes.data import fashion_mnist as clothes
-from recipes.data.resizing import resized
 
 AREA = (0.08, 1.0)
 """The range of a random crop's fraction of the image area, as in torchvision."""
@@ -89,7 +88,9 @@ def random_resized_crop(size):
         top, left, height, width = random_part(
             tf.shape(image)[0], tf.shape(image)[1], seed, AREA, RATIO
         )
-        return resized(image[top : top + height, left : left + width], (size, size))
+        crop = image[top : top + height, left : left + width]
+        # Antialiased as in Pillow.
+        return tf.image.resize(crop, (size, size), antialias=True)
 
     return augment
 

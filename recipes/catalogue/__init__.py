@@ -23,7 +23,6 @@ FAMILIES = {
         "Fashion-MNIST",
         "fashion_mnist_resnet13": "a small residual network on Fashion-MNIST, taught "
         "by the ordinary network that it starts from",
-        "fashion_mnist_resnet18": "ResNet-18 on Fashion-MNIST, for a GPU",
     },
     "sequences": {
         "japanese_vowels": "two dense layers on Japanese Vowels, speech of nine "

@@ -1,8 +1,7 @@
 """Fashion-MNIST: a compact network of 280,000 parameters, a few minutes per epoch on
 two CPU cores; a residual network of thirteen layers and 3 million parameters, about
-five; a ResNet-18 of 11 million, for a GPU; a small Max-Former of 1.66 million, 49
-tokens; and VGGSNN, at a quarter of its width, on made recordings of the images in front
-of an event camera."""
+five; a small Max-Former of 1.66 million, 49 tokens; and VGGSNN, at a quarter of its
+width, on made recordings of the images in front of an event camera."""
 
 import functools
 
@@ -63,15 +62,6 @@ def resnet13(width):
         x = residual(convolution(x, channels), channels)
     x = keras.layers.GlobalAveragePooling2D()(x)
     return layers.classifier(inputs, x, fashion_mnist.CLASSES, "fashion_mnist_resnet13")
-
-
-def resnet18(width):
-    network = models.ResNet18(
-        input_shape=fashion_mnist.IMAGE_SHAPE,
-        classes=fashion_mnist.CLASSES,
-        width=width,
-    ).network
-    return layers.on_pixels(network, *fashion_mnist.PIXELS)
 
 
 def maxformer(width):
@@ -144,12 +134,5 @@ RECIPES = (
         teacher_weight=0.7,
         augment="fashion_mnist_cutout",
         precision="mixed_bfloat16",
-    ),
-    recipe(
-        name="fashion_mnist_resnet18",
-        build_network=resnet18,
-        learning_rate=0.025,
-        weight_decay=0.02,
-        epochs=100,
     ),
 )

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from recipes import packages
-from recipes.data.dataset import Dataset
+from recipes.data.dataset import Dataset, check_file
 
 BILINEAR = 2
 """In Pillow, which also smooths what becomes smaller."""
@@ -45,10 +45,8 @@ def load(folder, image_side):
         ValueError: If a file is damaged or has the wrong content; the message names it.
     """
     folder = pathlib.Path(folder)
-    train, test = (
-        _annotations(folder / "train.json"),
-        _annotations(folder / "test.json"),
-    )
+    train = _annotations(folder / "train.json")
+    test = _annotations(folder / "test.json")
     names = sorted({category["name"] for category in train.cats.values()})
     counts = map(len, [*train.imgToAnns.values(), *test.imgToAnns.values()])
     sizes = names, max(counts, default=1), image_side
@@ -62,8 +60,7 @@ def load(folder, image_side):
 def _annotations(path):
     """The `pycocotools.coco.COCO` of a file."""
     coco = packages.imported("pycocotools.coco", "COCO's format", "recipes,cv")
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}. {FOLDER_ADVICE}")
+    check_file(path, FOLDER_ADVICE)
     # It prints what it does.
     with _errors_name(path), contextlib.redirect_stdout(io.StringIO()):
         annotations = coco.COCO(path)

@@ -172,3 +172,26 @@ def check_folder(folder, advice):
         raise FileNotFoundError(f"The folder {folder} does not exist. {advice}")
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder. {advice}")
+
+
+def check_file(path, advice):
+    """Checks that there is a file of data.
+
+    Raises:
+        FileNotFoundError: If not.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}. {advice}")
+
+
+def check_no_folder(data_dir, source):
+    """Checks that no folder is given for data that need none; `source`, a sentence,
+    says why.
+
+    Raises:
+        ValueError: If one is given.
+    """
+    if data_dir is not None:
+        raise ValueError(
+            f"{source} Received: --data-dir {data_dir}. Leave --data-dir out."
+        )

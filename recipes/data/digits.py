@@ -1,7 +1,7 @@
 """The 1,797 handwritten digits that ship with scikit-learn."""
 
 from recipes import packages
-from recipes.data.dataset import Dataset
+from recipes.data.dataset import Dataset, check_no_folder
 
 IMAGE_SHAPE = (8, 8, 1)
 LARGEST_PIXEL = 16
@@ -26,11 +26,7 @@ def load(data_dir=None):
         ValueError: If a folder was given.
         ImportError: If scikit-learn is not installed.
     """
-    if data_dir is not None:
-        raise ValueError(
-            f"The digits come with scikit-learn. Received: --data-dir {data_dir}. "
-            "Leave --data-dir out."
-        )
+    check_no_folder(data_dir, "The digits come with scikit-learn.")
     images, labels = packages.imported(
         "sklearn.datasets", "The data set of digits", "recipes"
     ).load_digits(return_X_y=True)

@@ -3,10 +3,10 @@ stored in the data folder.
 
 Sets of recordings are a folder for each class, with AEDAT files or NumPy archives of a
 DVS128 (CIFAR10-DVS: 10,000 images in ten classes, each moved on a screen; ten frames of
-48x48 pixels of each, as in the paper, take 1.8 GB, 16 of 128x128, as for transformers,
-21 GB). `split.txt` says which recordings are used for testing. If there is no such
-file, a tenth of each class is drawn, the same for everyone with the same recordings,
-and the file is written. Sets that come with the file must have it.
+48x48 pixels of each, as in the paper, take 1.8 GB). `split.txt` says which recordings
+are used for testing. If there is no such file, a tenth of each class is drawn, the same
+for everyone with the same recordings, and the file is written. Sets that come with the
+file must have it.
 
 N-MNIST: 70,000 handwritten digits, 34x34 pixels; ten frames of each take 6.5 GB. DVS128
 Gesture: eleven gestures of 29 people, 128x128 pixels; 20 frames of each take 3.8 GB.
@@ -20,7 +20,6 @@ shorter ones end with silence, and of longer ones the rest is left out.
 
 import dataclasses
 import hashlib
-import itertools
 import pathlib
 
 import numpy as np
@@ -36,8 +35,8 @@ from keras_ratesnn.events import (
 from keras_ratesnn.events.aedat import SENSOR_SHAPE
 from keras_ratesnn.events.gestures import ENDING, label_rows
 from keras_ratesnn.events.heidelberg import SENSOR_SHAPE as EAR_SHAPE
-from recipes.data.dataset import Dataset, check_folder
-from recipes.data.frames import Frames, read, stored, writing_data
+from recipes.data.dataset import Dataset, check_file, check_folder
+from recipes.data.frames import read, stored, stored_frames, writing_data
 
 
 def given_folder(data_dir, name, source, advice):
@@ -141,8 +140,13 @@ class RecordingSet:
         # A stable sort: training comes first.
         names.sort(key=lambda name: split[name] == "test")
         readers = {recordings[name]: READERS[recordings[name].suffix] for name in names}
-        maker = Frames(self.name, frame_kind, timesteps, SENSOR_SHAPE, self.frame_shape)
-        frames = maker.stored(folder, readers, len(names))
+        frames = stored_frames(
+            self.name,
+            folder,
+            readers,
+            len(names),
+            (timesteps, frame_kind, SENSOR_SHAPE, self.frame_shape),
+        )
         labels = [self.class_names.index(_class(name)) for name in names]
         train_size = list(split.values()).count("train")
         return split_dataset(frames, np.array(labels, "int32"), train_size)
@@ -269,8 +273,13 @@ def load_nmnist(data_dir, timesteps, frame_kind="count"):
     folder = given_folder(data_dir, "N-MNIST", NMNIST_SOURCE, NMNIST_ADVICE)
     train, test = (_digit_files(folder / part) for part in ("Train", "Test"))
     paths = train + test
-    maker = Frames("N-MNIST", frame_kind, timesteps, NMNIST_SHAPE, NMNIST_SHAPE)
-    frames = maker.stored(folder, dict.fromkeys(paths, read_nmnist), len(paths))
+    frames = stored_frames(
+        "N-MNIST",
+        folder,
+        dict.fromkeys(paths, read_nmnist),
+        len(paths),
+        (timesteps, frame_kind, NMNIST_SHAPE, NMNIST_SHAPE),
+    )
     labels = np.array([int(path.parent.name) for path in paths], "int32")
     return split_dataset(frames, labels, len(train))
 
@@ -286,12 +295,7 @@ def _digit_files(folder):
                 f"There are no .bin files in {folder / str(digit)}. {NMNIST_ADVICE}"
             )
         paths += files
-
-    def draw(path):
-        name = path.relative_to(folder).as_posix()
-        return hashlib.sha256(name.encode()).hexdigest()
-
-    return sorted(paths, key=draw)
+    return sorted(paths, key=lambda path: _draw(path.relative_to(folder).as_posix()))
 
 
 # DVS128 Gesture
@@ -334,22 +338,24 @@ def load_gestures(data_dir, timesteps, frame_kind="count"):
     # A recording has gestures of all classes, so they are mixed.
     sources = [file for path in paths for file in (path, _labels_file(path))]
     labels = np.concatenate([train_labels, test_labels])
-    maker = Frames(name, frame_kind, timesteps, SENSOR_SHAPE, SENSOR_SHAPE)
-    readers = dict.fromkeys(paths, read_gestures)
-    frames = maker.stored(folder, readers, len(labels), sources)
+    frames = stored_frames(
+        name,
+        folder,
+        dict.fromkeys(paths, read_gestures),
+        len(labels),
+        (timesteps, frame_kind, SENSOR_SHAPE, SENSOR_SHAPE),
+        sources,
+    )
     return split_dataset(frames, labels, len(train_labels), GESTURES)
 
 
 def _listed(folder, name):
     """The recordings in a list."""
-    if not (folder / name).is_file():
-        raise FileNotFoundError(f"There is no {folder / name}. {GESTURE_ADVICE}")
+    check_file(folder / name, GESTURE_ADVICE)
     paths = [folder / file for file in (folder / name).read_text().split()]
-    for file in itertools.chain(paths, map(_labels_file, paths)):
-        if not file.is_file():
-            raise FileNotFoundError(
-                f"There is no {file}, which {name} asks for. {GESTURE_ADVICE}"
-            )
+    for path in paths:
+        for file in (path, _labels_file(path)):
+            check_file(file, f"{name} asks for it. {GESTURE_ADVICE}")
     return paths
 
 
@@ -407,8 +413,7 @@ def load_words(name, classes, data_dir, timesteps):
 
 def _words(path, classes, timesteps, advice):
     """Steps and labels of a file."""
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no {path}. {advice}")
+    check_file(path, advice)
     with read(HeidelbergFile, path) as recordings:
         labels = recordings.labels.astype("int32")
         if labels.max() >= classes:

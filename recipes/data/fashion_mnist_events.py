@@ -5,11 +5,10 @@ images of Fashion-MNIST.
 own split. Reading them is the same as for a camera's recordings.
 """
 
-import pathlib
-
 import numpy as np
 
 from keras_ratesnn.events import write_aedat
+from recipes.checks import mistake
 from recipes.data import saccades
 from recipes.data.events import SPLIT_FILE, RecordingSet
 
@@ -45,22 +44,20 @@ load = RecordingSet(
 ).load
 
 
-def write(folder, data, train, test, progress=lambda: None):
+def write(folder, data, train, test, progress):
     """Makes recordings of the first images of each part of a data set.
 
     Args:
-        folder: The folder, which must not exist or be empty.
+        folder: Path of the folder, which must not exist or be empty.
         data: `Dataset` of images `(28, 28, 1)`.
         train: Integer, the number of images for training.
         test: Integer, the number of images for testing.
-        progress: Function, called after each recording. Defaults to one that does
-            nothing.
+        progress: Function, called after each recording.
 
     Raises:
         FileExistsError: If the folder is not empty.
         ValueError: If there are not as many images.
     """
-    folder = pathlib.Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(
             f"{folder} is not empty. Name another folder, or remove it to make the "
@@ -72,10 +69,7 @@ def write(folder, data, train, test, progress=lambda: None):
     }
     for part, (images, _, count) in parts.items():
         if count > len(images):
-            raise ValueError(
-                f"`{part}` must be at most {len(images)}, the number of images. "
-                f"Received: {part}={count}."
-            )
+            raise mistake(part, f"at most {len(images)}, the number of images", count)
     for name in CLASS_NAMES:
         (folder / name).mkdir(parents=True)
     split = []

@@ -4,7 +4,6 @@ Beside the `.npy` file of the frames a `.json` file describes their source. If a
 recording has changed, the frames are computed again.
 """
 
-import dataclasses
 import json
 import os
 
@@ -23,59 +22,41 @@ WRITING_ADVICE = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Frames:
-    """How the recordings of a data set become frames.
+def stored_frames(name, folder, readers, count, how, sources=None):
+    """The frames of the recordings of a data set, stored in their folder, as `stored`.
 
-    Attributes:
+    Args:
         name: String, the name of the data set.
-        kind: `"count"` or `"time"`, as `split_by` in `event_frames`.
-        timesteps: Integer, the number of frames of a recording.
-        sensor_shape: `(height, width)` of the camera.
-        frame_shape: `(height, width)` of a frame.
+        folder: Path.
+        readers: Dictionary from the files of recordings to functions of a file that
+            return its events, or a list of pairs of a class and events.
+        count: Integer, the number of recordings.
+        how: The arguments of `event_frames` besides the events: `(timesteps, split_by,
+            sensor_shape, frame_shape)`.
+        sources: The files that the frames depend on. Defaults to `None`, those of
+            recordings.
     """
+    timesteps, kind, _, frame_shape = how
+    path = folder / f"frames_{timesteps}_by_{kind}.npy"
+    shape = (count, timesteps, *frame_shape, 2)
+    frames = _frames(name, readers, how)
+    return stored(path, sources or list(readers), shape, frames)
 
-    name: str
-    kind: str
-    timesteps: int
-    sensor_shape: tuple[int, int]
-    frame_shape: tuple[int, int]
 
-    def read(self, reader, path):
-        """The frames of each recording in a file, a list; `reader` returns its events,
-        or pairs of a class and events."""
+def _frames(name, readers, how):
+    """Yields the frames of each recording."""
+    for path, reader in readers.items():
         recordings = read(reader, path)
         if not isinstance(recordings, list):
             recordings = [(None, recordings)]
-        options = self.timesteps, self.kind, self.sensor_shape, self.frame_shape
-        try:
-            return [event_frames(events, *options) for _, events in recordings]
-        except ValueError as error:
-            raise ValueError(
-                f"{path} is not a recording of {self.name}. {error}"
-            ) from error
-
-    def stored(self, folder, readers, count, sources=None):
-        """The frames of `count` recordings, stored in their folder.
-
-        Args:
-            folder: Path.
-            readers: Dictionary from the files of recordings to their readers.
-            count: Integer.
-            sources: The files that the frames depend on. Defaults to `None`, those of
-                recordings.
-        """
-        path = folder / f"frames_{self.timesteps}_by_{self.kind}.npy"
-        shape = (count, self.timesteps, *self.frame_shape, 2)
-        frames = (
-            recording
-            for file, reader in readers.items()
-            for recording in self.read(reader, file)
-        )
-        return stored(path, sources or list(readers), shape, frames)
-
-
-# Stored frames
+        for _, events in recordings:
+            try:
+                frames = event_frames(events, *how)
+            except ValueError as error:
+                raise ValueError(
+                    f"{path} is not a recording of {name}. {error}"
+                ) from error
+            yield frames
 
 
 def stored(path, sources, shape, frames):

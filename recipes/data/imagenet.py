@@ -13,6 +13,9 @@ SHUFFLED_TOGETHER = 5000
 """The number of consecutive images to shuffle in each epoch. TensorFlow Datasets has
 already mixed the classes."""
 
+SHORTER_SIDE = 256
+"""To which test images are resized, before their center is cropped."""
+
 ADVICE = (
     "ImageNet cannot be downloaded freely: get ILSVRC2012_img_train.tar and "
     "ILSVRC2012_img_val.tar from image-net.org, put them into DIR/downloads/manual, "
@@ -42,19 +45,16 @@ def load(data_dir=None):
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
-    from recipes.data.resizing import resized_center
+    undecoded = {"image": tfds.decode.SkipDecoding()}
 
     def decode(example):
-        return made.info.features["image"].decode_example(example["image"]), example[
-            "label"
-        ]
+        image = made.info.features["image"].decode_example(example["image"])
+        return image, example["label"]
 
     def train_examples(order, part=everything):
         # Images are shuffled as JPEG bytes, because decoded images would not fit in
         # memory.
-        files = made.as_dataset(
-            split="train", decoders={"image": tfds.decode.SkipDecoding()}
-        )
+        files = made.as_dataset(split="train", decoders=undecoded)
         blocks = files.batch(SHUFFLED_TOGETHER).enumerate()
         shuffled = blocks.map(
             lambda number, block: _shuffled(
@@ -64,17 +64,26 @@ def load(data_dir=None):
         return part(shuffled.unbatch()).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
 
     def test_examples(part=everything):
-        files = part(
-            made.as_dataset(
-                split="validation", decoders={"image": tfds.decode.SkipDecoding()}
-            )
-        )
-        return files.map(decode, tf.data.AUTOTUNE).map(
-            lambda image, label: (resized_center(image), label), tf.data.AUTOTUNE
-        )
+        def decode_center(example):
+            image, label = decode(example)
+            return _resized_center(image), label
+
+        files = part(made.as_dataset(split="validation", decoders=undecoded))
+        return files.map(decode_center, num_parallel_calls=tf.data.AUTOTUNE)
 
     sizes = [len(made.as_dataset(split=split)) for split in ("train", "validation")]
     return StreamedDataset(*sizes, CLASSES, train_examples, test_examples)
+
+
+def _resized_center(image):
+    """The center crop of an image, resized with its aspect ratio kept, with
+    antialiasing as in Pillow."""
+    import tensorflow as tf
+
+    shape = tf.shape(image)[:2]
+    new_shape = shape * SHORTER_SIDE // tf.reduce_min(shape)
+    image = tf.image.resize(image, new_shape, antialias=True)
+    return tf.image.resize_with_crop_or_pad(image, *IMAGE_SHAPE[:2])
 
 
 def _shuffled(block, seed):

@@ -12,10 +12,11 @@ Passing-Through Regions", 1999.
 import importlib.util
 import pathlib
 
+import keras
 import numpy as np
 
 from recipes.checks import mistake
-from recipes.data.dataset import Dataset, check_folder
+from recipes.data.dataset import Dataset, check_file, check_folder
 
 CHANNELS = 12
 LONGEST = 29
@@ -58,24 +59,18 @@ def load(data_dir, timesteps):
     )
     steps = np.concatenate(train)
     mean, deviation = steps.mean(axis=0), steps.std(axis=0)
-    train_array, test_array = (
-        padded([(sequence - mean) / deviation for sequence in part], timesteps)
-        for part in (train, test)
-    )
+    arrays = []
+    for part in (train, test):
+        scaled = [(sequence - mean) / deviation for sequence in part]
+        padded = keras.utils.pad_sequences(
+            scaled, timesteps, "float32", padding="post", value=PADDING
+        )
+        arrays.append(padded)
+    train_array, test_array = arrays
     # The files are sorted by class: the last sequences, which settings may hold out,
     # would be those of one speaker.
     order = np.random.default_rng(ORDER_SEED).permutation(len(train))
     return Dataset(train_array[order], train_labels[order], test_array, test_labels)
-
-
-def padded(sequences, timesteps):
-    """Sequences `(steps, channels)` as one float32 array `(samples, T, channels)`, with
-    NaN after the end of each."""
-    shape = (len(sequences), timesteps, sequences[0].shape[1])
-    array = np.full(shape, PADDING, "float32")
-    for row, sequence in zip(array, sequences, strict=True):
-        row[: len(sequence)] = sequence
-    return array
 
 
 def read_ts(path):
@@ -91,8 +86,7 @@ def read_ts(path):
         ValueError: If it has another format.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"The file {path} does not exist. {ADVICE}")
+    check_file(path, ADVICE)
     _, _, data = path.read_text(encoding="utf-8").partition("\n@data\n")
     lines = data.split()
     if not lines:

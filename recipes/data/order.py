@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 
 from recipes.checks import mistake
-from recipes.data.dataset import Dataset
+from recipes.data.dataset import Dataset, check_no_folder
 
 T, GAP, CHANNELS = 8, 2, 4
 
@@ -16,10 +16,7 @@ def load(data_dir, timesteps):
     Raises:
         ValueError: If a folder was given, or T is another one.
     """
-    if data_dir is not None:
-        raise ValueError(
-            f"The data are made. Received: --data-dir {data_dir}. Leave --data-dir out."
-        )
+    check_no_folder(data_dir, "The data are made.")
     if timesteps != T:
         raise mistake("timesteps", f"{T}, the length of the sequences", timesteps)
     x, y = order_in_time()

@@ -112,12 +112,9 @@ def made(images, labels, number, seed):
         placed = 0
         for _ in range(generator.integers(1, MOST_DIGITS + 1)):
             choice = generator.integers(len(images))
-            digit = _enlarged(
-                images[choice, ..., 0] / digits.LARGEST_PIXEL,
-                generator.integers(SIZES[0], SIZES[1] + 1),
-            )
-            ink = digit > INK
-            digit, ink = _trimmed(digit, ink)
+            pixels = images[choice, ..., 0] / digits.LARGEST_PIXEL
+            side = generator.integers(SIZES[0], SIZES[1] + 1)
+            digit = _trimmed(_enlarged(pixels, side))
             corner = _free_corner(generator, digit.shape, boxes[scene, :placed])
             if corner is None:
                 continue
@@ -125,7 +122,7 @@ def made(images, labels, number, seed):
             height, width = digit.shape
             place = slice(top, top + height), slice(left, left + width)
             canvas[place] += digit * generator.uniform(*CONTRASTS) * (1 - background)
-            masks[scene][place][ink] = labels[choice] + 1
+            masks[scene][place][digit > INK] = labels[choice] + 1
             boxes[scene, placed] = left, top, left + width, top + height
             classes[scene, placed] = labels[choice]
             placed += 1
@@ -136,36 +133,30 @@ def made(images, labels, number, seed):
 def _enlarged(digit, side):
     """A digit resized to a square, by linear interpolation between the centres of its
     pixels."""
-    height, width = digit.shape
-    return _weights(height, side) @ digit @ _weights(width, side).T
+    size = len(digit)
+    centers = np.clip((np.arange(side) + 0.5) * size / side - 0.5, 0, size - 1)
+    distances = np.abs(centers[:, np.newaxis] - np.arange(size))
+    weights = np.maximum(0, 1 - distances)
+    return weights @ digit @ weights.T
 
 
-def _weights(size, new_size):
-    """The matrix of linear interpolation from `size` to `new_size` points."""
-    centers = np.clip((np.arange(new_size) + 0.5) * size / new_size - 0.5, 0, size - 1)
-    return np.maximum(0, 1 - np.abs(centers[:, np.newaxis] - np.arange(size)))
-
-
-def _trimmed(digit, ink):
+def _trimmed(digit):
     """The part of a digit inside the bounding box of its ink."""
-    rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
-    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    return digit[box], ink[box]
+    rows, columns = np.nonzero(digit > INK)
+    return digit[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
 
 
 def _free_corner(generator, shape, boxes):
     """Left and top of a random place of this shape that hardly overlaps the boxes, or
-    None if none is data."""
+    None if there is none."""
     height, width = shape
     for _ in range(TRIES):
-        left, top = (
-            generator.integers(SIDE - width + 1),
-            generator.integers(SIDE - height + 1),
-        )
-        across = np.minimum(boxes[:, 2], left + width) - np.maximum(boxes[:, 0], left)
-        down = np.minimum(boxes[:, 3], top + height) - np.maximum(boxes[:, 1], top)
-        overlap = np.maximum(across, 0) * np.maximum(down, 0)
-        areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        left = generator.integers(SIDE - width + 1)
+        top = generator.integers(SIDE - height + 1)
+        first = np.maximum(boxes[:, :2], [left, top])
+        last = np.minimum(boxes[:, 2:], [left + width, top + height])
+        overlap = np.maximum(last - first, 0).prod(axis=1)
+        areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
         if (overlap <= MOST_OVERLAP * np.minimum(areas, height * width)).all():
             return left, top
     return None

@@ -4,10 +4,10 @@ import contextlib
 import importlib
 import io
 
+import keras
 import numpy as np
 
 from recipes import packages
-from recipes.tasks import pictures
 from recipes.tasks.task import Task
 
 BOX_FORMAT = "xyxy"
@@ -22,6 +22,9 @@ PACKAGES = {"keras_cv": "cv", "pycocotools": "cv", "matplotlib": "plots"}
 
 DRAWN_CONFIDENCE = 0.3
 """The smallest confidence of a box in a picture."""
+
+PICTURES = 12
+WHITE, RED = (255, 255, 255), (255, 64, 64)
 
 
 def check_packages():
@@ -46,15 +49,8 @@ def compile_arguments(recipe, dataset):
 
 def precision_scores(model, batches, dataset):
     """The mean average precisions of a model."""
-    labels = [labels for _, labels in batches.as_numpy_iterator()]
-    labels = {
-        key: np.concatenate([batch[key] for batch in labels]) for key in labels[0]
-    }
-    return mean_average_precision(
-        labels,
-        predicted(model, batches.map(lambda images, labels: images)),
-        dataset.classes,
-    )
+    predictions = predicted(model, batches.map(lambda images, labels: images))
+    return mean_average_precision(dataset.test_labels, predictions, dataset.classes)
 
 
 def mean_average_precision(labels, predictions, classes):
@@ -122,28 +118,29 @@ def predicted(model, images):
 
 
 def draw(model, dataset, path):
-    """Draws predicted boxes, and those of the labels, dashed, for some test images."""
-    images = dataset.test_images[: pictures.IMAGES]
-    boxes = predicted(model, images)
-    axes, figure = pictures.grid(images)
-    for number, axis in enumerate(axes):
-        for place in np.flatnonzero(dataset.test_labels["classes"][number] >= 0):
-            pictures.box(
-                axis,
-                dataset.test_labels["boxes"][number][place],
-                "white",
-                linestyle=":",
-            )
-        sure = (boxes["classes"][number] >= 0) & (
-            boxes["confidence"][number] >= DRAWN_CONFIDENCE
-        )
-        for place in np.flatnonzero(sure):
-            kind = int(boxes["classes"][number][place])
-            confidence = boxes["confidence"][number][place]
-            text = f"{dataset.class_names[kind]} {confidence:.2f}"
-            edges = boxes["boxes"][number][place]
-            pictures.box(axis, edges, pictures.color(kind), text)
-    pictures.save(figure, path)
+    """Draws some test images with the boxes of the labels, white, and predicted boxes,
+    red."""
+    images, labels = dataset.test_images[:PICTURES], dataset.test_labels
+    predictions = predicted(model, images)
+    # Images of one channel become RGB.
+    drawn = np.tile(images, 3 // images.shape[-1])
+    for number, picture in enumerate(drawn):
+        is_box = labels["classes"][number] >= 0
+        is_sure = predictions["confidence"][number] >= DRAWN_CONFIDENCE
+        for edges in labels["boxes"][number][is_box]:
+            _outline(picture, edges, WHITE)
+        for edges in predictions["boxes"][number][is_sure]:
+            _outline(picture, edges, RED)
+    keras.visualization.plot_image_gallery(drawn, path=path, dpi=110)
+
+
+def _outline(picture, edges, color):
+    """Draws a box into an image."""
+    height, width, _ = picture.shape
+    limits = [width - 1, height - 1, width - 1, height - 1]
+    left, top, right, bottom = np.clip(np.round(edges), 0, limits).astype(int)
+    picture[[top, bottom], left : right + 1] = color
+    picture[top : bottom + 1, [left, right]] = color
 
 
 DETECTION = Task(

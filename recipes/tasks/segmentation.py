@@ -5,8 +5,9 @@ import numpy as np
 from keras import ops
 
 from recipes import plots
-from recipes.tasks import pictures
 from recipes.tasks.task import Task
+
+PICTURES = 4
 
 
 @keras.saving.register_keras_serializable("recipes")
@@ -35,15 +36,16 @@ def compile_arguments(recipe, dataset):
 def draw(model, dataset, path):
     """Draws some test images, the classes of their pixels, and the predicted
     classes."""
-    images = dataset.test_images[: pictures.IMAGES // 3]
-    columns = len(images)
+    images, labels = dataset.test_images[:PICTURES], dataset.test_labels[:PICTURES]
     predictions = np.argmax(model.predict(images, verbose=0), axis=-1)
-    rows = [*images, *dataset.test_labels[:columns], *predictions]
-    axes, figure = pictures.grid(rows, columns)
-    for number, axis in enumerate(axes):
-        row = ("image", "labels", "predicted")[number // columns]
-        axis.set_title(row, fontsize=6)
-    pictures.save(figure, path)
+    keras.visualization.plot_segmentation_mask_gallery(
+        np.tile(images, 3),
+        dataset.classes,
+        y_true=labels[..., np.newaxis],
+        y_pred=predictions[..., np.newaxis],
+        path=path,
+        dpi=110,
+    )
 
 
 SEGMENTATION = Task(

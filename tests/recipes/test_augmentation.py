@@ -33,9 +33,6 @@ def augmented(augment, image, samples, seeds=(0,)):
     return next(iter(data.batch(len(pairs)))).numpy()
 
 
-# Images and event frames
-
-
 def test_all_frames_of_events_move_together():
     frame = different_pixels(12, 12, 2)
     frames = np.stack([frame, frame + 1000])
@@ -43,12 +40,6 @@ def test_all_frames_of_events_move_together():
     np.testing.assert_array_equal(results[:, 1], results[:, 0] + 1000)
     # Flipped or not, and moved by -5 to 5 pixels along each axis.
     assert 150 < len({result.tobytes() for result in results}) <= 2 * 11 * 11
-
-
-# Mixes and layers
-
-
-# Seeds
 
 
 DRAWN = {

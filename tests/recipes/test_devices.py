@@ -113,10 +113,19 @@ def test_parts_of_batches_are_the_batches_of_one_process(size, parts):
 
 
 def test_images_are_augmented_as_in_one_process():
-    part = batches.ProcessShare(1, 4, 22, 8)
-    numbers = [number for number in range(22) if number % 4 == 1 and number < 20]
-    positions = [int(part.position(index)) for index in range(len(numbers))]
-    assert positions == numbers
+    settings = ["batch_size=8", "epochs=1", "augment=fashion_mnist"]
+    recipe = catalogue.find("digits").with_settings(settings)
+    images = np.random.default_rng(0).integers(0, 16, (22, 8, 8, 1))
+    data = Dataset(images, np.arange(22), images[:2], np.arange(2))
+
+    def augmented(*part):
+        made = batches.training_batches(data, recipe, 0, *part).unbatch()
+        return {int(label): image for image, label in made.as_numpy_iterator()}
+
+    whole = augmented()
+    for number in range(4):
+        for label, image in augmented((number, 4)).items():
+            np.testing.assert_array_equal(image, whole[label])
 
 
 def test_a_number_of_devices_that_is_none_is_an_error():

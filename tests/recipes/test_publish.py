@@ -39,7 +39,10 @@ def published(model=None, record=RECORD, **options):
     parser = command_line.parser("publish", "Publishes.", publish.add_arguments)
     arguments = parser.parse_args(["run", *OPTIONS.split()])
     vars(arguments).update(TEXTS | options)
-    return publish.publish(model or small(), record, arguments, {4: 0.75})
+    place = publish.checked_place(arguments, record)
+    model = model or small()
+    accuracies = {model.timesteps: record["test_accuracy"], 4: 0.75}
+    return publish.publish(model, record, arguments, place, accuracies)
 
 
 def finished(run, model):
@@ -190,8 +193,9 @@ def test_a_published_file_of_half_the_size_holds_the_network_that_was_tested(
         publish, "measured", lambda model, *args: tested.append(model) or {2: 0.5}
     )
     assert publish.main([*command, str(hub)]) == 0
-    said = f"load_pretrained({str(hub)!r}) loads it: test accuracy 0.5000, SHA-256"
-    assert said in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"{hub / 'made.keras'}: test accuracy 0.5000, SHA-256 " in printed
+    assert f"load_pretrained({str(hub)!r}) loads it" in printed
     loaded = models.load_pretrained(str(hub))
     for weight, *stored in zip(
         model.weights, loaded.weights, tested[0].weights, strict=True

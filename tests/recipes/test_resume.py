@@ -149,7 +149,7 @@ def test_each_epoch_draws_the_same_noise_whatever_was_before(tmp_path):
         return compiled(spiking(network, 3, gradient, step_mode="single"))
 
     x, y = np.ones((4, 8), "float32"), np.arange(4) % 3
-    seed, whole, resumed = callbacks.SeedOfEpoch(7, 0), model(), model()
+    seed, whole, resumed = callbacks.SeedOfEpoch(7), model(), model()
     options = {"verbose": 0, "shuffle": False, "callbacks": [seed]}
     whole.fit(x, y, epochs=1, **options)
     resumed.set_weights(whole.get_weights())

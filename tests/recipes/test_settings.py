@@ -76,7 +76,6 @@ japanese_vowels | temporal=delays levels=2 | `levels` must be None with temporal
 japanese_vowels | mix=mixup | `mix` 'none' in recipe 'japanese_vowels': layers of
 digits_segmentation | teacher_weight=0.5 | `teacher_weight` must be None in recipe 'digi
 digits_detection | augment=randaugment | `augment` and `mix` must be 'none' in recipe
-fashion_mnist_resnet13 | ordinary=only epochs=1 | `epochs` must be 30 with ordinary=only
 cifar10_dvs_vggsnn | ordinary=only | `ordinary` must be 'no' in recipe 'cifar10_dvs_vggs
 cifar10_dvs_vggsnn | mix=mixup | layers of Keras take images, not frames
 cifar10_dvs_vggsnn | one_step_epochs=1 | `one_step_epochs` must be 0 in recipe
@@ -125,6 +124,8 @@ def test_settings_of_another_kind_of_training_are_left_out():
     assert values("fashion_mnist", "optimizer=adamw")["restart_at"] is None
     only = values("digits", "ordinary=only", "epochs=1", "ordinary_epochs=2")
     assert (only["timesteps"], only["epochs"]) == (1, 2)
+    residual = values("fashion_mnist_resnet13", "ordinary=only", "epochs=1")
+    assert (residual["epochs"], residual["learning_rate"]) == (1, 0.1)
     # A value that the ordinary network has as well is no mistake.
     values("digits", "ordinary=only", "timesteps=1", "gradient=rate")
 
