@@ -11,6 +11,8 @@ import tempfile
 
 import pytest
 
+pytest_plugins = ["tests.core.inside"]
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Most of the time of these tests on JAX is compilation: machine code need not be the
 # fastest here. XLA's own passes still run. Loops written out as LLVM's code take a
@@ -120,18 +122,6 @@ def _reset_keras():
     keras.config.set_image_data_format("channels_last")
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
-    # Else what one test compiles for large layers would be compiled for the small
-    # layers of all later ones, too.
-    if fusion := sys.modules.get("keras_ratesnn._core.backend.torch.fusion"):
-        fusion._kinds.clear()
-
-
-@pytest.fixture(autouse=True)
-def _silence_is_no_matter(monkeypatch):
-    """`fit` does not look for silent layers, which would take a forward pass in each of
-    hundreds of tests."""
-    if silent_layers := sys.modules.get("keras_ratesnn._model.silent_layers"):
-        monkeypatch.setattr(silent_layers, "ENOUGH", 0)
 
 
 @pytest.hookimpl(tryfirst=True)

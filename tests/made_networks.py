@@ -2,8 +2,8 @@
 hubs, on such a folder."""
 
 import hashlib
+import importlib.resources
 import os
-import pathlib
 import types
 
 import keras
@@ -23,13 +23,21 @@ def small(*more):
     )
 
 
-PACKAGE = pathlib.Path(rsnn.models.pretrained.__file__).parent
-"""The folder of the `cards/` and `weights/` that ship."""
+PRETRAINED = "keras_ratesnn.models.pretrained"
+"""The package of the `cards/` and `weights/` that ship."""
+
+PACKAGE = importlib.resources.files(PRETRAINED)
+"""Its folder."""
 
 
 def packaged(monkeypatch, folder):
     """Lets a folder take the place of `PACKAGE`."""
-    monkeypatch.setattr("keras_ratesnn.models.pretrained._files.FOLDER", folder)
+
+    def files(package):
+        return folder if package == PRETRAINED else files_of(package)
+
+    files_of = importlib.resources.files
+    monkeypatch.setattr(importlib.resources, "files", files)
 
 
 def sha256(path):

@@ -167,10 +167,8 @@ class Case:
             for variable in model.non_trainable_variables
         }
         for name, mean in self.expected("buffer").items():
-            if name.endswith("running_mean"):
-                assert np.linalg.norm(moving[name] - mean) < TOLERANCE * np.linalg.norm(
-                    mean
-                ), name
+            error = np.linalg.norm(moving[name] - mean)
+            assert error < TOLERANCE * np.linalg.norm(mean), name
 
     def assert_gradients_agree(self, gradients):
         """Compares gradients by the paths of their variables."""

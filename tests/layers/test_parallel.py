@@ -194,8 +194,13 @@ def test_what_parallel_neurons_cannot_do_is_an_error(call, message):
 class DoubledCell(rsnn.layers.SlidingPSNCell):
     """A custom cell with a derivative of its step, and none of all steps."""
 
-    def _weighted(self, latest_first):
-        return 2.0 * super()._weighted(latest_first)
+    def over_time(self, inputs):
+        return 2.0 * super().over_time(inputs)
+
+    def step(self, inputs, state):
+        single, _, state = super().step(inputs, state)
+        membrane = 2.0 * single
+        return membrane, self.fire(membrane), state
 
     def step_derivative(self, *args, **kwargs):
         along = super().step_derivative(*args, **kwargs)

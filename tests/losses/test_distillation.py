@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import (
+    BACKEND,
     assert_close,
     called_before,
     chain,
@@ -143,7 +144,7 @@ def test_an_epoch_of_training_follows_the_settings_of_the_student():
 def test_features_are_those_of_the_call_in_this_network(how):
     model = spiking(called_before(how))
     distiller = Distiller(ordinary(), model, [LOGITS, FEATURES])
-    features = dict(distiller._feature_models())[model]
+    features = distiller.feature_model(model, ["spikes"])
     outputs = features.predict(X, verbose=0)
     logits = outputs["final_output"]
     np.testing.assert_array_equal(logits, model.predict(X, verbose=0))
@@ -223,15 +224,33 @@ def test_an_ordinary_model_of_sequences_teaches_a_network_of_one_frame_and_learn
         Distiller(model_of_sequences(4, 6), model, LOGITS)
 
 
+class Noting(Distiller):
+    """Keeps the models that read features."""
+
+    def feature_model(self, model, layer_names):
+        READERS.append(super().feature_model(model, layer_names))
+        return READERS[-1]
+
+
+READERS: list[keras.Model] = []
+
+
 def test_a_distiller_is_compiled_as_asked_with_its_models_and_when_it_is_loaded():
-    distiller = Distiller(student(), student(), SPIKES)
+    READERS.clear()
+    distiller = Noting(student(), student(), SPIKES)
     distiller.compile("sgd", CROSSENTROPY, jit_compile=False)
     config = distiller.get_compile_config()
     assert config["jit_compile"] is False
     assert config["optimizer"]["module"] == "keras.optimizers"
     distiller.compile_from_config(config)
-    distiller(X)
-    features = [features for _, features in distiller._feature_models()]
     distiller.compute_loss(X, Y)
-    for model in (distiller.teacher, distiller.student, *features):
-        assert model._asked_jit_compile is False
+    models = distiller.teacher, distiller.student, *READERS
+    assert len(models) == 4
+    # On PyTorch their calls would be recorded else.
+    is_recording = BACKEND == "torch"
+    early = {"eager_calls": {"auto": 1, True: 1}} if is_recording else {}
+    with rsnn.engine_settings(**early):
+        for model in models * 2:
+            model(X)
+    engine = "eager" if is_recording else "keras"
+    assert {model.engine for model in models} == {engine}

@@ -209,8 +209,8 @@ def test_returning_to_an_earlier_setting_does_not_recompile():
 
 
 @pytest.mark.skipif(helpers.BACKEND == "torch", reason="PyTorch records calls instead")
-def test_only_the_functions_of_the_latest_settings_are_kept(monkeypatch):
-    monkeypatch.setattr("keras_ratesnn._model.compiled_functions.FUNCTIONS_KEPT", 2)
+@pytest.mark.usefixtures("keeps_two_functions")
+def test_only_the_functions_of_the_latest_settings_are_kept():
     _, runs = counted()
     for timesteps in (1, 2, 1, 3, 1):
         last = runs("timesteps", timesteps)

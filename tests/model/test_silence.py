@@ -309,14 +309,6 @@ def test_nan_is_warned_of_once(make, loss, x, y, problem):
     assert problem is None or problem in messages[0]
 
 
-ENOUGH = "keras_ratesnn._model.silent_layers.ENOUGH"
-
-
-@pytest.fixture
-def looks_for_silence(monkeypatch):
-    monkeypatch.setattr(ENOUGH, 32)
-
-
 def deep(last_threshold=0.5):
     """Two layers of neurons with batch normalisation, whose moving averages are those
     of no data."""
@@ -327,7 +319,7 @@ def deep(last_threshold=0.5):
     return chain(*parts, layers.Dropout(0.1), layers.Dense(3))
 
 
-@pytest.mark.usefixtures("looks_for_silence")
+@pytest.mark.usefixtures("look_for_silence")
 @pytest.mark.parametrize(
     ("batches", "step_mode"), [(None, "single"), *((kind, "multi") for kind in BATCHES)]
 )
@@ -348,7 +340,7 @@ def test_a_layer_that_does_not_spike_is_warned_of_once(batches, step_mode):
     assert warned(fit) == []
 
 
-@pytest.mark.usefixtures("looks_for_silence")
+@pytest.mark.usefixtures("look_for_silence")
 @pytest.mark.parametrize(
     ("make", "x", "y", "reason"),
     [
@@ -383,11 +375,11 @@ class Counting(rsnn.SpikingModel):
         return super().compute_loss(*args, **kwargs)
 
 
-def test_looking_for_silence_changes_nothing_of_the_training(monkeypatch):
+def test_looking_for_silence_changes_nothing_of_the_training(look_for_silence):
     """Nor a list of callbacks of users."""
 
-    def trained(enough):
-        monkeypatch.setattr(ENOUGH, enough)
+    def trained(is_looking):
+        look_for_silence(is_looking)
         keras.utils.set_random_seed(3)
         model = Counting(deep(), 3)
         model.compile(keras.optimizers.SGD(0.1, momentum=0.9), LOGITS)
@@ -400,8 +392,8 @@ def test_looking_for_silence_changes_nothing_of_the_training(monkeypatch):
         values = [to_numpy(variable) for variable in model.variables]
         return values, model.losses_computed
 
-    without, count = trained(0)
-    looked, count_looked = trained(32)
+    without, count = trained(False)
+    looked, count_looked = trained(True)
     assert count == count_looked
     assert_close(looked, without, rtol=0)
 

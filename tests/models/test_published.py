@@ -513,7 +513,7 @@ def test_networks_of_no_program_are_not_written(tmp_path):
 
 @on_torch
 @pytest.mark.filterwarnings("ignore:Constant folding")
-@pytest.mark.parametrize("name", ["ratebp_vgg11", "maxformer_cifar"])
+@pytest.mark.parametrize("name", ["ratebp_vgg11", "sdt_v1"])
 def test_a_network_is_exported_analysed_and_tuned_for_other_classes(name, tmp_path):
     case = Case(name)
     model = case.model()

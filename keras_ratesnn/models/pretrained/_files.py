@@ -1,6 +1,7 @@
 """Locations of the cards and weights of pretrained networks."""
 
 import hashlib
+import importlib.resources
 import os
 import pathlib
 import shutil
@@ -8,10 +9,6 @@ import shutil
 import keras
 
 from keras_ratesnn.models.pretrained._card import read
-
-FOLDER = pathlib.Path(__file__).parent
-"""Contains `cards/NAME.json` and, for networks that ship with the package,
-`weights/FILE`."""
 
 CACHE = "keras_ratesnn"
 """Download folder in Keras' cache."""
@@ -21,18 +18,24 @@ _UNFINISHED = ".unfinished-"
 like this."""
 
 
+def folder():
+    """The path of the folder that contains `cards/NAME.json` and, for networks that
+    ship with the package, `weights/FILE`."""
+    return importlib.resources.files("keras_ratesnn.models.pretrained")
+
+
 def names():
     """The names of all cards, sorted."""
     return sorted(
         path.stem
-        for path in (FOLDER / "cards").glob("*.json")
+        for path in (folder() / "cards").glob("*.json")
         if not path.name.startswith(_UNFINISHED)
     )
 
 
 def card(name):
     """The `Card` of one of `names()`."""
-    return read(FOLDER / "cards" / f"{name}.json")
+    return read(folder() / "cards" / f"{name}.json")
 
 
 def weights_file(card):
@@ -43,7 +46,7 @@ def weights_file(card):
         ValueError: If the hash of the file differs from that on the card.
         OSError: If the file cannot be downloaded.
     """
-    path = FOLDER / "weights" / card.file if card.url is None else _download(card)
+    path = folder() / "weights" / card.file if card.url is None else _download(card)
     if not path.is_file():
         raise FileNotFoundError(
             f"The weights of {card.name!r} should be in {path}, but are missing. "

@@ -1,0 +1,43 @@
+"""What tests change inside of the library, where nothing has a public name: limits that
+are too large for tests, and what one test would leave to the next."""
+
+import sys
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_compiled_before():
+    """Else what one test compiles for large layers would be compiled for the small
+    layers of all later ones, too."""
+    if fusion := sys.modules.get("keras_ratesnn._core.backend.torch.fusion"):
+        fusion._kinds.clear()
+
+
+@pytest.fixture
+def look_for_silence(monkeypatch):
+    """A function that says whether `fit` looks for silent layers, as it does in tests
+    that ask for this."""
+    from keras_ratesnn._model import silent_layers
+
+    enough = silent_layers.ENOUGH
+
+    def switch(is_on):
+        monkeypatch.setattr(silent_layers, "ENOUGH", enough if is_on else 0)
+
+    return switch
+
+
+@pytest.fixture(autouse=True)
+def _silence_is_no_matter(request, monkeypatch):
+    """In other tests `fit` does not look for them, which would take a forward pass in
+    each of hundreds of tests."""
+    silent_layers = sys.modules.get("keras_ratesnn._model.silent_layers")
+    if silent_layers and "look_for_silence" not in request.fixturenames:
+        monkeypatch.setattr(silent_layers, "ENOUGH", 0)
+
+
+@pytest.fixture
+def keeps_two_functions(monkeypatch):
+    """A model keeps the compiled functions of two settings only."""
+    monkeypatch.setattr("keras_ratesnn._model.compiled_functions.FUNCTIONS_KEPT", 2)
