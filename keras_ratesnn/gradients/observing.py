@@ -130,7 +130,6 @@ class _CompiledNetwork(_ObservedNetwork):
     def _acted_together(self, part, tensors, act):
         """The results and outputs of nodes, from one program."""
         slots = [slot for slot in tensors if slot != KERNELS]
-        first_node = part[0][0]
 
         def function(given):
             inside = dict(zip(slots, _with_masks(*given), strict=True))
@@ -143,8 +142,12 @@ class _CompiledNetwork(_ObservedNetwork):
                     acted.append((result, outputs, _masks(outputs)))
             return acted
 
+        variables: list[keras.Variable] = []
+        for node, *_ in part:
+            variables += getattr(node.handler.operation, "variables", ())
         given = [tensors[slot] for slot in slots]
-        acted = self._run(first_node.outputs[0], function, [given, _masks(given)])
+        name = part[0][0].outputs[0]
+        acted = self._run(name, function, variables, [given, _masks(given)])
         return [
             (result, _with_masks(outputs, masks)) for result, outputs, masks in acted
         ]
@@ -158,15 +161,14 @@ class _CompiledNetwork(_ObservedNetwork):
         def with_mask(output, after):
             return keras_internals.put_mask(after, keras_internals.mask_of(output))
 
-        after = self._run("alarmed", function, [states, outputs])
+        after = self._run("alarmed", function, [], [states, outputs])
         return tree.map_leaves(with_mask, outputs, after)
 
-    def _run(self, name, function, tensors):
+    def _run(self, name, function, variables, tensors):
         """`function(tensors)`, by the program of this name."""
         if name not in self._programs:
-            self._programs[name] = backend.compiled_for_few_calls(
-                function, self.run.network, tensors
-            )
+            program = backend.compiled_for_few_calls(function, variables, tensors)
+            self._programs[name] = program
         return self._programs[name](tensors)
 
 

@@ -45,17 +45,6 @@ class Keeping(OwnLayer):
         return spikes
 
 
-class KeepingCell(rsnn.layers.LIFCell):
-    """Keeps what it computed beside its state."""
-
-    kept = 0.0
-
-    def step(self, inputs, state):
-        membrane, spikes, state = super().step(inputs, state + self.kept)
-        self.kept = 0.1
-        return membrane, spikes, state
-
-
 class CountingModel(rsnn.SpikingModel):
     """Counts its calls."""
 
@@ -81,10 +70,6 @@ def plain(*made):
     return keras.Sequential(
         [keras.Input((6,)), layers.Dense(8), *made, layers.Dense(3)], name="plain"
     )
-
-
-def spiking(cell, model=rsnn.SpikingModel, **kwargs):
-    return model(plain(rsnn.layers.Neuron(cell, name="neurons")), 2, "bptt", **kwargs)
 
 
 @pytest.mark.parametrize(
@@ -155,12 +140,7 @@ class OfThree(OwnLayer):
             "^Model 'reversing' gives a sample other outputs beside copies",
         ),
         (
-            lambda: spiking(KeepingCell(), step_mode="single"),
-            VECTORS,
-            "^Layer 'neurons' .*after a call with other samples",
-        ),
-        (
-            lambda: spiking(rsnn.layers.LIFCell(), CountingModel, name="counting"),
+            lambda: CountingModel(plain(rsnn.layers.LIF()), 2, name="counting"),
             VECTORS,
             "^Model 'counting' .*It keeps state",
         ),
@@ -176,7 +156,6 @@ class OfThree(OwnLayer):
         "nested",
         "function",
         "between layers",
-        "cell",
         "subclass",
         "whole batch",
     ],

@@ -188,11 +188,11 @@ class Backend(abc.ABC):
     def compiled_for_few_calls(
         self,
         function: Callable[[Structure], Structure],
-        model: keras.Model,
+        variables: list[keras.Variable],
         tensors: Structure,
     ) -> Callable[[Structure], Structure]:
-        """The function, compiled for tensors like these where `EAGER_IS_SLOW`, soon
-        rather than well; see `compiled`."""
+        """The function, which uses these variables, compiled for tensors like these
+        where `EAGER_IS_SLOW`, soon rather than well; see `compiled`."""
         return function
 
     def cond(

@@ -58,16 +58,16 @@ class Backend(base.Backend):
         return attached(values, inputs, context)
 
     def compiled(self, function, model, graphs, settings, jit_compile):
-        run, targets = _of_values(function, model.variables)
+        run, targets = _taking_values(function, model.variables)
         return _with_assignments(jax.jit(run), model.variables, targets)
 
-    def compiled_for_few_calls(self, function, model, tensors):
-        run, targets = _of_values(function, model.variables)
-        values = keras_internals.values_of(model.variables)
+    def compiled_for_few_calls(self, function, variables, tensors):
+        run, targets = _taking_values(function, variables)
+        values = keras_internals.values_of(variables)
         # Without what `jax.jit` keeps beside a program, a megabyte.
         lowered = jax.jit(run).lower(values, tensors)
         program = lowered.compile({"xla_backend_optimization_level": 0})
-        return _with_assignments(program, model.variables, targets)
+        return _with_assignments(program, variables, targets)
 
     def exporting(self, format):
         # The converter to ONNX cannot convert time loops.
@@ -101,7 +101,7 @@ class Backend(base.Backend):
         return jax.lax.optimization_barrier(tensors)
 
 
-def _of_values(function, variables):
+def _taking_values(function, variables):
     """The function of tensors as one of the values of variables and of tensors, which
     also returns what it assigns, and the list of the variables that it assigns."""
     targets: list[keras.Variable] = []
@@ -118,7 +118,7 @@ def _of_values(function, variables):
 
 
 def _with_assignments(program, variables, targets):
-    """The function of tensors again, given the compiled one of `_of_values`."""
+    """The function of tensors again, given the compiled one of `_taking_values`."""
 
     def call(tensors):
         results, values = program(keras_internals.values_of(variables), tensors)
