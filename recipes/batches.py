@@ -143,16 +143,19 @@ def training_batches(dataset, recipe, first_epoch=0, part=(0, 1), divides_rest=T
             batches = batches.map(mixed)
         return batches
 
-    def from_each_epoch():
-        for epoch in range(first_epoch, recipe.epochs):
-            yield from from_layers(epoch)
-
     if augment_layer is None and mix_layer is None:
         epochs = tf.data.Dataset.range(first_epoch, recipe.epochs)
-        batches = epochs.flat_map(from_images)
-    else:
-        kind = from_layers(first_epoch).element_spec
-        batches = tf.data.Dataset.from_generator(from_each_epoch, output_signature=kind)
+        return epochs.flat_map(from_images).prefetch(tf.data.AUTOTUNE)
+    # It is traced for its signature, which takes seconds with some layers, and read
+    # once: Keras may begin again, and then layers would go on drawing.
+    first = [from_layers(first_epoch)]
+    kind = first[0].element_spec
+
+    def from_each_epoch():
+        for epoch in range(first_epoch, recipe.epochs):
+            yield from first.pop() if first else from_layers(epoch)
+
+    batches = tf.data.Dataset.from_generator(from_each_epoch, output_signature=kind)
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
