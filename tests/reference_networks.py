@@ -7,11 +7,11 @@ import re
 
 import keras
 import numpy as np
+from core.transformer_parts import Design, spike_block, tokens
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.models import (
-    _transformers,
     espikeformer,
     maxformer,
     preact_resnet,
@@ -367,7 +367,7 @@ def pre(width, neuron):
 
 def _plan(settings, inputs):
     """The arguments of a block of the transformers."""
-    return _transformers.Design(
+    return Design(
         inputs=inputs,
         edition="cifar",
         classes=5,
@@ -390,7 +390,7 @@ def ssa(settings, shape):
         "ssa_block",
         use_bias=settings["edition"] != "conv",
     )
-    x = _transformers.spike_block(inputs, attention, plan, "ssa_block")
+    x = spike_block(inputs, attention, plan, "ssa_block")
     mean = (
         layers.GlobalAveragePooling1D
         if len(shape) == 2
@@ -418,7 +418,7 @@ def max_former(settings, shape):
         inputs, settings["dim"] // 2, plan, "maxformer_patches1"
     )
     x = maxformer.convolution_block(x, plan, "maxformer_stage1", size)
-    x = _transformers.tokens(
+    x = tokens(
         maxformer.patches(x, settings["dim"], plan, "maxformer_patches2"),
         "maxformer_tokens",
     )

@@ -1,5 +1,6 @@
-"""What tests change inside of the library, where nothing has a public name: limits that
-are too large for tests, and what one test would leave to the next."""
+"""What tests read and change inside of the library, where nothing has a public name:
+limits that are too large for tests, what one test would leave to the next, numbers that
+users have no need of."""
 
 import sys
 
@@ -41,3 +42,14 @@ def _silence_is_no_matter(request, monkeypatch):
 def keeps_two_functions(monkeypatch):
     """A model keeps the compiled functions of two settings only."""
     monkeypatch.setattr("keras_ratesnn._model.compiled_functions.FUNCTIONS_KEPT", 2)
+
+
+def last_membranes(chip, x):
+    """The membranes of a network of integers after the last step of a batch, a dict:
+    `layer_outputs`, which runs the same steps, leaves them out."""
+    from keras import ops
+
+    batch = chip._batch(ops.convert_to_tensor(x.astype("int32")))
+    for t in range(chip.timesteps):
+        batch.advance(t)
+    return {name: state["membrane"] for name, state in batch.state.items()}

@@ -131,20 +131,14 @@ def counted_by_torch(model, batch, thorough):
 def calls_by_torch(model, batch):
     """The functions that the recorded graphs of a call of a model, and of its gradient,
     call."""
-    from recorded_calls import recording
+    from recorded_calls import operations, recording
 
-    model.compile("sgd", model.loss)
+    model.compile("sgd", model.loss, jit_compile=True)
     x = ops.convert_to_tensor(batch[0])
-    with recording():
-        for _ in range(2):
-            model(x, training=True)
-    (graph,) = model._graphs.graphs
-    nodes = [
-        node
-        for part in (graph.forward, graph.backward)
-        for node in part.__self__.graph.nodes
-    ]
-    return [str(node.target) for node in nodes if node.op == "call_function"]
+    with recording() as graphs:
+        for _ in range(3):
+            model(x, training=True).sum().backward()
+    return [name for graph in graphs for name in operations(graph)]
 
 
 def counted_by_jax(model, batch, thorough):

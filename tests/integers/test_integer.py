@@ -7,10 +7,10 @@ import keras
 import numpy as np
 import pytest
 from helpers import assert_close, to_numpy
-from keras import ops
 from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
+from tests.core import inside
 from tests.integers.drawn import SEEDS, SHAPE, T, draw, sums
 from tests.integers.simulated import simulate
 
@@ -20,11 +20,7 @@ CASES = pathlib.Path(__file__).parents[1] / "reference" / "integer"
 def all_steps(chip, x):
     """The outputs of all layers over time, `(batch, T, ...)`, and the last
     membranes."""
-    # What `layer_outputs` runs: it gives no membranes.
-    batch = chip._batch(ops.convert_to_tensor(x.astype("int32")))
-    for t in range(chip.timesteps):
-        batch.advance(t)
-    membranes = {name: state["membrane"] for name, state in batch.state.items()}
+    membranes = inside.last_membranes(chip, x)
     return chip.layer_outputs(x), to_numpy(membranes)
 
 
