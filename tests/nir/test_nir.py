@@ -8,6 +8,7 @@ are exactly at the threshold.
 
 import sys
 
+import h5py
 import helpers
 import keras
 import nir
@@ -389,17 +390,28 @@ def test_graphs_in_graphs_are_read(file):
         nodes = {"input": ends[0], "inner": graph, "output": ends[1]}
         graph = nir.NIRGraph(nodes, [("input", "inner"), ("inner", "output")])
     nir.write(file, graph)
-    assert [layer.name for layer in imported(file, reset="hard")] == ["inner_inner"]
+    message = r"not say how its neurons are reset \(inner.inner\)"
+    with pytest.warns(UserWarning, match=message):
+        (layer,) = imported(file)
+    assert (layer.name, layer.reset) == ("inner_inner", "hard")
 
 
-def test_sum_pooling_and_another_time_step_are_read(file):
-    pool = nir.SumPool2d(*np.array([[2, 2], [2, 2], [0, 0]]))
-    neurons = nir.IF(*full(1e3, 5.0, 0.0, size=(1, 2, 2)))
-    written(file, nir.Input(np.array([1, 4, 4])), pool, neurons)
-    model = rsnn.import_nir(file, 2, reset="hard", dt=1e-3)
-    outputs = model(np.ones((1, 4, 4, 1)))
-    # 4 and 8 after two steps: one spike in two steps, four places.
-    assert to_numpy(outputs).sum() == 2.0
+def test_padding_by_name_sum_pooling_and_decays_of_each_neuron_are_read(file):
+    """Also with another time step."""
+    parts = [nir.Input(np.array([1, 6, 6]))]
+    for size, padding in ((6, "valid"), (4, "same")):
+        sizes, ones = (size, size), np.ones((1, 1, 3, 3))
+        parts.append(nir.Conv2d(sizes, ones, 1, padding, 1, 1, np.zeros(1)))
+    parts.append(nir.SumPool2d(*np.array([[2, 2], [2, 2], [0, 0]])))
+    # Their decays differ within each row and column.
+    tau = np.array([[[2e-3, 4e-3], [4e-3, 2e-3]]])
+    rest, threshold = np.zeros_like(tau), np.full_like(tau, 360.0)
+    parts.append(nir.LIF(tau, tau / 1e-3, rest, threshold, rest))
+    parts.append(nir.Flatten(np.array([1, 2, 2]), 0, -1))
+    parts.append(nir.Flatten(np.array([4]), 0, -1))
+    model = rsnn.import_nir(written(file, *parts), 2, reset="hard", dt=1e-3)
+    # The sums are 9 · 25; after two steps membranes are at 337.5 and 393.75.
+    assert_array_equal(to_numpy(model(np.ones((1, 6, 6, 1)))), [[0.0, 0.5, 0.5, 0.0]])
 
 
 # Out and in again.
@@ -487,7 +499,8 @@ def normalized(*parts):
 
 
 def normalized_sum(x):
-    total = layers.Add()([layers.Conv2D(3, 1)(x), layers.Conv2D(3, 1)(x)])
+    dilated = layers.Conv2D(3, 2, padding="same", dilation_rate=3)
+    total = layers.Add()([layers.Conv2D(3, 1)(x), dilated(x)])
     return layers.BatchNormalization()(total)
 
 
@@ -503,8 +516,9 @@ SAYABLE = {
     )(x),
     "Add": normalized_sum,
     "Dense": lambda x: layers.Dense(3)(x),
-    "Rescaling": channel_scales,
-    "WSConv2D": lambda x: layers.Rescaling(2.74)(own.WSConv2D(3, 2, padding="same")(x)),
+    "WSConv2D": lambda x: layers.Rescaling(2.74)(
+        own.WSConv2D(3, 2, padding="same")(channel_scales(x))
+    ),
     "+": shortcuts,
     "Dropout": lambda x: layers.Dropout(0.5)(layers.Conv2D(3, 1)(x)),
 }
@@ -524,14 +538,20 @@ def test_a_network_drawn_of_what_nir_can_say_comes_back(seed, file):
     back = layers.Dense(4, use_bias=seed < 2)
     recurrent = own.Recurrent(neuron, back, name="recurrent")
     x = recurrent(own.WSDense(4)(ENDS[seed % 3]()(x)))
-    network = keras.Model(inputs, LeakyReadout(1.0)(layers.Dense(3)(x)))
+    network = keras.Model(inputs, LeakyReadout(1.0)(channel_scales(layers.Dense(3)(x))))
     give_weights(network, random)
     again = came_back(spiking(network, T, "bptt"), file, atol=1e-4)
     assert type(again.get_layer("recurrent").neuron) is type(neuron.cell)
 
 
 CONVOLUTIONS = {
-    2: lambda: layers.Conv1D(3, 2, padding="causal"),
+    2: lambda: keras.Sequential(
+        [
+            layers.ZeroPadding1D(1),
+            layers.Conv1D(3, 2),
+            layers.Conv1D(3, 2, padding="causal"),
+        ]
+    ),
     3: lambda: layers.DepthwiseConv2D(2),
 }
 
@@ -598,6 +618,9 @@ def test_metadata_say_how_neurons_are_reset_and_the_time_step(file):
     for argument in ({"reset": "hard"}, {"dt": 1e-4}):
         with pytest.raises(ValueError, match=message):
             rsnn.import_nir(file, 2, **argument)
+    # Older files say no reset value: 0, as a soft reset needs it.
+    with h5py.File(file, "r+") as opened:
+        del opened["node/nodes/neurons/v_reset"]
     (layer,) = imported(file, reset="soft", dt=1e-3)
     assert layer.decay == 0.75
 
@@ -632,6 +655,8 @@ REFUSED = [
     (FEATURES, OwnDense(3, **CULPRIT), "'culprit' of type OwnDense"),
     (IMAGE, sum_of_sizes, "'culprit' of type Add"),
     (IMAGE, layers.Permute((2, 1, 3), **CULPRIT), "'culprit' of type Permute"),
+    (IMAGE, layers.AveragePooling2D(3, padding="same"), "it pools at the edges"),
+    (FEATURES, LeakyReadout(1.0, synaptic_decay=0.5), "no membrane without a leak"),
     # NIR has channels first: equal axes would be mixed up without an error.
     ((3, 3), after(LIF(), layers.Dense(4, **CULPRIT)), "'culprit'.*Flatten it"),
     (IMAGE, lambda x: [LIF()(x), LIF()(x)], "one input and one output"),

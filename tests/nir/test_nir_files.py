@@ -12,7 +12,7 @@ import pytest
 from keras import layers
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.layers import LIF
+from keras_ratesnn.layers import LIF, LeakyReadout
 
 pytestmark = pytest.mark.runs_once
 
@@ -21,7 +21,7 @@ MEBIBYTE = 2**20
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
-    """A file of a network with the nodes convolution, lif, flatten and dense."""
+    """A file of a network with the nodes convolution, lif, flatten, dense, readout."""
     network = keras.Sequential(
         [
             keras.Input((4, 4, 2)),
@@ -29,6 +29,7 @@ def sound(tmp_path_factory):
             LIF(reset="hard", name="lif"),
             layers.Flatten(name="flatten"),
             layers.Dense(5, name="dense"),
+            LeakyReadout(0.5, name="readout"),
         ]
     )
     path = tmp_path_factory.mktemp("nir") / "sound.nir"
@@ -76,8 +77,22 @@ EDGES = [
     ["convolution", "lif"],
     ["lif", "flatten"],
     ["flatten", "dense"],
-    ["dense", "output"],
+    ["dense", "readout"],
+    ["readout", "output"],
 ]
+
+
+def pool(node, size):
+    keys = "kernel_size", "stride", "padding"
+    sizes = {f"nodes/{node}/{key}": size for key in keys}
+    return {f"nodes/{node}/type": "AvgPool2d", **sizes}
+
+
+def back(name):
+    """A node by which the outputs of neurons come back."""
+    return {f"nodes/{name}/type": "Linear", f"nodes/{name}/weight": np.eye(12)}
+
+
 ALONE = {"nodes/alone/type": "Scale", "nodes/alone/scale": 1.0}
 WEIGHT, BIAS = "nodes/dense/weight", "nodes/dense/bias"
 KERNEL, STRIDE = "nodes/convolution/weight", "nodes/convolution/stride"
@@ -86,6 +101,9 @@ TAU, METADATA = "nodes/lif/tau", "nodes/lif/metadata"
 SURROGATE, INPUT = f"{METADATA}/surrogate", "nodes/input/shape"
 RESET, THRESHOLD = "nodes/lif/v_reset", "nodes/lif/v_threshold"
 MANY = np.arange(-1.0, 11.0).reshape(3, 2, 2)
+CHANNELS = np.repeat([1e-4, 2e-4, 3e-4], 4).reshape(3, 2, 2)
+BACK = ["lif", "back"], ["back", "lif"]
+TWICE = ["lif", "twice"], ["twice", "lif"]
 LINK = h5py.SoftLink("/node/nodes/convolution/weight")
 
 # What takes the place of something, `None` if nothing, and a part of the error.
@@ -130,6 +148,41 @@ DAMAGED = [
         "2 nodes of type Input",
     ),
     ({"edges": np.zeros((3, 2))}, "edges must be pairs of names"),
+    ({"edges": [*EDGES, EDGES[0]]}, r"edge \('input', 'convolution'\) is there twice"),
+    ({"edges": [*EDGES, ["output", "flatten"]]}, "'output', is also the input of"),
+    (back("back") | {"edges": [*EDGES, *BACK]}, "Neurons must be on one axis"),
+    (
+        back("back") | back("twice") | {"edges": [*EDGES, *BACK, *TWICE]},
+        "outputs of node 'lif' come back to it through two nodes",
+    ),
+    ({"type": "LIF"}, "a single node instead of a graph"),
+    ({"nodes/dense": 1.0}, "'dense' is not a group"),
+    ({WEIGHT: None, f"{WEIGHT}/0": 1.0}, "weight of 'dense' is not an array"),
+    ({TYPE: 1}, "type of 'lif' is not a text"),
+    ({TYPE: "Scale", "nodes/lif/scale": 1.0}, "a network without any"),
+    (
+        {"nodes/flatten/type": "Scale", "nodes/flatten/scale": MANY},
+        "the same for all features",
+    ),
+    ({STRIDE: np.ones((2, 2))}, r"stride of node 'convolution' has the shape \(2, 2\)"),
+    ({STRIDE: [1.5, 1]}, "which must be whole numbers"),
+    ({STRIDE: [1, 1, 1]}, r"its stride is \(1, 1, 1\), which must be 2 numbers"),
+    ({STRIDE: [2, 2], PADDING: "same"}, r"padding 'same' with strides \(2, 2\)"),
+    ({PADDING: [-1, 0]}, r"its padding is \(-1, 0\)"),
+    (
+        {KERNEL: np.ones((3, 2, 3))},
+        r"weights have the shape \(3, 2, 3\), but its input",
+    ),
+    ({BIAS: np.ones(4)}, r"its bias has the shape \(4,\), but it has 5 outputs"),
+    (pool("dense", 2), r"its input has the shape \(12,\), which is no image"),
+    (pool("flatten", 0), r"it has a kernel of size \(0, 0\)"),
+    ({f"{METADATA}/dt": 0.0}, "its metadata has dt=0.0"),
+    ({f"{METADATA}/reset": "none"}, "neither 'soft' nor 'hard'"),
+    ({f"{METADATA}/layer": "ParametricLIF", TAU: CHANNELS}, "has no decay of 0"),
+    ({RESET: neurons(2.0)}, "its v_reset is above its threshold, by 1.0"),
+    ({"nodes/lif/r": neurons(-1.0)}, "its input has the factor -"),
+    ({"nodes/readout/r": np.arange(1.0, 6.0)}, "its membranes differ in r"),
+    ({"nodes/readout/metadata/value": "least"}, "value='least', which is none of"),
 ]
 
 
