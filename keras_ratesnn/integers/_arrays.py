@@ -32,10 +32,6 @@ class KerasArrays:
         return ops.convert_to_tensor(np.asarray(array, "int32"))
 
     @staticmethod
-    def kernel(array):
-        return ops.convert_to_tensor(np.asarray(array, "float32"))
-
-    @staticmethod
     def whole(products):
         # Fast convolutions may be off by less than a half.
         return ops.cast(ops.round(products), "int32")

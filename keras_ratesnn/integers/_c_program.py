@@ -245,8 +245,6 @@ class CProgram:
             else ""
         )
         step = ["begin(input);" if once else "", f"advance({handed}logits);"]
-        if not takes_input and not once:
-            step.insert(0, "(void)input;")
         frames = f" + t * {upper}_INPUT_SIZE" if network.temporal_input else ""
         start = [
             f"{name}_reset();",

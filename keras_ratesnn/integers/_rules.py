@@ -18,7 +18,6 @@ from keras_ratesnn.integers._refusals import (
     CURRENT,
     NEURONS,
     READOUT,
-    REFUSALS,
     refused,
 )
 from keras_ratesnn.integers._report import LayerReport
@@ -47,8 +46,6 @@ def _affine(compiler, node, signal):
         raise refused(node.layer, CURRENT)
     if not node.window:
         return compiler.products(node, signal, "dense")
-    if len(node.window) != 2:
-        raise REFUSALS.without_rule(node.layer)
     facts: dict[str, Any] = {"stride": list(node.stride), "pad": _pad(node)}
     depthwise = node.groups > 1 and node.kernel.shape[-2] == 1
     # What a count of operations must know: the kernel gets zeros between its taps and

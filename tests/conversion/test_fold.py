@@ -229,11 +229,24 @@ def two_readers(x):
     return layers.Add()([x, layers.BatchNormalization(name="bn")(x)])
 
 
+QUANTIZED = helpers.spiking(helpers.chain(rsnn.layers.LIF(), layers.Dense(6)))
+ONE_SCALE = rsnn.quantize_aware(QUANTIZED).network.layers[-1]
+
+
 def with_lora(x):
     dense = layers.Dense(6)
     x = dense(x)
     dense.enable_lora(2)
     return layers.BatchNormalization(name="bn")(x)
+
+
+def after_two(x):
+    normalization = layers.BatchNormalization(name="bn")
+    return normalization(layers.Dense(6)(x)) + normalization(layers.Dense(6)(x))
+
+
+def masked(x):
+    return layers.BatchNormalization(name="bn")(layers.Dense(6)(x), mask=x[:, 0] > 0)
 
 
 def after(*before, **settings):
@@ -265,6 +278,9 @@ def temporal(x):
         ),
         (after(layers.Dense(6), dtype="mixed_bfloat16"), "bn", "another precision"),
         (two_readers, "bn", "the layer before also feeds others"),
+        (after_two, "bn", "after several layers"),
+        (masked, "bn", "takes a mask"),
+        (after(ONE_SCALE), "bn", "after a layer with one scale for its whole kernel"),
         (with_lora, "bn", "after a layer with LoRA"),
         (temporal, "bn", "a factor for each time step"),
         (lambda x: Doubled(name="bn")(layers.Dense(6)(x)), "bn", "another computation"),

@@ -1,6 +1,8 @@
 """spikify sees inside layers that are compositions of layers: their activations become
 neurons, and nothing else changes."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ class Composition(layers.Layer):
     def __init__(self, width=6, **kwargs):
         super().__init__(**kwargs)
         self.width = width
+        self.supports_masking = True
 
     def get_config(self):
         return {**super().get_config(), "width": self.width}
@@ -86,6 +89,33 @@ def nested(inputs):
     return outputs["deep"] + outputs["shallow"]
 
 
+class SharedBlock(Composition):
+    """One block inside of two compositions."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.block = Block(name="block")
+        self.one, self.two = Around(self.block), Around(self.block)
+
+    def call(self, inputs):
+        return self.two(self.one(inputs))
+
+
+class Around(Composition):
+    """A layer, or one of a class, inside of another."""
+
+    def __init__(self, inner=layers.Identity, **kwargs):
+        super().__init__(**kwargs)
+        self.kind = inner
+        self.inner = inner(name="inner") if isinstance(inner, type) else inner
+
+    def call(self, inputs):
+        return self.inner(inputs)
+
+    def get_config(self):
+        return {**super().get_config(), "inner": self.kind}
+
+
 def in_models(inputs):
     inner = keras.Sequential([keras.Input((6,)), Block(name="block")], name="inner")
     return Block(name="second")(inner(inputs))
@@ -97,6 +127,7 @@ def in_models(inputs):
     [
         (Block(name="block"), ["first"]),
         (nested, ["one/first", "two/first"]),
+        (SharedBlock(), ["first"]),
         # Also where models are nested; layers of one name are told by their paths.
         (in_models, ["block/first", "second/first"]),
     ],
@@ -184,7 +215,9 @@ def assert_is_saved(model):
 @pytest.mark.on_each_backend
 def test_a_composition_is_converted_in_mixed_precision_and_saved():
     keras.config.set_dtype_policy("mixed_bfloat16")
-    assert_is_saved(converted(network_of(Block(name="block")), calibrate=X))
+    block = Block(name="block", trainable=False)
+    model = assert_is_saved(converted(network_of(block), calibrate=X))
+    assert not model.network.get_layer("block").trainable
 
 
 class Derived(Block):
@@ -234,23 +267,114 @@ class OwnWeights(Block):
         return self.scale * self.first(inputs)
 
 
+class UncopiedWeights(OwnWeights, Uncopied):
+    pass
+
+
 class OwnCall(Block):
     def __call__(self, *args, **kwargs):
         return super().__call__(*args, **kwargs)
 
 
-@pytest.mark.parametrize(
-    ("cls", "reason"),
-    [
-        (OtherInTraining, "it does something else in training"),
-        (FixedNormalization, "it does something else in training"),
-        (OwnWeights, "it has weights or draws random numbers of its own"),
-        (OwnCall, "it has a `__call__` of its own"),
-    ],
-)
-def test_the_report_says_why_activations_inside_a_layer_stay(cls, reason):
-    model = converted(network_of(lambda x: layers.ReLU()(cls(name="block")(x))))
-    assert reasons(model) == {"block": f"inside a layer: {reason}"}
+class OtherCopy(Around):
+    """Its config does not say which layer it has."""
+
+    def get_config(self):
+        return super(Around, self).get_config()
+
+
+class OnlyInTraining(Block):
+    def call(self, inputs, training=None):
+        outputs = self.first(inputs)
+        return self.normalize(outputs) if training else outputs
+
+
+class OtherShape(Block):
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], 2 * self.width)
+
+
+def calling(function):
+    """A block that calls a function of itself and its inputs instead."""
+    return type("Calling", (Block,), {"call": function})
+
+
+def needs_numbers(self, inputs):
+    if isinstance(inputs, keras.KerasTensor):
+        raise TypeError("no numbers")
+    return self.first(inputs)
+
+
+def of_others(self, inputs):
+    is_symbolic = isinstance(inputs, keras.KerasTensor)
+    return self.first(keras.Input((6,)) if is_symbolic else inputs)
+
+
+def uses_a_weight(self, inputs):
+    return ops.matmul(self.first(inputs), self.first.kernel)
+
+
+def scaled_twice(**first):
+    def hidden(x):
+        outer, pair = Outer(name="block"), {"a": x, "b": x}
+        return outer(pair, **first)["deep"] + outer(pair, scale=3.0)["deep"]
+
+    return hidden
+
+
+def masked(x):
+    rows = layers.Masking()(layers.Reshape((2, 3))(x))
+    return layers.GlobalAveragePooling1D()(Block(3, name="block")(rows))
+
+
+def of_two_ranks(x):
+    layer = calling(lambda self, inputs: keras.activations.silu(inputs))(name="block")
+    return layer(x) + layers.Flatten()(layer(layers.Reshape((2, 3))(x)))
+
+
+OF_ITS_OWN = "it has weights or draws random numbers of its own"
+OTHER_ARGUMENTS = "it is called with other arguments each time"
+STAYING = [
+    (OtherInTraining(name="block"), "it does something else in training"),
+    (FixedNormalization(name="block"), "it does something else in training"),
+    (OwnWeights(name="block"), OF_ITS_OWN),
+    (Around(OwnWeights, name="block"), f"its layer 'inner': {OF_ITS_OWN}"),
+    (Around(UncopiedWeights, name="block"), f"its layer 'inner': {OF_ITS_OWN}"),
+    (OwnCall(name="block"), "it has a `__call__` of its own"),
+    (Block(name="block", activity_regularizer="l2"), "it has an activity regularizer"),
+    (OtherCopy(layers.ReLU, name="block"), "a copy of it has other layers"),
+    (OtherShape(name="block"), "its outputs have other shapes than its call gives"),
+    (masked, "its inputs have masks"),
+    (scaled_twice(), OTHER_ARGUMENTS),
+    (scaled_twice(scale=2.0), OTHER_ARGUMENTS),
+    (of_two_ranks, "it is called with inputs of other kinds each time"),
+    (calling(needs_numbers)(name="block"), "its call cannot be traced: .*no numbers"),
+    (
+        calling(lambda self, inputs: ops.ones((1, 6)))(name="block"),
+        "its outputs do not depend on its inputs alone",
+    ),
+    (
+        lambda x: calling(lambda self, inputs: [self.first(inputs)])(name="block")(x)[
+            0
+        ],
+        "its output is a list of one tensor",
+    ),
+    (OnlyInTraining(name="block"), "its call adds losses or weights"),
+    (calling(of_others)(name="block"), "its call is not a graph: "),
+    (
+        calling(lambda self, inputs: layers.Dense(6)(inputs))(name="block"),
+        "its call makes layers with weights",
+    ),
+    (calling(uses_a_weight)(name="block"), "its call uses weights of its own"),
+]
+
+
+@pytest.mark.parametrize(("hidden", "reason"), STAYING)
+def test_the_report_says_why_activations_inside_a_layer_stay(hidden, reason):
+    model = converted(network_of(lambda x: layers.ReLU()(hidden(x))))
+    ((name, text),) = reasons(model).items()
+    assert name == "block"
+    assert re.match(f"inside a layer: {reason}", text)
 
 
 class MakesResizing(Composition):
@@ -277,8 +401,27 @@ def test_a_call_that_depends_on_open_sizes_stays_and_the_report_says_so():
     model = images(MakesResizing(name="block"), (4, 4, 3))
     assert replaced(model) == ["mark", "block/conv"]
     assert model.predict(np.ones((2, 4, 4, 3), "float32"), verbose=0).shape == (2, 3)
-    # Sizes that do not matter may be open.
+    # Sizes that do not matter may be open, also where sizes have to fit together.
     assert not reasons(images(Shared(name="head"), (None, None, 3)))
+    assert not reasons(images(two_sizes, (None, None, 3)))
+
+
+class Smaller(Shared):
+    """Takes images of two sizes."""
+
+    def build(self, shapes):
+        self.conv.build(shapes[1])
+
+    def compute_output_shape(self, shapes):
+        return self.conv.compute_output_shape(shapes[1])
+
+    def call(self, inputs, factor=1.0):
+        large, small = inputs
+        return self.conv(ops.average_pool(large, 2) + factor * small)
+
+
+def two_sizes(x):
+    return Smaller(name="smaller")([x, layers.AveragePooling2D(2)(x)], factor=2.0)
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -319,10 +462,18 @@ class Forgetful(Composition):
         return keras.activations.gelu(inputs)
 
 
-def test_a_layer_that_its_config_does_not_make_again_is_an_error_that_names_it():
-    network = network_of(lambda x: Forgetful(2, name="closed")(layers.ReLU()(x)))
-    why = "a weight list of length 2"
-    message = rf"layer 'closed' of class Forgetful: .*{why}.*returns all arguments"
+@pytest.mark.parametrize(
+    ("layer", "why"),
+    [
+        (Forgetful(2, name="closed"), "Forgetful: .*a weight list of length 2"),
+        (UncopiedWeights(name="closed"), "UncopiedWeights: .*none"),
+    ],
+)
+def test_a_layer_that_its_config_does_not_make_again_is_an_error_that_names_it(
+    layer, why
+):
+    network = network_of(lambda x: layer(layers.ReLU()(x)))
+    message = rf"layer 'closed' of class {why}.*returns all arguments"
     with pytest.raises(ValueError, match=message):
         converted(network)
 

@@ -238,7 +238,7 @@ def test_layers_that_stay_as_they_were_are_named():
     with pytest.warns(UserWarning, match=message):
         low = rsnn.quantize_aware(model)
     assert [*quantized_layers(low)] == ["dense"]
-    rsnn.quantize_aware(model, filters="^dense")
+    rsnn.quantize_aware(model, filters=lambda layer: layer.name == "dense")
 
 
 def learned_decay():

@@ -385,6 +385,7 @@ BATCH = "`calibrate` must be a batch"
             "after 'a'. Received: a layer 'a_neuron'. R",
         ),
         (TWICE, layers.ReLU, TypeError, "`neuron` must return a neuron layer or No"),
+        (TWICE, NEURONS, TypeError, "`neuron` must be a callable that returns a new"),
     ],
 )
 def test_a_model_that_cannot_be_converted_is_an_error(model, neuron, error, message):

@@ -201,6 +201,7 @@ def test_a_task_is_copied():
 
 
 # Kinds of tasks.
+@keras.saving.register_keras_serializable("tests")
 class Doubled(keras.Sequential):
     def predict_step(self, *args):
         outputs = super().predict_step(*args)
@@ -214,8 +215,12 @@ def test_a_sequential_subclass_is_a_task():
     task = Doubled([keras.Input((6,)), hidden, layers.Dense(3)])
     model = spikify(task, 2, verbose=False)
     assert isinstance(model, Doubled)
+    model.compile("sgd", "mse")
     actual = model.predict(X, verbose=0)
     np.testing.assert_allclose(actual, 2 * to_numpy(model(X)), rtol=1e-5)
+    loaded = saved_and_loaded(model)
+    assert_equal(loaded.predict(X, verbose=0), actual)
+    assert loaded.loss == "mse"
 
 
 class Built(keras.Model):
@@ -234,13 +239,16 @@ def test_a_class_that_only_builds_a_graph_is_no_task():
 @keras.saving.register_keras_serializable("tests")
 class Pipeline(keras.Model):
     """As KerasHub's tasks: it preprocesses data, compiles itself, and hides layers from
-    Keras until it has a graph."""
+    Keras until it has a graph. Its config asks a layer that becomes neurons."""
 
-    def __init__(self, scale=1.0, **kwargs):
-        self.head = layers.Dense(3, name="head")
+    def __init__(self, scale=1.0, top=2.0, **kwargs):
+        self.head, self.relu = layers.Dense(3, name="head"), layers.ReLU(top)
         inputs = keras.Input((6,))
-        hidden = layers.Dense(4, activation="relu")(inputs)
+        hidden = self.relu(layers.Dense(4)(inputs))
         super().__init__(inputs, self.head(hidden), **kwargs)
+        self.tower = layers.Dense(2)
+        self.tower.build((None, 6))
+        self.methods = (self.fit,)
         self.made = True
         self.scale = scale
         self.compile()
@@ -261,7 +269,8 @@ class Pipeline(keras.Model):
         return super().predict(self.scale * x, **kwargs)
 
     def get_config(self):
-        return {"scale": self.scale, "name": self.name}
+        top = float(self.relu.max_value)
+        return {"scale": self.scale, "name": self.name, "top": top}
 
     @classmethod
     def from_config(cls, config):
@@ -269,7 +278,11 @@ class Pipeline(keras.Model):
 
 
 def test_a_task_that_hides_its_layers_and_preprocesses_its_data_is_trained_and_saved():
-    model, y = spikify(Pipeline(0.5), 2, verbose=False), Y["target"]
+    task, y = Pipeline(0.5), Y["target"]
+    model = spikify(task, 2, verbose=False)
+    assert model.methods[0].__self__ is model
+    assert model.tower is not task.tower
+    assert_equal(model.tower.get_weights(), task.tower.get_weights())
     model.compile(keras.optimizers.Adam(0.01))
     assert len(model.trainable_variables) == 4
     before = to_numpy(model.head.bias)
@@ -311,6 +324,11 @@ class Called(keras.Model):
         return 2 * super().call(inputs)
 
 
+class Shaped(keras.Model):
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
 class Stepped(keras.Model):
     def decode(self, outputs):
         return outputs
@@ -320,6 +338,7 @@ class Stepped(keras.Model):
     ("cls", "message"),
     [
         (Called, "Called, which overrides `call`"),
+        (Shaped, r"Shaped, which overrides \['compute_output_shape'\]"),
         (Stepped, r"Stepped with \['timesteps'\]"),
     ],
 )
@@ -355,6 +374,8 @@ class WithBlock(keras.Model):
         block = Block(name="block")
         super().__init__(inputs, layers.Dense(3)(block(inputs)))
         self.wanted = attribute(block)
+        # Keras itself does not see it.
+        vars(self)["itself"] = self
 
     def predict_step(self, *args):
         return super().predict_step(*args)
@@ -363,6 +384,7 @@ class WithBlock(keras.Model):
 def test_an_attribute_that_is_one_of_two_inner_layers_of_the_same_name_is_an_error():
     model = spikify(WithBlock(lambda block: block.inner), 2, verbose=False)
     assert any(isinstance(layer, rsnn.layers.Neuron) for layer in model.wanted.layers)
+    assert model.itself is model
     message = "an attribute that is one of several layers 'dense' inside of layer"
     for attribute in (lambda block: block.dense, lambda block: block.inner.dense):
         with pytest.raises(TypeError, match=message):

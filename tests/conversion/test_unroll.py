@@ -243,6 +243,7 @@ def with_memory_of_inputs():
         layers.Dense(8),
         rsnn.layers.Recurrent(ILIF(2, threshold=0.25), back),
         layers.Dense(3),
+        rsnn.layers.LeakyReadout(0.5),
     ]
     return spiking(chain(layers.Dense(8), *parts), 6, "bptt")
 

@@ -56,9 +56,14 @@ def test_predict_evaluate_and_steps_give_the_integer_logits():
     chip.compile(loss=loss, metrics=["accuracy"])
     labels = logits.argmax(1)
     assert chip.evaluate(x, labels, verbose=0)[1] == 1.0
-    for train, arguments in ((chip.fit, (x, labels)), (chip.quantize, ("int8",))):
-        with pytest.raises(NotImplementedError, match="quantize_aware"):
-            train(*arguments)
+    for method, arguments, instead in (
+        (chip.fit, (x, labels), "quantize_aware"),
+        (chip.quantize, ("int8",), "quantize_aware"),
+        (chip.get_config, (), "save_integers"),
+    ):
+        with pytest.raises(NotImplementedError, match=instead):
+            method(*arguments)
+    assert chip(keras.Input(x.shape[2:], dtype="uint8")).shape == (None, 3)
 
 
 def test_inputs_that_are_no_integers_of_the_network_are_refused():
@@ -74,6 +79,7 @@ def test_inputs_that_are_no_integers_of_the_network_are_refused():
         (chip.predict, x[:0], "0 samples"),
         (chip.integer_logits, x[..., :1], "shape"),
         (chip.integer_logits, x[:, None], f"{T} frames"),
+        (chip.step, x[:, None].repeat(T, 1), "must be one frame"),
     ):
         with pytest.raises(ValueError, match=message):
             method(wrong)
@@ -110,8 +116,9 @@ def test_a_file_gives_the_same_network(tmp_path):
 def wrong_file(tmp_path):
     """A function that writes a file of a network with changes of the first layer of a
     kind, of "settings" or of "arrays", and gives its path."""
-    conv, last = layers.Conv2D(4, 3, name="conv"), layers.Dense(2)
-    chip = integers(small(conv, _lif(), layers.Flatten(), last))
+    conv, last = layers.Conv2D(4, 3, padding="same", name="conv"), layers.Dense(2)
+    scaled = layers.Rescaling(1 / 100, -0.5)
+    chip = integers(small(scaled, conv, _lif(), layers.Flatten(), last))
     chip.save_integers(tmp_path / "net.npz")
     with np.load(tmp_path / "net.npz") as file:
         arrays = dict(file)
@@ -138,6 +145,7 @@ EVIL = "a*/ void __attribute__((constructor)) evil(void) {} /*"
 SLOW = {"membrane_bits": 24, "decay_m": 60_000, "decay_k": 16}
 NO_KIND = {"name": "a", "kind": ["conv"], "from": ["input"]}
 NEGATIVE = {"name": "a", "kind": "add", "from": ["input"], "factors": [-1]}
+AS_IT_IS = {"name": "a", "kind": "add", "from": ["input"]}
 WRONG = [
     # Code.
     ("readout", {"name": EVIL}, "a name must be new"),
@@ -146,10 +154,16 @@ WRONG = [
     ("settings", {"layers": [NO_KIND]}, "a kind one of"),
     ("settings", {"layers": [NEGATIVE]}, "factors"),
     ("settings", {"layers": []}, "list of 1 to"),
+    ("settings", {"layers": [AS_IT_IS]}, "'a' as the last one, .* the logits"),
     ("neurons", {"from": ["other"]}, r"of kind 'neurons' after \['other'\]"),
+    ("flatten", {"from": ["conv", "conv"]}, "after conv, conv, which it cannot add"),
+    ("flatten", {"from": ["conv"]}, "'dense' with inputs below 0"),
+    ("dense", {"from": ["neurons"]}, r"'dense' with an input of shape \(4, 4, 4\)"),
     # Facts.
     ("neurons", {"decay_m": None}, "'neurons' of kind 'neurons' without 'decay_m'"),
     ("neurons", {"decay_k": -1}, "decay_k=-1"),
+    ("neurons", {"f": None}, "without one of 'f' and 'shift'"),
+    ("readout", {"f": 30}, "whose output does not fit in 32 bits"),
     ("neurons", {"decay_m": 257, "decay_k": 8}, "decays above 1"),
     ("neurons", SLOW, "products with decays"),
     ("neurons", {"levels": 10**9}, "levels=1000000000"),
@@ -165,6 +179,8 @@ WRONG = [
     # Settings.
     ("settings", {"input_shape": [10**5, 10**5, 2]}, "more than it can have"),
     ("settings", {"timesteps": 2**31 - 1}, "sums over 2147483647 time steps"),
+    ("settings", {"timesteps": 0}, "timesteps=0"),
+    ("settings", {"largest_input": 40}, "pad_value=50, more than its inputs"),
     ("settings", {"unit_of_logits": -1.0}, "unit_of_logits=-1.0"),
 ]
 
@@ -326,6 +342,7 @@ CULPRIT = {"name": "culprit"}
 FLAT, NEURONS, LAST = layers.Flatten(), _lif(), layers.Dense(2)
 SCALED = layers.Rescaling(1 / 90, -0.81)
 UNLIKE = keras.initializers.RandomUniform(0.5, 2.0, seed=0)
+DECAYS = np.linspace(0.5, 0.9, 32).reshape(4, 4, 2)
 
 
 def offset(padding):
@@ -344,6 +361,14 @@ REFUSED = [
     ((layers.Rescaling([0.1, 0.2], **CULPRIT), LAST, NEURONS, FLAT), "one scale"),
     ((LAST, rsnn.layers.ILIF(round_half_up=True, **CULPRIT), FLAT), "round_half_up"),
     ((LAST, rsnn.layers.LIF(threshold_stabilizer=True, **CULPRIT), FLAT), "trainable"),
+    ((LAST, rsnn.layers.LIF(DECAYS, **CULPRIT), FLAT), "a decay each"),
+    ((rsnn.layers.CuBaLIF(**CULPRIT), FLAT), "ParametricLIF and ILIF have integers"),
+    ((NEURONS, FLAT, LAST, rsnn.layers.LeakyReadout(**CULPRIT)), "not add up logits"),
+    (
+        (NEURONS, rsnn.layers.TimeMean(), layers.MaxPooling2D(**CULPRIT)),
+        "mean over time",
+    ),
+    ((NEURONS, FLAT, layers.Rescaling(1.0, 0.5, **CULPRIT)), "output has an offset"),
     (
         (
             NEURONS,
@@ -384,15 +409,25 @@ def constant(units, value):
 @pytest.mark.runs_once
 def test_a_current_is_not_lost_beside_spikes():
     def total(x):
-        pixels = layers.Rescaling(1 / 255)(x)
-        spikes = rsnn.layers.IF()(constant(4, 0.3)(pixels))
+        current = constant(4, 0.3)(layers.Rescaling(1 / 255)(x))
         neurons = rsnn.layers.IF(2.0, name="neurons")
-        return layers.Dense(2)(neurons(constant(4, 0.3)(pixels) + spikes))
+        return layers.Dense(2)(neurons(current + rsnn.layers.IF()(current)))
 
     chip = integers(graph(total, (4,), timesteps=6))
     # The current of pixels is 0.94 in a step, and spikes are 1 in each but the first.
     spikes = chip.layer_outputs(np.full((1, 4), 200, "uint8"))["neurons"]
     assert_array_equal(spikes[0, :, 0], [0, 1, 1, 1, 1, 1])
+
+
+@pytest.mark.runs_once
+def test_a_sum_of_counts_of_any_units_has_the_nearest_factors():
+    def total(x):
+        spikes = _lif()(x)
+        scaled = layers.Rescaling(0.5**0.5)(spikes)
+        return layers.Dense(2)(layers.Add(name="total")([spikes, scaled]))
+
+    plan = integers(graph(total, (4,))).plan
+    assert plan.of("total").facts["factors"] == [255, 180]
 
 
 def sum_of_currents(x):
@@ -414,6 +449,19 @@ def pooled(x):
     return layers.GlobalAveragePooling2D()(pooling(_lif()(x)))
 
 
+def shared_current(x):
+    """With a sign of its own for one of two layers that see it."""
+    current = layers.Dense(2)(x)
+    largest = layers.MaxPooling2D(1, **CULPRIT)(layers.Rescaling(-1.0)(current))
+    return layers.Flatten()(_lif()(largest + current))
+
+
+def flattened_sum(x):
+    spikes = _lif()(x)
+    total = layers.Dense(2)(spikes) + layers.Dense(2)(spikes)
+    return layers.Flatten(**CULPRIT)(total)
+
+
 def broken_weights(x):
     return constant(2, np.nan)(rsnn.layers.LIF(name="culprit")(layers.Dense(2)(x)))
 
@@ -425,12 +473,38 @@ def broken_weights(x):
         (sum_of_currents, (40_000,), r"'culprit'.*exact factors.*fewer inputs"),
         (sum_with_zeros, (1, 1, 2), r"'culprit'.*directly before a convolution"),
         (pooled, (64, 64, 1), r"'culprit'.*so many sizes do not fit"),
+        (shared_current, (4, 4, 2), "'culprit'.*negative factors"),
+        (flattened_sum, (4, 4, 2), "'culprit'.*a sum of currents"),
+        (_lif(), (5, 2), "images or vectors"),
         (broken_weights, (2,), r"NaN.*dense"),
     ],
 )
 def test_graphs_that_integers_cannot_compute_are_refused(function, shape, reason):
     with pytest.raises(ValueError, match=reason):
         integers(graph(function, shape))
+
+
+@pytest.mark.runs_once
+def test_models_with_a_mask_slots_or_too_many_steps_are_refused():
+    def refuses(reason, model):
+        with pytest.raises(ValueError, match=reason):
+            integers(model)
+
+    parts = rsnn.layers.ILIF(), layers.Dense(2)
+    model = small(*parts, shape=(2,))
+    refuses("need no slots", rsnn.unroll(model))
+    model.timesteps = 2**25
+    refuses("over all time steps do not fit in 32 bits", model)
+    model.mask_value = 0.0
+    refuses("has no mask", model)
+
+
+@pytest.mark.runs_once
+def test_sums_that_float32_does_not_hold_are_exact():
+    chip = integers(with_kernel(np.ones((600, 1)), rsnn.layers.IF(1e3)))
+    x = np.random.default_rng(0).integers(220, 256, (9, 600), "uint8")
+    sums = chip.layer_outputs(x)["d"][:, 0]
+    assert_array_equal(sums, x.astype("int64") @ chip.plan.constants["w/d"])
 
 
 @pytest.mark.runs_once
@@ -486,6 +560,9 @@ def test_neurons_that_the_bits_of_membranes_do_not_suit_say_how_many_are_needed(
     with pytest.raises(ValueError, match=r"'n'.*membrane_bits=14"):
         integers(model, membrane_bits=12)
     integers(model, membrane_bits=14)
+    unequal = with_kernel(np.ones((600, 1)), rsnn.layers.IF(1e-3, name="n"))
+    with pytest.raises(ValueError, match=r"'n'.*More bits would not help"):
+        integers(unequal)
     slow = with_kernel([[1.0, 1.0]], rsnn.layers.LIF(0.999, name="n"))
     with pytest.raises(ValueError, match=r"'n'.*decay=0\.999.*membrane_bits"):
         integers(slow, membrane_bits=24)

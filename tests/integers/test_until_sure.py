@@ -3,6 +3,7 @@ their calibration."""
 
 import numpy as np
 import pytest
+from helpers import chain
 from numpy.testing import assert_array_equal
 
 import keras_ratesnn as rsnn
@@ -54,3 +55,6 @@ def test_a_margin_is_calibrated_and_wrong_ones_are_errors():
         chip.logits_until_sure(x[:0], 1)
     with pytest.raises(TypeError, match="`x` must be integers"):
         chip.logits_until_sure(x / 255, 1)
+    single = rsnn.SpikingModel(chain(rsnn.layers.IF(), shape=(1,)), 2)
+    with pytest.raises(ValueError, match="must have two classes or more"):
+        rsnn.integer(single, verbose=False).logits_until_sure(x[:, 0, 0, :1], 1)

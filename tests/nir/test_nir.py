@@ -520,7 +520,9 @@ SAYABLE = {
         own.WSConv2D(3, 2, padding="same")(channel_scales(x))
     ),
     "+": shortcuts,
-    "Dropout": lambda x: layers.Dropout(0.5)(layers.Conv2D(3, 1)(x)),
+    "Dropout": lambda x: layers.Dropout(0.5)(
+        layers.Reshape(x.shape[1:])(layers.Conv2D(x.shape[-1], 1)(x))
+    ),
 }
 """Functions of images, by what is new in them; some are lowered to other layers."""
 ENDS = (layers.Flatten, layers.GlobalAveragePooling2D, lambda: layers.Reshape((-1,)))
@@ -645,7 +647,20 @@ def after(first, *following):
     return keras.Sequential([first, *following])
 
 
+def quantized(x):
+    dense = layers.Dense(3, **CULPRIT)
+    outputs = dense(x)
+    dense.quantize("int8")
+    return outputs
+
+
+def masked(x):
+    return layers.BatchNormalization(**CULPRIT)(x, mask=x)
+
+
 ACTIVATED = layers.Dense(3, activation="relu", **CULPRIT)
+FIRST = layers.Conv2D(3, 2, data_format="channels_first")
+SCALES = layers.Rescaling([1.0, 2.0, 3.0], **CULPRIT)
 EINSUM = layers.EinsumDense("ab,bc->ac", 4)
 REFUSED = [
     (IMAGE, layers.MaxPooling2D(2, **CULPRIT), "'culprit' of type MaxPooling2D"),
@@ -653,6 +668,26 @@ REFUSED = [
     (IMAGE, own.ALIF(**CULPRIT), "'culprit' of type ALIF"),
     (FEATURES, ACTIVATED, "'culprit' of type Dense"),
     (FEATURES, OwnDense(3, **CULPRIT), "'culprit' of type OwnDense"),
+    (FEATURES, own.Neuron(own.ALIFCell(), **CULPRIT), "'culprit' of type Neuron"),
+    (FEATURES, quantized, "'culprit'.*quantized already"),
+    (FEATURES, masked, "'culprit'.*several inputs, or a mask"),
+    (FEATURES, lambda x: LIF()(x) + 1.0, "it adds a constant"),
+    (IMAGE, after(FIRST, layers.Dense(4, **CULPRIT)), "'culprit'.*convolution of 1x1"),
+    (IMAGE, after(FIRST, SCALES), "'culprit'.*Use one scale"),
+    (IMAGE, after(FIRST, layers.Conv2D(1, 1, **CULPRIT)), "'culprit'.*data_format"),
+    (IMAGE, layers.BatchNormalization(axis=1, **CULPRIT), "'culprit'.*its axis 1 is"),
+    (
+        IMAGE,
+        own.TemporalEffectiveBatchNormalization(T, **CULPRIT),
+        "'culprit'.*the same at each step",
+    ),
+    (IMAGE, layers.Reshape((2, 8, 2), **CULPRIT), "'culprit'.*moves elements"),
+    (
+        IMAGE,
+        after(layers.ZeroPadding2D(), layers.Rescaling(1.0, 0.5, **CULPRIT)),
+        "'culprit'.*moves the zeros",
+    ),
+    (IMAGE, layers.ZeroPadding2D(**CULPRIT), "'culprit'.*zeros around the output"),
     (IMAGE, sum_of_sizes, "'culprit' of type Add"),
     (IMAGE, layers.Permute((2, 1, 3), **CULPRIT), "'culprit' of type Permute"),
     (IMAGE, layers.AveragePooling2D(3, padding="same"), "it pools at the edges"),
