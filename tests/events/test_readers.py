@@ -38,6 +38,7 @@ from keras_ratesnn.events import (
     read_nmnist,
     read_prophesee,
     to_structured,
+    write_aedat,
 )
 from keras_ratesnn.events import recording as recording_module
 
@@ -248,6 +249,7 @@ BACKWARDS = "must not run backwards"
         ),
         (read_aedat3, GESTURE_HEADER + ONE + packet((1, 2, 1, 4)), BACKWARDS),
         (read_prophesee, DAT_HEADER, "the file ends"),
+        (read_prophesee, OF_DAT, "the header ends there, and no events follow"),
         (
             read_prophesee,
             DAT_HEADER + bytes([14, 16]) + dat_bytes(*EVENTS),
@@ -438,6 +440,20 @@ def test_structured_arrays_come_in_and_go_out_unchanged():
             lambda: to_structured(Events(*np.array([[40000], [7], [1], [10]]))),
             ValueError,
             "`x` must fit in int16.*40000",
+        ),
+        (
+            lambda: write_aedat(
+                "events.aedat", Events(*np.array([[128], [7], [1], [0]]))
+            ),
+            ValueError,
+            "of a sensor of 128x128 pixels. Received: the coordinate 128",
+        ),
+        (
+            lambda: write_aedat(
+                "events.aedat", Events(*np.ones((3, 2), int), np.array([0, 2**31]))
+            ),
+            ValueError,
+            r"must not pause for 2\*\*31 microseconds",
         ),
         (
             lambda: Events(np.ones(1, int), [1], np.ones(1, int), np.ones(1, int)),

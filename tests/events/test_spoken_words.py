@@ -1,5 +1,7 @@
 """Files of SHD and SSC: their recordings and labels, and clear errors for all else."""
 
+import zlib
+
 import h5py
 import numpy as np
 import pytest
@@ -43,12 +45,16 @@ def test_spoken_words_are_read_with_their_labels(tmp_path, storage):
             recordings[3]
 
 
-def test_names_of_any_length_and_no_speakers_are_read(tmp_path):
+def test_names_of_any_length_or_none_and_no_speakers_are_read(tmp_path):
     keys = np.array(["null", "zweiundzwanzig"], h5py.string_dtype())
     path = write_heidelberg(tmp_path / "ssc.h5", TIMES, UNITS, [1, 0, 1], keys)
     with HeidelbergFile(path) as recordings:
         assert recordings.class_names == ("null", "zweiundzwanzig")
         assert recordings.speakers is None
+    with h5py.File(path, "r+") as file:
+        del file["extra/keys"]
+    with HeidelbergFile(path) as recordings:
+        assert recordings.class_names is None
 
 
 HUGE = {"shape": (2**21,), "dtype": "int64", "chunks": (2**21,), "compression": "gzip"}
@@ -119,6 +125,10 @@ def place_of_row(content, length):
     raise AssertionError("no row of this length")
 
 
+COMPACT = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+COMPACT.set_layout(h5py.h5d.COMPACT)
+
+
 # Another length, another heap, another object of it: HDF5 would reserve gigabytes, or
 # read what lies beside.
 @pytest.mark.parametrize(
@@ -130,6 +140,7 @@ def place_of_row(content, length):
         ({}, 4, 8, 99, "has no values at byte"),
         ({}, 4, 8, 2**64 - 9, "behind the end of the file"),
         ({}, 12, 4, 999, "0 bytes are stored"),
+        ({"dcpl": COMPACT}, 0, 4, 3, "is stored within its header"),
     ],
 )
 def test_a_row_whose_values_are_not_there_is_an_error(
@@ -142,6 +153,43 @@ def test_a_row_whose_values_are_not_there_is_an_error(
     path.write_bytes(content)
     error = expect_error(ValueError, "recording 0:", said)
     with HeidelbergFile(path) as recordings, error:
+        recordings[0]
+
+
+def write_packed(path, pack, mask=0, compression="gzip"):
+    """A file whose first piece of times is a function of its bytes; `mask` says which
+    filters it skips."""
+    write_words(path, chunks=(2,), compression=compression, shuffle=True)
+    with h5py.File(path, "r+") as file:
+        times = file["spikes/times"].id
+        _, content = times.read_direct_chunk((0,))
+        times.write_direct_chunk((0,), pack(content), mask)
+    return HeidelbergFile(path)
+
+
+def test_rows_whose_bytes_were_shuffled_before_they_were_packed_are_read(tmp_path):
+    def pack(content):
+        rows = np.frombuffer(zlib.decompress(content), "uint8").reshape(2, -1)
+        return zlib.compress(rows.T.tobytes(), 0)
+
+    with write_packed(tmp_path / "shd.h5", pack) as recordings:
+        assert recordings[1].timestamp.tolist() == [250_000]
+
+
+@pytest.mark.parametrize(
+    ("piece", "compression", "said"),
+    [
+        (b"no gzip", "gzip", "a damaged piece at row 0"),
+        (zlib.compress(b"few"), "gzip", "a piece of 3 bytes at row 0, not of 32"),
+        (bytes(2000), "gzip", "no usual piece at row 0"),
+        (bytes(9), "lzf", "rows may have gzip and shuffle"),
+    ],
+)
+def test_a_piece_of_rows_that_is_damaged_or_of_another_form_is_an_error(
+    tmp_path, piece, compression, said
+):
+    path, error = tmp_path / "shd.h5", expect_error(ValueError, "recording 0:", said)
+    with write_packed(path, lambda _: piece, 1, compression) as recordings, error:
         recordings[0]
 
 

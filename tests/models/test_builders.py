@@ -258,6 +258,7 @@ SHARED = LIF(name="shared")
             "a height and width of at least (16|32),",
         ),
         (models.VGGSNN, {"input_shape": (None, 48, 2)}, ValueError, "a known height"),
+        (models.QKFormer, {"input_shape": (None, 8, 3)}, ValueError, "a known height"),
         (
             models.QKFormer,
             {"heads": 3},
@@ -279,6 +280,8 @@ SHARED = LIF(name="shared")
             "`timesteps` must be 1.*timesteps=4.*neuron=lambda",
         ),
         (models.ESpikeFormer, {"dims": (5, 8, 16, 24)}, ValueError, "must be even"),
+        (models.ESpikeFormer, {"dims": 8}, TypeError, "`dims` must be a tuple"),
+        (models.ESpikeFormer, {"blocks": 2}, ValueError, "be 3 or more.*blocks=2"),
         (
             models.SpikingResformer,
             {"heads": (1, 3, 2)},

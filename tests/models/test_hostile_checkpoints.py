@@ -50,6 +50,15 @@ def zipped_anew(data, compression=zipfile.ZIP_STORED, pickled=None):
     return file.getvalue()
 
 
+def named_twice(data):
+    """An archive whose members are listed twice."""
+    file = io.BytesIO(data)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.filelist *= 2
+        archive.writestr("last", "")
+    return file.getvalue()
+
+
 def files(marker):
     """Names of files to their contents: one for each reason to refuse a file."""
     code = Runs(os.system, f"touch {marker}")
@@ -75,6 +84,8 @@ def files(marker):
         "truncated": good[: len(good) // 2],
         "legacy_truncated": LEGACY.read_bytes()[:-1000],
         "bomb": zipped_anew(many_zeros, zipfile.ZIP_DEFLATED),
+        "overlapping": named_twice(good),
+        "no_weights": torch_saved({"epoch": 1}),
         "broken_pickle": zipped_anew(good, pickled=b"\x80\x02}((((u."),
         "lines": torch_saved({"model": {"fc\nline.weight": torch.ones(3)}}),
         "foreign": torch_saved({"model": {"encoder.weight": torch.ones(3, 3)}}),

@@ -301,9 +301,12 @@ def test_a_sew_resnet_is_distinguished_from_a_preact_resnet_with_the_same_weight
     path = tmp_path / "sew.keras"
     arguments = {"classes": 3, "timesteps": 1, "width": 0.01}
     models.SEWResNet18((8, 8, 3), **arguments).save(path)
-    message = "belongs to another network: the layers stem_neuron, .* are unexpected"
-    with pytest.raises(ValueError, match=message):
-        models.PreActResNet18((8, 8, 3), weights=path, **arguments)
+    for build, message in (
+        (models.PreActResNet18, "the layers stem_neuron, .* are unexpected"),
+        (models.VGG11, "the layers block1_conv1, .* are missing; the layers"),
+    ):
+        with pytest.raises(ValueError, match=f"to another network: {message}"):
+            build((16, 16, 3), weights=path, **arguments)
 
 
 def test_errors_name_wrong_weight_files(vgg_folder, tmp_path):

@@ -376,11 +376,15 @@ def test_a_model_of_the_user_is_filled():
     assert_computes(prepared, case.x / 2, case.logits)
     with pytest.raises(TypeError, match="`network` is a model"):
         from_checkpoint(case.path, own, timesteps=3)
-    smaller = built(width=12 / 512)
-    before = smaller.network.get_weights()
-    with pytest.raises(ValueError, match=r"feature.0.weight of shape \(3, 3, 3, 3\)"):
-        from_checkpoint(case.path, smaller)
-    assert_close(smaller.network.get_weights(), before, rtol=0)
+    for arguments, message in (
+        ({"width": 12 / 512}, r"feature.0.weight of shape \(3, 3, 3, 3\)"),
+        ({"include_top": False}, "no place for classifier"),
+    ):
+        other = built(**arguments)
+        before = other.network.get_weights()
+        with pytest.raises(ValueError, match=message):
+            from_checkpoint(case.path, other)
+        assert_close(other.network.get_weights(), before, rtol=0)
     # Arguments replace what weights do not tell.
     neuron = functools.partial(LIF, decay=0.7)
     model = case.model(neuron=neuron, include_top=False, timesteps=5, width=0.047)
@@ -416,6 +420,9 @@ BROKEN = [
     ({"fc.bias": None}, "lacks bias of classifier"),
     ({"fc.weight": None, "fc.bias": None}, "lacks 'fc.weight'"),
     ({"bn1.bias": torch.zeros(5)}, r"bn1.bias of shape \(5,\)"),
+    ({"bn1.bias": torch.zeros(3, dtype=torch.int64)}, "bn1.bias of shape"),
+    ({"layer1.0.conv2.0.weight": torch.zeros(3)}, r"conv2.0.weight of shape \(3,\)"),
+    ({"fc.weight": torch.zeros(10, 24, 3, 3)}, r"fc.weight of shape \(10, 24, 3, 3\)"),
     ({"layer1.0.gate": torch.zeros(3)}, "no place for layer1.0.gate"),
     ({"layer1.2.conv1.0.weight": torch.zeros(3, 3, 3, 3)}, "stages of 3, 2, 2, 2 b"),
     ({"fc.bias": torch.full((10,), torch.nan)}, "NaN or infinite in fc.bias"),

@@ -127,18 +127,17 @@ def _by_layer(weights, layout, own, report, left_out):
     theirs_by_layer: dict[str, dict[str, str]] = {}
     left = []
     for theirs in weights:
-        place = _layer(theirs, names, unused)
-        if place is None:
-            left.append(theirs)
-        elif place[0] == "":
-            report.unused[theirs] = place[1]
-        elif place[0] in left_out:
-            report.unused[theirs] = left_out[place[0]]
+        # The layout is one that has a place for each, see `strangers`.
+        layer, parameter = _layer(theirs, names, unused)
+        if layer == "":
+            report.unused[theirs] = parameter
+        elif layer in left_out:
+            report.unused[theirs] = left_out[layer]
         else:
-            parameters = theirs_by_layer.setdefault(place[0], {})
-            if place[0] not in own or place[1] in parameters:
+            parameters = theirs_by_layer.setdefault(layer, {})
+            if layer not in own or parameter in parameters:
                 left.append(theirs)
-            parameters[place[1]] = theirs
+            parameters[parameter] = theirs
     if left:
         raise MismatchError(f"it has no place for {listed(left)}")
     return theirs_by_layer
