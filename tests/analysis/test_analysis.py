@@ -21,7 +21,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import analysis
-from keras_ratesnn.layers import IF, LIF, TimeMean
+from keras_ratesnn.layers import IF, LIF, PSN, TimeMean
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 T = 4
@@ -176,43 +176,50 @@ def judged(left, right, subscripts):
     return cosine(product(left, right), product(*means)), correlation
 
 
-def neurons_by_hand(currents):
-    """Spikes, ∂s/∂v and κ of neurons with λ = 0.5: κ_t = h_t ρ_t with ρ_t = 1 + λ ρ_{t
-    − 1}."""
+def neurons_by_hand(currents, cell=None):
+    """Spikes, ∂s/∂v and κ of neurons with λ = 0.5, κ_t = h_t ρ_t with ρ_t = 1 + λ ρ_{t
+    − 1}, and ∂v_t/∂I_τ = λ^(t − τ), since the reset carries no derivative."""
     spikes, membranes, _ = naive_lif(currents, decay=0.5)
     sigmoid = 1 / (1 + np.exp(-4 * (membranes - 1)))
     slopes = 4 * sigmoid * (1 - sigmoid)
     rho = np.cumsum(0.5 ** np.arange(T))
-    return spikes, slopes, slopes * rho.reshape(-1, 1, 1)
+    along = np.tril(0.5 ** np.subtract.outer(np.arange(T), np.arange(T)))
+    return spikes, slopes, slopes * rho.reshape(-1, 1, 1), along
 
 
-def error_of_currents(error, slopes):
-    """∂L/∂I_τ = Σ_t δ_t ∂s_t/∂I_τ, where the reset carries no derivative."""
-    found = np.zeros_like(error)
-    for tau in range(T):
-        for t in range(tau, T):
-            found[tau] += error[t] * slopes[t] * 0.5 ** (t - tau)
-    return found
+def parallel_by_hand(currents, cell):
+    """The same of parallel neurons, whose bias is their threshold."""
+    weight, bias = (np.float64(variable) for variable in (cell.weight, cell.bias))
+    membranes = np.einsum("ts,sbi->tbi", weight, currents) + bias[:, :, None]
+    slopes = to_numpy(cell.surrogate_derivative(membranes))
+    reached = slopes * weight.sum(axis=1)[:, None, None]
+    return membranes >= 0.0, slopes, reached, weight
 
 
-def test_independence_is_that_of_a_program_by_hand():
+@pytest.mark.parametrize(
+    "second_neurons", [lambda: LIF(0.5), lambda: PSN(T, threshold=0.1)]
+)
+def test_independence_is_that_of_a_program_by_hand(second_neurons):
     """A1 and A2 of two layers of neurons, from δ at their spikes, κ and weights."""
     keras.utils.set_random_seed(3)
     x, y = helpers.data(16)
     x = 2 * x
     with double_precision():
-        parts = layers.Dense(8), LIF(0.5), layers.Dense(8), LIF(0.5), layers.Dense(3)
+        neurons = second_neurons()
+        parts = layers.Dense(8), LIF(0.5), layers.Dense(8), neurons, layers.Dense(3)
         model = chain(*parts)
         found = analysis.independence(model, x, y, loss=LOSS)
-        first, _, second, _, last, _ = map(np.float64, model.get_weights())
-    a, _, a_kappa = neurons_by_hand(np.repeat([x @ first], T, axis=0))
-    b, b_slopes, b_kappa = neurons_by_hand(a @ second)
+        kernels = [part.kernel for part in parts[::2]]
+        first, second, last = map(np.float64, to_numpy(kernels))
+        a, _, a_kappa, _ = neurons_by_hand(np.repeat([x @ first], T, axis=0))
+        by_hand = parallel_by_hand if isinstance(neurons, PSN) else neurons_by_hand
+        b, b_slopes, b_kappa, through = by_hand(a @ second, neurons.cell)
     exponentials = np.exp((b @ last).mean(axis=0))
     probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
     error = (probabilities - np.eye(3)[y]) / len(y) / T
     output_error = np.repeat([error], T, axis=0)
     b_error = output_error @ last.T
-    second_error = error_of_currents(b_error, b_slopes)
+    second_error = np.einsum("ts,tbi->sbi", through, b_error * b_slopes)
     a_error = second_error @ second.T
     a1 = (
         judged(a_error, a_kappa, "tbi,tbi->bi"),
@@ -254,10 +261,15 @@ def test_a_transformed_kernel_has_a_cosine_but_no_correlation():
     assert np.isnan(found.a2_correlation).tolist() == [True, False]
 
 
+class OwnMethod(rsnn.gradients.SLTT):
+    pass
+
+
 def test_a_random_method_draws_what_the_next_training_step_would():
-    method = rsnn.gradients.SLTT(random_steps=1)
+    method = OwnMethod(random_steps=1)
     model, batch = compiled(spiking(mlp(), T, method)), helpers.data(8)
     first, again = (analysis.gradient_agreement(model, *batch) for _ in range(2))
+    assert first.method == repr(model.gradient)
     assert_array_equal(first.norms, again.norms)
 
 

@@ -202,6 +202,12 @@ def product_of_numbers(spikes):
     return keras.ops.matmul(x, transposed(x))
 
 
+def product_with_inputs(spikes):
+    """The inputs are the same at each step."""
+    inputs = spikes._keras_history.operation.input
+    return keras.ops.matmul(spikes, transposed(inputs))
+
+
 def products_of_spikes(spikes):
     """Their sums are no spikes, and meet the spikes of the values."""
     products = keras.ops.matmul(spikes, transposed(spikes))
@@ -229,6 +235,7 @@ def sum_of_averages(spikes):
         (layers.EinsumDense("ab,b->ab", 4), (4,), 0, 3, 4),
         (delayed, (5,), 0, 4 * 2 * (T - 1) / T, 10),
         (product_of_numbers, (3, 4), 3 * 4 * 3, 0, 0),
+        (product_with_inputs, (3, 4), 0, 2 * 2 + 3 * 3 * 3, 0),
     ],
 )
 def test_weights_are_added_for_spikes_and_multiplied_by_other_numbers(
@@ -316,6 +323,61 @@ def test_a_spike_that_comes_back_is_added_for_each_connection_in_the_next_step()
     assert (description.parameters, description.not_counted) == (5 * 5 + 5, ())
     unrolled = analysis.energy(rsnn.unroll(model), x)
     assert unrolled.accumulates.sum() == pytest.approx(additions)
+
+
+class Synapse(layers.Layer):
+    """Says nothing of its operations."""
+
+    layer_kind = rsnn.LayerKind(affine=True)
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=(6, 6))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def call(self, inputs):
+        return keras.ops.matmul(inputs, self.kernel)
+
+
+class MatrixCell(rsnn.layers.IFCell):
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.kernel = self.add_weight(shape=(6, 6))
+
+    def step(self, inputs, state):
+        return super().step(keras.ops.matmul(inputs, self.kernel), state)
+
+
+@pytest.mark.parametrize(
+    ("neurons", "name"),
+    [
+        (Recurrent(IF(), Synapse(name="back"), name="recurrent"), "recurrent/back"),
+        (rsnn.layers.Neuron(MatrixCell(), name="neurons"), "neurons"),
+    ],
+)
+def test_weights_of_which_nothing_is_known_are_not_counted_and_are_named(neurons, name):
+    model = helpers.spiking(helpers.chain(neurons, layers.Dense(2)), T, "bptt")
+    found = analysis.energy(model, np.ones((2, 6), "float32"))
+    assert found.not_counted == (name,)
+    assert f"Not counted: {name}\n" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("synapse", "multiply_adds"),
+    [
+        (layers.Rescaling(0.5), []),
+        (layers.SeparableConv1D(2, 3, padding="same"), [5 * 3 * 2 + 5 * 2 * 2]),
+    ],
+)
+def test_what_comes_back_through_no_weights_or_several_is_counted(
+    synapse, multiply_adds
+):
+    neurons = Recurrent(IF(), synapse)
+    model = helpers.spiking(helpers.chain(neurons, shape=(5, 2)), T, "bptt")
+    found = analysis.energy(model, np.ones((2, 5, 2), "float32"))
+    assert found.not_counted == ()
+    assert (found.multiply_adds / (T - 1)).tolist() == multiply_adds
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,8 @@ def test_where_only_the_order_tells_windows_or_bptt_are_recommended():
 
 def test_where_rates_tell_one_step_of_their_mean_is_enough():
     options = {"epochs": 3, "batch_size": 64, "margin": 0.05}
-    found = probe(maker(2), *rates_alone(200), rates_alone(401), **options)
+    x, y = rates_alone(401)
+    found = probe(maker(2), *rates_alone(200), (x, np.eye(2)[y]), **options)
     assert found.recommended.name == "one-step"
     assert found.recommendation.startswith(
         'Take timesteps=1 on the mean of the frames and gradient="rate": no other twin '
@@ -442,6 +443,12 @@ def shared():
     return make_model
 
 
+def growing():
+    """A network with one unit more at each call."""
+    sizes = itertools.count(3)
+    return lambda: maker(units=next(sizes))()
+
+
 def uncompiled():
     return rsnn.SpikingModel(maker()().network, T)
 
@@ -480,6 +487,7 @@ def broken_loss(y, outputs):
             "one output, .* return_sequences=True",
         ),
         ("make_model", shared(), ValueError, "return a new network at each call"),
+        ("make_model", growing(), ValueError, "must build the same network at each"),
         ("make_model", maker(1), ValueError, "several time steps. .*timesteps=1"),
         (
             "make_model",

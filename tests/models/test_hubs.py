@@ -234,6 +234,10 @@ def external(file):
     file.create_dataset("outside", (4,), "uint8", external=[("/etc/passwd", 0, 4)])
 
 
+def incomplete(file):
+    del file["layers"]
+
+
 def circle(file):
     file["circle"] = file["/"]
 
@@ -243,6 +247,7 @@ def compressed(file):
 
 
 DAMAGES = [
+    (with_weights(incomplete), r"'made' in .* cannot be loaded \("),
     (appended, "do not match its card: .*Ask its author"),
     (linked, "made.keras in .* is a link to .*, out of the folder"),
     (piped, "must be a file. It is a folder, a pipe or a device"),

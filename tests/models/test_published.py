@@ -394,6 +394,16 @@ def test_a_model_of_the_user_is_filled():
 
 
 @on_torch
+@pytest.mark.filterwarnings("ignore:Input 'image' of the network has the shape")
+def test_dense_weights_on_a_flattened_image_fit_its_size_and_layout():
+    with pytest.raises(ValueError, match="which does not fit"):
+        Case("ratebp_vggsnn").model(input_shape=(64, 64, 2))
+    keras.config.set_image_data_format("channels_first")
+    case = Case("ratebp_vggsnn")
+    assert_computes(case.model(), case.x, case.logits)
+
+
+@on_torch
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

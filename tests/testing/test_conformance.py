@@ -141,7 +141,7 @@ class GrowingCell(OwnCell):
     def step(self, inputs, state):
         state = state[0] if isinstance(state, tuple) else state
         membrane, spikes, state = super().step(inputs, state)
-        return membrane, spikes, (state,)
+        return membrane, spikes, (state, 1.0)
 
 
 @registered
@@ -221,6 +221,25 @@ class WrappedArgumentCell(OwnCell):
 
 
 @registered
+class HoldingCell(OwnCell):
+    """An argument that no file can hold."""
+
+    default: object = object()
+
+    def __init__(self, held=None, **kwargs):
+        super().__init__(**kwargs)
+        self.held = held or self.default
+
+    def get_config(self):
+        return {**super().get_config(), "held": self.held}
+
+
+@registered
+class PairKeyCell(HoldingCell):
+    default = {(1, 2): 3}  # noqa: RUF012
+
+
+@registered
 class UnreadableCell(OwnCell):
     """Stores an argument in a form that it does not take."""
 
@@ -295,6 +314,8 @@ class ResetMembraneCell(OwnCell):
             r"UnreadableCell cannot be read from a file: .*not an initializer",
         ),
         (WrappedArgumentCell, r"\['gains'\] differ"),
+        (HoldingCell, "The config of HoldingCell cannot be written to a file"),
+        (PairKeyCell, "The config of PairKeyCell cannot be written to a file: keys"),
         (
             OwnSpikesCell,
             r"The spikes that OwnSpikesCell.step returns have no "
