@@ -364,23 +364,6 @@ def test_weights_of_which_nothing_is_known_are_not_counted_and_are_named(neurons
 
 
 @pytest.mark.parametrize(
-    ("synapse", "multiply_adds"),
-    [
-        (layers.Rescaling(0.5), []),
-        (layers.SeparableConv1D(2, 3, padding="same"), [5 * 3 * 2 + 5 * 2 * 2]),
-    ],
-)
-def test_what_comes_back_through_no_weights_or_several_is_counted(
-    synapse, multiply_adds
-):
-    neurons = Recurrent(IF(), synapse)
-    model = helpers.spiking(helpers.chain(neurons, shape=(5, 2)), T, "bptt")
-    found = analysis.energy(model, np.ones((2, 5, 2), "float32"))
-    assert found.not_counted == ()
-    assert (found.multiply_adds / (T - 1)).tolist() == multiply_adds
-
-
-@pytest.mark.parametrize(
     ("neurons", "pairs"),
     [
         (PSN(T), 16 + 9),

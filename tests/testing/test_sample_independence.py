@@ -106,31 +106,6 @@ def test_the_leak_of_qkformer_is_found_though_its_neurons_are_silent():
         check_sample_independence(model, IMAGES)
 
 
-class Parts(OwnLayer):
-    """More of a batch than of a sample."""
-
-    def call(self, inputs):
-        return [inputs] * min(inputs.shape[0], 2)
-
-
-class Wide(OwnLayer):
-    """Wider for a batch than for a sample."""
-
-    def call(self, inputs):
-        return ops.tile(inputs, (1, min(inputs.shape[0], 2)))
-
-
-class FirstOf(keras.Model):
-    """The first six values of a layer."""
-
-    def __init__(self, layer):
-        super().__init__()
-        self.layer = layer
-
-    def call(self, inputs):
-        return keras.tree.flatten(self.layer(inputs))[0][:, :6]
-
-
 class OfThree(OwnLayer):
     def call(self, inputs):
         return ops.reshape(inputs, (3, 6))
@@ -165,16 +140,6 @@ class OfThree(OwnLayer):
             "^Model 'reversing' gives a sample other outputs beside copies",
         ),
         (
-            lambda: FirstOf(Parts(name="parts")),
-            VECTORS,
-            "^Layer 'parts' .*the tensors are not those of the whole batch",
-        ),
-        (
-            lambda: FirstOf(Wide(name="wide")),
-            VECTORS,
-            r"^Layer 'wide' .*shape is \(1, 6\), and that of the whole batch \(3, 12\)",
-        ),
-        (
             lambda: CountingModel(plain(rsnn.layers.LIF()), 2, name="counting"),
             VECTORS,
             "^Model 'counting' .*It keeps state",
@@ -191,8 +156,6 @@ class OfThree(OwnLayer):
         "nested",
         "function",
         "between layers",
-        "parts",
-        "shape",
         "subclass",
         "whole batch",
     ],
