@@ -9,7 +9,7 @@ from keras import layers
 from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
-from keras_ratesnn import analysis, describe, models
+from keras_ratesnn import analysis, describe
 from keras_ratesnn.layer_kinds import kind_of
 from keras_ratesnn.layers import (
     IF,
@@ -279,16 +279,7 @@ def test_integer_spikes_are_added_one_by_one_and_their_sums_are_numbers(
         assert found.accumulates.tolist() == np.multiply(accumulates, T).tolist()
 
 
-# Spikes that come back, weights in time, and products of spikes
-
-
-def spikes_of(network, tensors, x):
-    """The values of some tensors of a network at all steps, arrays `(batch, T,
-    ...)`."""
-    model = helpers.spiking(
-        keras.Model(network.inputs, tensors), T, return_sequences=True
-    )
-    return [to_numpy(values) for values in keras.tree.flatten(model(x))]
+# Spikes that come back, and weights in time
 
 
 def entry(found, name):
@@ -340,27 +331,12 @@ class Synapse(layers.Layer):
         return keras.ops.matmul(inputs, self.kernel)
 
 
-class MatrixCell(rsnn.layers.IFCell):
-    def build(self, input_shape):
-        super().build(input_shape)
-        self.kernel = self.add_weight(shape=(6, 6))
-
-    def step(self, inputs, state):
-        return super().step(keras.ops.matmul(inputs, self.kernel), state)
-
-
-@pytest.mark.parametrize(
-    ("neurons", "name"),
-    [
-        (Recurrent(IF(), Synapse(name="back"), name="recurrent"), "recurrent/back"),
-        (rsnn.layers.Neuron(MatrixCell(), name="neurons"), "neurons"),
-    ],
-)
-def test_weights_of_which_nothing_is_known_are_not_counted_and_are_named(neurons, name):
+def test_weights_of_which_nothing_is_known_are_not_counted_and_are_named():
+    neurons = Recurrent(IF(), Synapse(name="back"), name="recurrent")
     model = helpers.spiking(helpers.chain(neurons, layers.Dense(2)), T, "bptt")
     found = analysis.energy(model, np.ones((2, 6), "float32"))
-    assert found.not_counted == (name,)
-    assert f"Not counted: {name}\n" in str(found)
+    assert found.not_counted == ("recurrent/back",)
+    assert "Not counted: recurrent/back\n" in str(found)
 
 
 @pytest.mark.parametrize(
@@ -382,32 +358,3 @@ def test_parallel_neurons_multiply_the_inputs_of_all_steps_that_reach_a_membrane
     found = analysis.energy(model, x)
     assert entry(found, neurons.name) == (pairs * 5 / 2, 0, 0)
     assert found.not_counted == ()
-
-
-def additions_of_products(left, right):
-    """An addition for each spike of `left`, and each value other than 0 of `right` that
-    it meets."""
-    return np.sum(left @ np.count_nonzero(right, axis=-1)[..., None])
-
-
-def test_products_of_attention_take_an_addition_for_each_spike_and_value_it_meets():
-    def firing():
-        return LIF(threshold=0.05)
-
-    keras.utils.set_random_seed(0)
-    inputs = keras.Input((6, 4))
-    neurons = {"neuron": firing, "attention_neuron": firing}
-    outputs = models.spiking_self_attention(inputs, 2, name="attention", **neurons)
-    network = keras.Model(inputs, outputs)
-    x = np.random.default_rng(0).uniform(-2, 2, (2, T, 6, 4)).astype("float32")
-    names = [f"attention_{part}_order" for part in ("query", "key", "value")]
-    tensors = [network.get_layer(name).output for name in names]
-    queries, keys, values = spikes_of(network, tensors, x)
-    found = analysis.energy(helpers.spiking(network, T), x)
-    first, second = (name for name in found.layers if "matmul" in name)
-    additions = additions_of_products(keys, values)
-    dense = T * 2 * 2 * 6 * 2
-    assert entry(found, first) == (0, pytest.approx(additions / 2), dense)
-    additions = additions_of_products(queries, keys @ values)
-    assert entry(found, second) == (0, pytest.approx(additions / 2), dense)
-    assert additions > 0

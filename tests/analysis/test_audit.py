@@ -5,16 +5,11 @@ import json
 import keras
 import numpy as np
 import pytest
-from published_cases import FOLDER, Case
+from published_cases import Case
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.analysis import Costs, audit
 
-QUICK = {"sew_resnet18", "spikformer_cifar"}
-CASES = [
-    pytest.param(path.stem, marks=() if path.stem in QUICK else pytest.mark.slow)
-    for path in sorted(FOLDER.glob("*.pth"))
-]
 X = np.random.default_rng(0).random((40, 4), "float32")
 Y = np.arange(40) % 3
 
@@ -80,20 +75,12 @@ def test_a_network_without_synapses_or_with_nan_has_no_verdict(model):
     assert broken.verdict.startswith("No verdict on 32 of 40 samples: the currents of")
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_published_files_are_audited_with_what_was_assumed(name):
-    case = Case(name)
-    found = audit(case.model(), case.x, np.zeros(len(case.x)))
-    assert str(found).startswith(str(case.path)[:40])
-    assert found.leak == ""
-    assert json.dumps(found.to_dict(), allow_nan=False)
-    assert len(str(found).splitlines()) < 60
-
-
 def test_membranes_that_pass_from_sample_to_sample_are_named():
     case = Case("qkformer_cifar")
     found = audit(case.model(shared_membrane=True), case.x)
     assert "stage3_block1_attention_output_neuron" in found.leak
     assert "pass their membranes from each sample" in str(found).replace("\n    ", " ")
     assert found.verdict.endswith("a sample's answer depends on its batch.")
-    assert "does not depend" in audit(case.model(), case.x).verdict
+    other = audit(case.model(), case.x)
+    assert "does not depend" in other.verdict
+    assert str(other).startswith(str(case.path)[:40])

@@ -525,14 +525,6 @@ def broken_loss(y, outputs):
             "`validation_data` must be labels from 0 to",
         ),
         ("seeds", 1, ValueError, "`seeds` must be 2 or more"),
-        ("seeds", 2.0, TypeError, "`seeds` must be an integer"),
-        ("epochs", 0, ValueError, "`epochs` must be 1 or more"),
-        ("batch_size", 0, ValueError, "`batch_size` must be 1 or more"),
-        ("margin", -0.1, ValueError, "`margin` must be >= 0.0"),
-        ("margin", "1", TypeError, "`margin` must be a real number"),
-        ("folder", 3, TypeError, "`folder` must be a string or a path"),
-        ("threshold", "0", TypeError, "`threshold` must be a real number"),
-        ("verbose", 3, ValueError, "`verbose` must be"),
     ],
 )
 def test_bad_input_is_an_error(argument, value, kind, message):

@@ -14,7 +14,7 @@ import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, saved_and_loaded, to_numpy
+from helpers import BACKEND, to_numpy
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -337,7 +337,7 @@ def small_spiking(**settings):
 
 
 @pytest.mark.on_each_backend
-def test_a_folded_model_has_the_settings_is_saved_and_trained_and_leaves_the_original():
+def test_a_folded_model_has_the_settings_is_trained_and_leaves_the_original():
     def state():
         paths = [weight.path for weight in model.weights]
         return paths, model.get_weights(), outputs_of(model, x)
@@ -352,11 +352,7 @@ def test_a_folded_model_has_the_settings_is_saved_and_trained_and_leaves_the_ori
     assert config == expected
     assert folded.gradient is not method
     assert folded.network.name == model.network.name
-    loaded = saved_and_loaded(folded)
-    expected = folded.predict(x, verbose=0)
-    np.testing.assert_array_equal(loaded.predict(x, verbose=0), expected)
-    history = helpers.compiled(folded).fit(x, y, verbose=0)
-    assert np.isfinite(history.history["loss"][0])
+    helpers.compiled(folded).fit(x, y, verbose=0)
     keras.tree.map_structure(np.testing.assert_array_equal, state(), before)
 
 

@@ -275,8 +275,6 @@ def test_a_part_of_a_prophesee_file_that_cannot_be_is_an_error(tmp_path, monkeyp
             read_prophesee(path, start, end)
     with expect_error(ValueError, "have events from 60 to 70", "from 0 to 4294967295"):
         read_prophesee(path, 60, 70)
-    with expect_error(TypeError, "`end` must be an integer"):
-        read_prophesee(path, 0, 1.5)
     # The size of the part counts, not that of the file.
     monkeypatch.setattr(recording_module, "LARGEST_RECORDING", 20)
     assert len(read_prophesee(path, 1, 51).x) == 2

@@ -161,12 +161,10 @@ WRONG = [
     ("dense", {"from": ["neurons"]}, r"'dense' with an input of shape \(4, 4, 4\)"),
     # Facts.
     ("neurons", {"decay_m": None}, "'neurons' of kind 'neurons' without 'decay_m'"),
-    ("neurons", {"decay_k": -1}, "decay_k=-1"),
     ("neurons", {"f": None}, "without one of 'f' and 'shift'"),
     ("readout", {"f": 30}, "whose output does not fit in 32 bits"),
     ("neurons", {"decay_m": 257, "decay_k": 8}, "decays above 1"),
     ("neurons", SLOW, "products with decays"),
-    ("neurons", {"levels": 10**9}, "levels=1000000000"),
     ("conv", {"stride": [0, 1]}, r"stride=\[0, 1\]"),
     ("conv", {"pad": [[10**6, 10**6]] * 2}, "more than it can have"),
     # Arrays.
