@@ -509,42 +509,11 @@ def test_sums_that_float32_does_not_hold_are_exact():
 
 
 @pytest.mark.runs_once
-def test_one_shift_in_an_older_file_is_that_of_all_currents(tmp_path):
-    neurons = {
-        "name": "n",
-        "kind": "neurons",
-        "from": ["a", "b"],
-        "shift": 3,
-        "decay_m": 256,
-        "decay_k": 8,
-        "membrane_bits": 16,
-        "levels": 0,
-        "hard": False,
-        "v_reset": 0,
-    }
-    made = [
-        {"name": "a", "kind": "dense", "from": ["input"]},
-        {"name": "b", "kind": "dense", "from": ["input"]},
-        neurons,
-        {"name": "out", "kind": "readout", "from": ["n"], "f": 0},
-    ]
-    meta = {"timesteps": 8, "temporal_input": False, "input_shape": [1], "layers": made}
-    arrays = {
-        "w/a": [[3]],
-        "w/b": [[-1]],
-        "theta/n": [100],
-        "multiplier/n/a": [11],
-        "multiplier/n/b": [7],
-        "bias/n": [0],
-        "v0/n": [0],
-        "bias/out": [0],
-    }
-    np.savez(tmp_path / "old.npz", meta=json.dumps(meta), **arrays)
-    chip = rsnn.load_integers(tmp_path / "old.npz")
-    # (3 x · 11 − x · 7 + 4) >> 3 is 17 for x = 5, rounded once, of 16.25: 16. For 6 it
-    # is 19.5: 20.
-    x = np.array([[5], [6]], "uint8")
-    assert_array_equal(chip.layer_outputs(x)["n"][..., 0].argmax(1), [6, 4])
+def test_one_shift_in_an_older_file_is_that_of_all_currents(wrong_file, tmp_path):
+    wrong_file("arrays", {"multiplier/neurons/conv": np.full(4, 5)})
+    twice = {"f": None, "shift": 3, "from": ["conv", "conv"]}
+    chip = rsnn.load_integers(wrong_file("neurons", twice))
+    assert chip.plan.of("neurons").facts["shift"] == [3, 3]
     chip.save_integers(tmp_path / "new.npz")
     assert rsnn.load_integers(tmp_path / "new.npz").plan.layers == chip.plan.layers
 

@@ -586,19 +586,15 @@ def test_networks_of_any_number_of_axes_keep_their_inputs_and_outputs(
 
 
 @pytest.mark.on_each_backend
-def test_a_network_keeps_its_precision_and_can_be_trained(file):
+def test_a_network_keeps_its_precision(file):
     with helpers.double_precision():
         network = convolutional(lambda: LIF(0.9, 0.3))
         for weight in network.weights:
             weight.assign(weight + 0.1)
-        model = rsnn.import_nir(exported(network, file), T)
-        again = model.network
+        again = rsnn.import_nir(exported(network, file), T).network
         assert_close(again.get_weights(), network.get_weights(), rtol=0)
         neurons = [layer for layer in again.layers if isinstance(layer, LIF)]
         assert [layer.threshold for layer in neurons] == [0.3] * 3
-        x, y = helpers.data(8, (8, 6, 2))
-        helpers.compiled(model).fit(x, y, verbose=0)
-    assert np.any(again.get_weights()[0] != network.get_weights()[0])
 
 
 def test_an_image_without_convolutions_has_channels_first_as_well(file):
