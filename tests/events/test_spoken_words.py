@@ -73,7 +73,6 @@ TEXTS = {"shape": (3,), "dtype": h5py.string_dtype()}
         ("labels", {"data": np.zeros((3, 1), int)}, "one dimension"),
         ("labels", HUGE, "more than the file contains"),
         ("labels", WIDE, "rows at most, also in a piece"),
-        ("spikes/times", {"data": np.zeros(3)}, "must have rows of numbers"),
         ("spikes/times", TEXTS, "must have rows of numbers"),
         ("extra/keys", {"data": np.array([b"a" * 300])}, "must hold names"),
     ],

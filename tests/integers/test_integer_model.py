@@ -161,6 +161,8 @@ WRONG = [
     ("dense", {"from": ["neurons"]}, r"'dense' with an input of shape \(4, 4, 4\)"),
     # Facts.
     ("neurons", {"decay_m": None}, "'neurons' of kind 'neurons' without 'decay_m'"),
+    ("neurons", {"decay_k": -1}, "decay_k=-1"),
+    ("neurons", {"levels": 10**9}, "levels=1000000000"),
     ("neurons", {"f": None}, "without one of 'f' and 'shift'"),
     ("readout", {"f": 30}, "whose output does not fit in 32 bits"),
     ("neurons", {"decay_m": 257, "decay_k": 8}, "decays above 1"),

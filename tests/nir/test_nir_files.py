@@ -108,7 +108,6 @@ LINK = h5py.SoftLink("/node/nodes/convolution/weight")
 
 # What takes the place of something, `None` if nothing, and a part of the error.
 DAMAGED = [
-    ({"nodes": None}, "'nodes' is missing"),
     ({WEIGHT: None}, "'weight' of 'dense' is missing"),
     ({TYPE: "Delay"}, "node 'lif' is of type Delay"),
     ({TYPE: "L" * 5000}, "a text of 5000 bytes"),
