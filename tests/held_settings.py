@@ -30,6 +30,10 @@ class Slots(float):
     __slots__ = ("scale",)
 
 
+class OwnTensor(torch.Tensor):
+    pass
+
+
 class Limit(keras.constraints.Constraint):
     scale = 1.0
 
@@ -62,6 +66,24 @@ def enclosing():
         scale = value
 
     inner.change = change
+    return inner
+
+
+def enclosing_what_comes_later():
+    scale = 1.0
+
+    def inner():
+        try:
+            return scale
+        except NameError:
+            return 1.0
+
+    def change(value):
+        nonlocal scale
+        scale = value
+
+    inner.change = change
+    del scale
     return inner
 
 
@@ -98,6 +120,10 @@ def fill(held):
 
 def fill_list(held):
     held[0] = 3.0
+
+
+def innermost(held):
+    return innermost(held[0]) if isinstance(held[0], list) else held
 
 
 def fill_bytes(held):
@@ -192,6 +218,11 @@ HELD = {
         lambda held: held.scale(),
         lambda held: fill_list(held.scale.__closure__[0].cell_contents),
     ),
+    "list of a cached property": (
+        lambda: owner(scale=functools.cached_property(on_its_list([1.0]))),
+        lambda held: held.scale.func(),
+        lambda held: fill_list(held.scale.func.__closure__[0].cell_contents),
+    ),
     "method of a class": (
         lambda: owner(scale=lambda self: 1.0)(),
         lambda held: held.scale(),
@@ -219,6 +250,11 @@ HELD = {
     ),
     "variable of an enclosing function": (
         enclosing,
+        called,
+        lambda held: held.change(3.0),
+    ),
+    "variable of an enclosing function without a value": (
+        enclosing_what_comes_later,
         called,
         lambda held: held.change(3.0),
     ),
@@ -258,6 +294,11 @@ HELD = {
         lambda held: ops.convert_to_tensor(held.scale),
         lambda held: fill(held.scale),
     ),
+    "list deep in others": (
+        lambda: Settings([[[[[[[[[1.0]]]]]]]]]),
+        lambda held: first(innermost(held.scale)),
+        lambda held: fill_list(innermost(held.scale)),
+    ),
     "bytes": (lambda: bytearray(b"a"), first, fill_bytes),
     "queue": (
         lambda: collections.deque([1.0]),
@@ -265,6 +306,16 @@ HELD = {
         lambda held: held.appendleft(3.0),
     ),
     "tensor": (ones, lambda held: held + 1.0, fill),
+    "tensor of a class": (
+        lambda: ones().as_subclass(OwnTensor),
+        lambda held: torch.exp(held.as_subclass(torch.Tensor)),
+        fill_data,
+    ),
+    "parameter in an object": (
+        lambda: Settings(torch.nn.Parameter(ones())),
+        lambda held: torch.exp(held.scale),
+        lambda held: fill_data(held.scale),
+    ),
     "view of a tensor": (
         lambda: torch.ones(2, 6),
         lambda held: torch.exp(held[1]),

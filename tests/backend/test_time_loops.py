@@ -28,7 +28,7 @@ from counted_operations import Counter
 from recorded_calls import assert_equal_state, operations, pair, recording, train
 
 from keras_ratesnn._core.backend.torch import fusion, time_loops
-from keras_ratesnn._core.backend.torch.time_loops import TimeLoop, programs, text
+from keras_ratesnn._core.backend.torch.time_loops import TimeLoop, programs
 
 pytestmark = pytest.mark.runs_once
 needs_compiler = pytest.mark.skipif(
@@ -40,6 +40,16 @@ NAMES = "IF", "LIF", "ParametricLIF", "CuBaLIF", "ALIF", "ILIF"
 """Of neurons that are not parallel."""
 
 TIMESTEPS = 5
+
+
+class Resting(rsnn.layers.NeuronCell):
+    """Rests for a step after each spike."""
+
+    def step(self, inputs, state):
+        is_awake = ops.logical_not(ops.cast(state, inputs.dtype) > 0.0)
+        membrane = ops.where(is_awake, inputs, -np.inf)
+        spikes = self.fire(membrane)
+        return membrane, spikes, spikes
 
 
 def neuron(name, random):
@@ -69,6 +79,8 @@ def neuron(name, random):
         arguments |= {"levels": 3, "normalize": is_so(), "detach_reset": is_so()}
     if name == "SlidingPSN":
         arguments["order"] = 3
+    if name == "Resting":
+        return rsnn.layers.Neuron(Resting(threshold=0.5))
     return getattr(rsnn.layers, name)(**arguments)
 
 
@@ -245,7 +257,7 @@ def test_a_loop_serves_any_number_of_steps_and_equal_layers(early, loops):
 
     with torch.no_grad():
         for _ in range(2):
-            model = spiking(network(["LIF"]), TIMESTEPS)
+            model = spiking(network(["Resting"]), TIMESTEPS)
             expected = [outputs(steps) for steps in (1, 3, 5)]
             found = [outputs(steps) for steps in (1, 3, 5)]
             np.testing.assert_array_equal(found, expected)
@@ -281,6 +293,86 @@ class Gated(rsnn.layers.NeuronCell):
         return membrane, self.fire(membrane), membrane
 
 
+class HalfAdding(rsnn.layers.NeuronCell):
+    """Adds in half precision."""
+
+    def step(self, inputs, state):
+        membrane = state + ops.cast(inputs + 0.1, state.dtype)
+        return membrane, self.fire(membrane), membrane
+
+
+class RestingIfTrue(Resting):
+    """Whether it rests is a boolean."""
+
+    def initial_state(self, inputs):
+        return inputs > 9.0
+
+    def step(self, inputs, state):
+        membrane, spikes, _ = super().step(inputs, state)
+        return membrane, spikes, spikes > 0.0
+
+
+class Counting(rsnn.layers.NeuronCell):
+    """Its threshold follows the number of its spikes, an integer."""
+
+    def initial_state(self, inputs):
+        return ops.zeros_like(inputs, "int32")
+
+    def step(self, inputs, state):
+        membrane = inputs - 0.1 * ops.cast(state, inputs.dtype)
+        spikes = self.fire(membrane)
+        return membrane, spikes, state + ops.cast(spikes, "int32")
+
+
+class Queueing(rsnn.layers.NeuronCell):
+    """The mean of two steps, before the first of which it is as at the first."""
+
+    def initial_state(self, inputs):
+        return inputs[:, None]
+
+    def step(self, inputs, state):
+        membrane = ops.mean(ops.concatenate([state, inputs[:, None]], axis=1), axis=1)
+        return membrane, self.fire(membrane), inputs[:, None]
+
+
+class OfDecays(rsnn.layers.NeuronCell):
+    """The decay of each neuron is a constant of its own."""
+
+    def step(self, inputs, state):
+        decays = ops.convert_to_tensor(np.array([0.25, 0.75], "float32"))
+        membrane = decays * state + inputs
+        return membrane, self.fire(membrane), membrane
+
+
+class Stacking(rsnn.layers.NeuronCell):
+    """Computes with an axis more."""
+
+    def step(self, inputs, state):
+        membrane = ops.sum(ops.stack([state, inputs]), axis=0)
+        return membrane, self.fire(membrane), membrane
+
+
+class Waving(rsnn.layers.NeuronCell):
+    """Has an operation without a text."""
+
+    def step(self, inputs, state):
+        membrane = state + ops.sin(inputs)
+        return membrane, self.fire(membrane), membrane
+
+
+class Beginning(rsnn.layers.LIFCell):
+    """Learns, and begins with a membrane that depends on its input."""
+
+    def __init__(self, threshold):
+        super().__init__(0.5, threshold, learn_threshold=True)
+
+    def initial_state(self, inputs):
+        return 0.5 * inputs
+
+
+OWN_CELLS = RestingIfTrue, Counting, Queueing, Beginning, OfDecays, Stacking, Waving
+
+
 @needs_compiler
 @pytest.mark.parametrize(
     ("cell", "policy", "steps"),
@@ -288,6 +380,8 @@ class Gated(rsnn.layers.NeuronCell):
         (Noisy, "float32", [0.25] * TIMESTEPS),
         (Rounding, "mixed_bfloat16", [0.75, 2**-9, 2**-9, 0.0, 0.0]),
         (Gated, "mixed_bfloat16", [0.1] * TIMESTEPS),
+        (HalfAdding, "mixed_bfloat16", [0.1] * TIMESTEPS),
+        *((cell, "float32", [0.8] * TIMESTEPS) for cell in OWN_CELLS),
     ],
 )
 def test_what_a_program_would_not_repeat_runs_operation_by_operation(
@@ -298,22 +392,16 @@ def test_what_a_program_would_not_repeat_runs_operation_by_operation(
     network = keras.Model(inputs, rsnn.layers.Neuron(cell(threshold=0.7525))(inputs))
     model = spiking(network, TIMESTEPS, "bptt", return_sequences=True)
     x, outputs = np.tile(np.array(steps, "float32")[:, None], (8, 1, 2)), []
-    with torch.no_grad():
-        for _ in range(5):
-            torch.manual_seed(0)
-            outputs.append(to_numpy(ops.cast(model(x), "float32")))
+    for _ in range(5):
+        torch.manual_seed(0)
+        outputs.append(to_numpy(ops.cast(model(x), "float32")))
     for again in outputs:
         np.testing.assert_array_equal(again, outputs[0])
     assert not loops
 
 
-@pytest.mark.parametrize(
-    ("module", "name"),
-    [(programs, "_compiled"), (text, "operation_text")],
-    ids=["no compiler", "operations without a text"],
-)
-def test_without_a_program_operations_run_one_by_one_and_only_the_log_says_why(
-    early, monkeypatch, caplog, module, name
+def test_without_a_compiler_operations_run_one_by_one_and_only_the_log_says_why(
+    early, monkeypatch, caplog
 ):
     caplog.set_level("DEBUG", "keras_ratesnn")
     asked = []
@@ -322,7 +410,7 @@ def test_without_a_program_operations_run_one_by_one_and_only_the_log_says_why(
         asked.append(args)
         raise RuntimeError("no compiler here")
 
-    monkeypatch.setattr(module, name, fail)
+    monkeypatch.setattr(programs, "_compiled", fail)
     model, (x, _) = spiking(network(["IF"]), TIMESTEPS), sequences()
     before = len(programs._programs)
     with torch.no_grad():
