@@ -219,6 +219,8 @@ def renormalized():
     return helpers.chain(LIF(), norm, LIF())
 
 
+UNWRITTEN = [NotImplementedError]
+
 UNKNOWN_RESET = [ValueError, "`reset` must be one of 'soft', 'hard'"]
 
 
@@ -377,7 +379,34 @@ REFUSED = [
         ValueError,
         "the same number in all arrays. Received: 10 samples, 9 samples",
     ),
+    (
+        lambda: spiking(two_inputs())([ZEROS, ZEROS], mask=np.ones((10, 3))),
+        ValueError,
+        "A single `mask` for several inputs masks time steps",
+    ),
+    # What a subclass must have.
+    (lambda: rsnn.layers.NeuronCell().over_time(ZEROS), *UNWRITTEN, "all time steps"),
+    (lambda: LIFCell().over_time_derivatives(ZEROS), *UNWRITTEN, "no hand-written"),
+    (
+        lambda: rsnn.layers.NeuronCell().step_derivative(None, None, None, None),
+        *UNWRITTEN,
+        "no hand-written derivative",
+    ),
+    (lambda: rsnn.layers.Encoder().encode(ZEROS, 0, 3), *UNWRITTEN, "encode(inputs"),
+    (lambda: rsnn.layers.TimeMixing().step(ZEROS, ()), *UNWRITTEN, "`step(inputs"),
+    (lambda: rsnn.gradients.GradientMethod().call(None), *UNWRITTEN, "`call(run)`"),
     # Arguments of functions.
+    (
+        lambda: spiking().load_weights("weights.txt"),
+        ValueError,
+        "File format not supported: filepath=weights.txt",
+    ),
+    (
+        lambda: rsnn.layers.ILIFCell().fire(ZEROS, 0.5),
+        ValueError,
+        "`threshold` must be None",
+        "threshold=0.5",
+    ),
     (
         lambda: rsnn.events.write_aedat("recording.aedat", None),
         TypeError,
@@ -827,6 +856,7 @@ WRONG_ARGUMENTS = [
     ("reset", [10**5000], LIF, ValueError, "one of 'soft', 'hard'"),
     ("decay_input", [1, "no", None], LIF, TypeError, "True or False"),
     ("mask_value", [10**400, 1e300], spiking, ValueError, ""),
+    ("mask_value", ["0", True], spiking, TypeError, "a number, which may be NaN"),
     ("timesteps", [10**5000, 2**63], spiking, ValueError, "an integer of 64 bits"),
     ("timesteps", [10_001], rsnn.metrics.AnytimeAccuracy, ValueError, "at most 10000"),
     ("momentum", [-0.1], rsnn.layers.OnlineRenormalization, ValueError, ""),

@@ -230,9 +230,32 @@ def read_too_early(calls, context):
         yield node
 
 
+def neurons_alone(calls, context):
+    """The nodes of a network, without those after its neurons."""
+    for node in gradients.plain_nodes(calls, context):
+        yield node
+        if isinstance(node.handler, gradients.NeuronHandler):
+            return
+
+
 @pytest.mark.parametrize(
     ("nodes", "error", "finding"),
     [
+        (
+            gradients.after_neurons(gradients.Handler),
+            NotImplementedError,
+            "Handler must implement `step",
+        ),
+        (
+            gradients.after_neurons(gradients.LoopedHandler),
+            NotImplementedError,
+            "LoopedHandler must implement `advance",
+        ),
+        (
+            neurons_alone,
+            ValueError,
+            r"No node writes \[\d\], which the network returns",
+        ),
         (
             gradients.after_neurons(BeginsWithANumber),
             TypeError,
@@ -260,7 +283,7 @@ def read_too_early(calls, context):
             r"of layer '.*', which reads \[-1\]",
         ),
     ],
-    ids=["number", "shape", "tensor", "two outputs", "order"],
+    ids=["step", "advance", "output", "number", "shape", "tensor", "two", "order"],
 )
 def test_an_error_names_the_node_or_handler_that_cannot_run(nodes, error, finding):
     model = spiking(mlp(), 3, method_of(nodes), step_mode="single")

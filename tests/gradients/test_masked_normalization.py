@@ -84,6 +84,15 @@ def test_one_step_is_that_of_keras(step_mode):
         assert_same(results_of(model, frames), expected, message=method)
 
 
+@STEP_MODES
+def test_one_step_of_batch_renormalization_is_that_of_keras(step_mode):
+    renorm = functools.partial(layers.BatchNormalization, renorm=True, **SETTINGS)
+    frames = frames_of(1)
+    expected = results_of(network_of([renorm]), frames[:, 0])
+    model = spiking(network_of([renorm]), 1, "sltt", step_mode=step_mode)
+    assert_same(results_of(model, frames), expected)
+
+
 @pytest.mark.parametrize(
     ("gradient", "step_mode", "rtol"),
     [

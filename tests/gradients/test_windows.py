@@ -156,7 +156,8 @@ def test_windows_that_do_not_fit_the_steps_are_an_error_in_training_alone(
     method = Rate(windows=windows)
     model = compiled(spiking(None, timesteps, method, step_mode=step_mode))
     x, y = data()
-    model.predict(x, verbose=0)
+    outputs = model.predict(x, verbose=0)
+    np.testing.assert_allclose(to_numpy(model(x)), outputs, rtol=1e-5)
     model.evaluate(x, y, verbose=0)
     with pytest.raises(ValueError, match=r"`windows` must be .*timesteps=4"):
         model.fit(x, y, verbose=0)

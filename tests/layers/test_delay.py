@@ -47,12 +47,15 @@ def test_in_inference_delays_are_whole_steps_and_spikes_stay_spikes(step_mode):
 
 def test_recorded_training_in_half_precision_keeps_positions_in_range_and_is_saved():
     keras.config.set_dtype_policy("mixed_bfloat16")
-    delay = Delay(5, 0.5, name="delay")
+    delay = Delay(5, name="delay")
+    delay.sigma = 0.5
+    assert delay.sigma == 0.5
     parts = [layers.Dense(8), LIF(0.5, 0.5), layers.Flatten(), layers.Dense(3)]
     network = chain(delay, *parts, shape=(3, 2))
     model = compiled(spiking(network, T, "bptt"), keras.optimizers.SGD(100.0))
     x = np.random.default_rng(0).normal(0.5, 1.0, (4, T, 3, 2)).astype("float32")
     before = to_numpy(delay.position.value)
+    assert delay.sigma == 0.5
     for _ in range(2):
         model.train_on_batch(x, Y)
     after = to_numpy(delay.position.value)

@@ -32,7 +32,10 @@ def masked():
 
 
 def half_masked():
-    return MaskedPSN(T, 3, mask=0.5)
+    layer = MaskedPSN(T, 3)
+    layer.mask = 0.5
+    assert layer.mask == 0.5
+    return layer
 
 
 def sliding():

@@ -182,6 +182,31 @@ ERRORS = [
         "`decay` must be an array that broadcasts to a sample",
     ),
     (
+        lambda: neurons.LIF(decay=[]),
+        ValueError,
+        r"`decay` must have values\. Received: an array of shape \(0,\)",
+    ),
+    (
+        lambda: neurons.LIF(threshold=[1.0, 2.0], reset="hard", v_reset=[0, 0.5, 1.5]),
+        ValueError,
+        r"`v_reset` must be < 1\.0\. Received: v_reset=1\.5",
+    ),
+    (
+        lambda: built(learn_decay=True).set_decay("zeros"),
+        TypeError,
+        "`decay` must be a real number",
+    ),
+    (
+        lambda: built(learn_decay=True).set_decay(keras.initializers.Constant(0.5)),
+        TypeError,
+        "`decay` must be a real number or an array of real numbers. Received",
+    ),
+    (
+        lambda: built(learn_decay=True).set_decay([0.1, 0.2]),
+        ValueError,
+        r"an array like the present value, of shape \(\)\. .* of shape \(2,\)",
+    ),
+    (
         lambda: built().set_decay(0.5),
         AttributeError,
         "`decay` of LIFCell 'cell' is fixed when it is created",

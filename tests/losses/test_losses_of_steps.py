@@ -101,6 +101,7 @@ def mean_over_units(y_true, y_pred):
 @pytest.mark.parametrize(
     ("use", "error", "said"),
     [
+        (lambda: TET(3), TypeError, "`loss` must be a keras.losses.Loss, a function"),
         (
             lambda: TET("crossentropie"),
             ValueError,
