@@ -1,6 +1,7 @@
 """Several devices train like one: by keras.distribution (JAX), tf.distribute
 (TensorFlow) and torch.distributed (PyTorch)."""
 
+import functools
 import json
 import os
 import pathlib
@@ -92,13 +93,17 @@ def assert_equal(results, expected, masked=False):
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if "dropout" not in name])
-def test_two_devices_train_as_one(name, on_two_devices):
-    """Weights, moving statistics, losses and metrics; samples have weights.
+def test_two_devices_train_as_one(name, on_two_devices, in_two_alike_replicas):
+    """Weights, moving statistics, losses and metrics; samples have weights. So do two
+    processes of PyTorch with the same data.
 
     In the first case the last batch is smaller, and the model is evaluated and
     predicts.
     """
-    expected = on_one_device(replica_cases.trained, CASES[name])
+    trained = functools.partial(on_one_device, replica_cases.trained, CASES[name])
+    expected = trained()
+    if BACKEND == "torch":
+        assert_equal(in_two_alike_replicas(trained), expected, "sequences" in name)
     for results in on_two_devices:
         assert_equal(results[name], expected, masked="sequences" in name)
     if BACKEND != "torch" and expected["predictions"] is not None:
@@ -107,12 +112,16 @@ def test_two_devices_train_as_one(name, on_two_devices):
         )
 
 
-def test_replicas_stay_equal_with_noise(on_two_devices):
+def test_replicas_stay_equal_with_noise(on_two_devices, in_two_alike_replicas):
     name = "rate, multi, dropout"
     first, *others = (results[name] for results in on_two_devices)
     for other in others:
         assert_equal(other, first)
-    expected = on_one_device(replica_cases.trained, CASES[name])
+    trained = functools.partial(on_one_device, replica_cases.trained, CASES[name])
+    expected = trained()
+    if BACKEND == "torch":
+        # The first of them draws what it would draw alone.
+        assert_equal(in_two_alike_replicas(trained), expected)
     same_seeds = [path for path in expected["variables"] if "seed" in path]
     assert [first["variables"][path] for path in same_seeds] == [
         expected["variables"][path] for path in same_seeds
