@@ -237,6 +237,11 @@ def with_optional_input():
     spiking(network)({"left": ZEROS, "extra": None})
 
 
+class OwnStep(LIFCell):
+    def step(self, inputs, state):
+        return super().step(inputs, 0.5 * state)
+
+
 def image_without_channels():
     network = helpers.chain(keras.layers.Conv2D(2, 3), LIF(), shape=(4, 4, 1))
     spiking(network)(np.zeros((10, 4, 4), "float32"))
@@ -308,6 +313,13 @@ REFUSED = [
         TypeError,
         "one of 'sigmoid'",
         "add the parentheses",
+    ),
+    (
+        lambda: spiking(functional(lambda: Neuron(OwnStep())), gradient="ottt"),
+        ValueError,
+        "must know the decay factor of the spike trace",
+        "cell OwnStep",
+        "Define `trace_decay()`",
     ),
     (lambda: LIF(reset="zero"), *UNKNOWN_RESET, "reset='zero'", "hard"),
     (lambda: LIF(reset="subtract"), *UNKNOWN_RESET, "reset='subtract'", "soft"),

@@ -158,6 +158,17 @@ class MixingCell(rsnn.layers.NeuronCell):
         return membrane, spikes, (membrane - ops.stop_gradient(spikes), spikes)
 
 
+class NeighbourCell(rsnn.layers.NeuronCell):
+    """Neurons with the weight of another one."""
+
+    def build(self, input_shape):
+        self.gain = self.add_weight(shape=(input_shape[-1],), name="gain")
+
+    def step(self, inputs, state):
+        membrane = 0.5 * state + inputs * ops.roll(self.gain, 1)
+        return membrane, self.fire(membrane), membrane
+
+
 class MeanCell(rsnn.layers.NeuronCell):
     """Neurons that are inhibited by the mean of all neurons of their sample."""
 
@@ -182,6 +193,7 @@ class NoisyCell(rsnn.layers.NeuronCell):
     ("cell", "message"),
     [
         (MixingCell, "'kernel'"),
+        (NeighbourCell, "mixes neurons in its step: weight 'gain'"),
         (MeanCell, "mixes"),
         (NoisyCell, "gives other outputs(?s:.)*keras.random"),
     ],

@@ -215,9 +215,12 @@ def test_layers_may_mask_rows_of_a_step_and_samples_after_the_end_of_time():
 
 
 def test_one_mask_serves_several_inputs_with_time():
-    """One may hold a value that another cannot."""
+    """One may hold a value that another cannot. In statistics of one without time each
+    sample counts as often as it has steps."""
     inputs = [keras.Input((6,), name="frames"), keras.Input((6,), name="image")]
-    network = keras.Model(inputs, LIF(0.5)(layers.Add()(inputs)))
+    norm = layers.BatchNormalization(momentum=0.0)
+    currents = layers.Add()([inputs[0], norm(inputs[1])])
+    network = keras.Model(inputs, LIF(0.5)(currents))
     model = spiking(network, T, mask_value=-1.0)
     moving, image = padded_with(-1.0, frames()), frames()[:, 0]
     expected = to_numpy(model([moving, image]))
@@ -232,6 +235,10 @@ def test_one_mask_serves_several_inputs_with_time():
         np.testing.assert_array_equal(to_numpy(found), expected)
     model.mask_value = -1.0
     np.testing.assert_array_equal(to_numpy(model([moving, events])), without_events)
+    model([moving, image], training=True)
+    counts = MASK.sum(axis=1)
+    found, expected = to_numpy(norm.moving_mean), counts @ image / counts.sum()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_padding_is_found_in_data_of_every_dtype_that_holds_it():

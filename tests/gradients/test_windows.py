@@ -1,6 +1,8 @@
 """Rate training with time windows: one window gives the paper's gradient, one window
 per step exactly BPTT's."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -18,12 +20,13 @@ from keras import layers, ops
 
 from keras_ratesnn.gradients import Rate
 from keras_ratesnn.layers import LIF
+from keras_ratesnn.layers import TemporalEffectiveBatchNormalization as TEBN
 
 T = 5
 LAYERS = ("first", "second", "third")
 
 
-def network_of_layers():
+def network_of_layers(normalization=layers.Identity):
     """Neurons, one layer after the other, and a product of the spikes of two."""
     x = inputs = keras.Input((2, 3), dtype=keras.config.dtype_policy().compute_dtype)
     spikes = {}
@@ -32,7 +35,7 @@ def network_of_layers():
         # dtype.
         x = layers.Conv1D(4, 1, use_bias=False, name=f"kernel_{name}")(x)
         neurons = LIF(0.6, threshold=0.3, reset="hard", detach_reset=False)
-        x = spikes[name] = neurons(x)
+        x = spikes[name] = neurons(normalization(name=f"normal_{name}")(x))
         x = layers.Multiply()([spikes["first"], x]) if name == "second" else x
     outputs = layers.Conv1D(2, 1, use_bias=False, name="kernel_out")(x)
     network = keras.Model(inputs, outputs)
@@ -57,7 +60,8 @@ def test_a_window_for_each_step_is_bptt():
     results = []
     with double_precision():
         for gradient in (Rate(windows=T), "bptt"):
-            model = spiking(network_of_layers(), T, gradient, return_sequences=True)
+            network = network_of_layers(functools.partial(TEBN, T))
+            model = spiking(network, T, gradient, return_sequences=True)
             _, gradients = loss_and_gradients(model, frames()[0], frames()[0], squares)
             results.append(gradients)
     assert_same(*results, rtol=1e-9)

@@ -97,6 +97,7 @@ def test_the_student_trains_and_the_teacher_does_not_and_both_are_saved():
     predicted, expected = (one.predict(X, verbose=0) for one in (loaded, distiller))
     np.testing.assert_allclose(predicted, expected, rtol=1e-6)
     loaded.fit(X, Y, verbose=0)
+    assert loaded(keras.Input((6,))).shape == (None, 3)
 
 
 @pytest.mark.parametrize("changed", ["student", "teacher"])

@@ -58,6 +58,10 @@ def test_masked_steps_count_in_no_mean():
             expected.append(alone.item())
     masked = keras.layers.Masking()(padded)
     assert_is(TET(CROSSENTROPY, 0.5, 0.7), np.mean(expected), LABELS, masked)
+    wanted = LABELS[counts.any(axis=1)] != 1
+    ignoring = keras.losses.SparseCategoricalCrossentropy(True, ignore_class=1)
+    counted = np.array(expected)[wanted].mean()
+    assert_is(TET(ignoring, 0.5, 0.7), counted, LABELS, masked)
 
 
 def test_a_loss_with_several_values_per_sample_keeps_them():
