@@ -99,19 +99,6 @@ def test_a_recorded_model_that_runs_eagerly_or_is_saved_is_not_replayed():
     assert runs(saved_and_loaded(model))[1] == plain
 
 
-@pytest.mark.runs_once
-def test_a_recorded_model_is_called_with_masks_as_before():
-    x, model = data_of_model()[0], functional()
-    masks = {"image": None, "token": np.ones((SAMPLES, 3), bool)}
-    expected = model(x, mask=masks)
-    RUNS.clear()
-    with rsnn.engine_settings(**EARLY):
-        for _ in range(3):
-            found = rsnn.recorded(model)(x, mask=masks)
-    assert_close(found, expected, rtol=1e-6)
-    assert len(RUNS) == 3
-
-
 def test_a_model_with_a_call_of_its_own_or_without_shapes_is_refused():
     message = "`model` must be a Functional or Sequential.*SpikingModel records its "
     with pytest.raises(TypeError, match=message):
