@@ -265,15 +265,6 @@ def test_a_loop_serves_any_number_of_steps_and_equal_layers(early, loops):
     assert one._program._number == other._program._number
 
 
-class Noisy(rsnn.layers.NeuronCell):
-    """One random number a step, of PyTorch's own generator, for all neurons."""
-
-    def step(self, inputs, state):
-        noise = torch.rand((), dtype=state.dtype)
-        membrane = 0.5 * state + ops.cast(inputs, state.dtype) + noise
-        return membrane, self.fire(membrane), membrane
-
-
 class Rounding(rsnn.layers.NeuronCell):
     """Its membrane is rounded to half precision after each step."""
 
@@ -283,22 +274,6 @@ class Rounding(rsnn.layers.NeuronCell):
     def step(self, inputs, state):
         membrane = ops.cast(state, "float32") + ops.cast(inputs, "float32")
         return membrane, self.fire(membrane), ops.cast(membrane, state.dtype)
-
-
-class Gated(rsnn.layers.NeuronCell):
-    """Compares in half precision, in which 0.1 is the number nearest to it."""
-
-    def step(self, inputs, state):
-        membrane = state + ops.where(inputs > 0.1, 1.0, 0.0)
-        return membrane, self.fire(membrane), membrane
-
-
-class HalfAdding(rsnn.layers.NeuronCell):
-    """Adds in half precision."""
-
-    def step(self, inputs, state):
-        membrane = state + ops.cast(inputs + 0.1, state.dtype)
-        return membrane, self.fire(membrane), membrane
 
 
 class RestingIfTrue(Resting):
@@ -335,31 +310,6 @@ class Queueing(rsnn.layers.NeuronCell):
         return membrane, self.fire(membrane), inputs[:, None]
 
 
-class OfDecays(rsnn.layers.NeuronCell):
-    """The decay of each neuron is a constant of its own."""
-
-    def step(self, inputs, state):
-        decays = ops.convert_to_tensor(np.array([0.25, 0.75], "float32"))
-        membrane = decays * state + inputs
-        return membrane, self.fire(membrane), membrane
-
-
-class Stacking(rsnn.layers.NeuronCell):
-    """Computes with an axis more."""
-
-    def step(self, inputs, state):
-        membrane = ops.sum(ops.stack([state, inputs]), axis=0)
-        return membrane, self.fire(membrane), membrane
-
-
-class Waving(rsnn.layers.NeuronCell):
-    """Has an operation without a text."""
-
-    def step(self, inputs, state):
-        membrane = state + ops.sin(inputs)
-        return membrane, self.fire(membrane), membrane
-
-
 class Beginning(rsnn.layers.LIFCell):
     """Learns, and begins with a membrane that depends on its input."""
 
@@ -370,28 +320,45 @@ class Beginning(rsnn.layers.LIFCell):
         return 0.5 * inputs
 
 
-OWN_CELLS = RestingIfTrue, Counting, Queueing, Beginning, OfDecays, Stacking, Waving
+def integrator(integrated):
+    """A class of cells, given the membrane by inputs and the membrane before."""
+
+    class Cell(rsnn.layers.NeuronCell):
+        def step(self, inputs, state):
+            membrane = integrated(inputs, state)
+            return membrane, self.fire(membrane), membrane
+
+    return Cell
+
+
+HALF, DECAYS = "mixed_bfloat16", np.array([0.25, 0.75], "float32")
+CELLS = {
+    # One random number a step, of PyTorch's own generator, for all neurons.
+    "noise": integrator(lambda x, v: 0.5 * v + x + torch.rand((), dtype=v.dtype)),
+    "constants": integrator(lambda x, v: ops.convert_to_tensor(DECAYS) * v + x),
+    "an axis more": integrator(lambda x, v: ops.sum(ops.stack([v, x]), axis=0)),
+    "no text": integrator(lambda x, v: v + ops.sin(x)),
+    **{cell.__name__: cell for cell in (RestingIfTrue, Counting, Queueing, Beginning)},
+}
+CELLS = {name: (cell, "float32", 0.8) for name, cell in CELLS.items()} | {
+    "rounds": (Rounding, HALF, [0.75, 2**-9, 2**-9, 0.0, 0.0]),
+    # In half precision 0.1 is the number nearest to it.
+    "compares": (integrator(lambda x, v: v + ops.where(x > 0.1, 1.0, 0.0)), HALF, 0.1),
+    "adds": (integrator(lambda x, v: v + ops.cast(x + 0.1, v.dtype)), HALF, 0.1),
+}
 
 
 @needs_compiler
-@pytest.mark.parametrize(
-    ("cell", "policy", "steps"),
-    [
-        (Noisy, "float32", [0.25] * TIMESTEPS),
-        (Rounding, "mixed_bfloat16", [0.75, 2**-9, 2**-9, 0.0, 0.0]),
-        (Gated, "mixed_bfloat16", [0.1] * TIMESTEPS),
-        (HalfAdding, "mixed_bfloat16", [0.1] * TIMESTEPS),
-        *((cell, "float32", [0.8] * TIMESTEPS) for cell in OWN_CELLS),
-    ],
-)
+@pytest.mark.parametrize(("cell", "policy", "inputs"), CELLS.values(), ids=CELLS)
 def test_what_a_program_would_not_repeat_runs_operation_by_operation(
-    early, loops, cell, policy, steps
+    early, loops, cell, policy, inputs
 ):
     keras.config.set_dtype_policy(policy)
-    inputs = keras.Input((2,), dtype=keras.config.dtype_policy().compute_dtype)
-    network = keras.Model(inputs, rsnn.layers.Neuron(cell(threshold=0.7525))(inputs))
+    x = keras.Input((2,), dtype=keras.config.dtype_policy().compute_dtype)
+    network = keras.Model(x, rsnn.layers.Neuron(cell(threshold=0.7525))(x))
     model = spiking(network, TIMESTEPS, "bptt", return_sequences=True)
-    x, outputs = np.tile(np.array(steps, "float32")[:, None], (8, 1, 2)), []
+    steps = np.broadcast_to(np.float32(inputs), TIMESTEPS)
+    x, outputs = np.tile(steps[:, None], (8, 1, 2)), []
     for _ in range(5):
         torch.manual_seed(0)
         outputs.append(to_numpy(ops.cast(model(x), "float32")))
