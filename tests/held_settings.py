@@ -69,24 +69,6 @@ def enclosing():
     return inner
 
 
-def enclosing_what_comes_later():
-    scale = 1.0
-
-    def inner():
-        try:
-            return scale
-        except NameError:
-            return 1.0
-
-    def change(value):
-        nonlocal scale
-        scale = value
-
-    inner.change = change
-    del scale
-    return inner
-
-
 def on_its_list(scales):
     return lambda: scales[0]
 
@@ -120,10 +102,6 @@ def fill(held):
 
 def fill_list(held):
     held[0] = 3.0
-
-
-def innermost(held):
-    return innermost(held[0]) if isinstance(held[0], list) else held
 
 
 def fill_bytes(held):
@@ -253,11 +231,6 @@ HELD = {
         called,
         lambda held: held.change(3.0),
     ),
-    "variable of an enclosing function without a value": (
-        enclosing_what_comes_later,
-        called,
-        lambda held: held.change(3.0),
-    ),
     "list of an enclosing function": (
         lambda: on_its_list([1.0]),
         called,
@@ -293,11 +266,6 @@ HELD = {
         lambda: Settings(np.ones(6)),
         lambda held: ops.convert_to_tensor(held.scale),
         lambda held: fill(held.scale),
-    ),
-    "list deep in others": (
-        lambda: Settings([[[[[[[[[1.0]]]]]]]]]),
-        lambda held: first(innermost(held.scale)),
-        lambda held: fill_list(innermost(held.scale)),
     ),
     "bytes": (lambda: bytearray(b"a"), first, fill_bytes),
     "queue": (

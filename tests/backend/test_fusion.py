@@ -228,22 +228,6 @@ def test_compiled_loops_emit_the_same_spikes_in_half_precision():
 
 
 @torch_only
-def test_without_a_compiler_training_continues_after_one_warning():
-    def broken(graph, inputs):
-        raise RuntimeError("no compiler here\nand much more to say")
-
-    model, batch = images(0.67), data(5, (6, 6, 2))
-    expected = loss_and_gradients(model, *batch)
-    with fusion(broken), pytest.warns(UserWarning, match="jit_compile=False") as raised:
-        results = [loss_and_gradients(model, *batch) for _ in range(2)]
-    messages = [str(warning.message) for warning in raised]
-    (message,) = (text for text in messages if "jit_compile=False" in text)
-    assert "no compiler here" in message
-    for result in results:
-        assert_same(result, expected)
-
-
-@torch_only
 @pytest.mark.parametrize("options", [{"jit_compile": False}, {"run_eagerly": True}])
 def test_compilation_can_be_turned_off(options):
     with fusion() as graphs:

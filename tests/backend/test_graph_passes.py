@@ -4,8 +4,6 @@ which each is a launch on a GPU.
 How many operations there are is counted in `tests/gradients/costs_of_steps.json`.
 """
 
-import threading
-
 import pytest
 from helpers import BACKEND
 
@@ -16,13 +14,12 @@ import keras
 import numpy as np
 import torch
 from counted_operations import Counter
-from helpers import assert_close, compiled, data, double_precision, spiking, to_numpy
+from helpers import assert_close, compiled, data, double_precision, spiking
 from keras import layers, ops
 from recorded_calls import assert_equal_state, operations, pair, recording, train
 from torch.multiprocessing.reductions import StorageWeakRef
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._core.backend.torch.recorder.random import seeded_draws
 
 
 def deep(depth=4):
@@ -267,17 +264,3 @@ def test_all_draws_have_the_numbers_of_eager_steps_and_their_seeds_are_read_at_o
     assert models[1].engine != "eager"
     names = [name for graph in graphs for name in operations(graph)]
     assert not graphs or len([name for name in names if "seeds" in name]) == 1
-
-
-def test_other_threads_draw_as_ever_while_a_call_is_recorded():
-    drawn = []
-
-    def draw():
-        drawn.append(to_numpy(keras.random.uniform((3,), seed=1)))
-
-    draw()
-    with seeded_draws():
-        thread = threading.Thread(target=draw)
-        thread.start()
-        thread.join()
-    np.testing.assert_array_equal(*drawn)

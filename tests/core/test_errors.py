@@ -398,12 +398,6 @@ REFUSED = [
     ),
     # What a subclass must have.
     (lambda: rsnn.layers.NeuronCell().over_time(ZEROS), *UNWRITTEN, "all time steps"),
-    (lambda: LIFCell().over_time_derivatives(ZEROS), *UNWRITTEN, "no hand-written"),
-    (
-        lambda: rsnn.layers.NeuronCell().step_derivative(None, None, None, None),
-        *UNWRITTEN,
-        "no hand-written derivative",
-    ),
     (lambda: rsnn.layers.Encoder().encode(ZEROS, 0, 3), *UNWRITTEN, "encode(inputs"),
     (lambda: rsnn.layers.TimeMixing().step(ZEROS, ()), *UNWRITTEN, "`step(inputs"),
     (lambda: rsnn.gradients.GradientMethod().call(None), *UNWRITTEN, "`call(run)`"),

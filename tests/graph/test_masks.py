@@ -160,19 +160,6 @@ def test_gradients_with_masks_are_those_of_bptt_where_each_step_has_its_rate(
 
 
 @every_order
-def test_the_rate_gradient_with_masks_is_that_of_bptt_where_all_steps_are_alike(
-    step_mode,
-):
-    """Neurons without memory, on the same frame at each step."""
-    x = [frames_of(3, constant=True), words_of(None)]
-    found, expected = (
-        results_of(attention_to_constants, 3, method, step_mode, x, decay=0.0)
-        for method in ("rate", "bptt")
-    )
-    assert_equal(found, expected)
-
-
-@every_order
 @pytest.mark.parametrize(
     "average",
     [lambda x: layers.GlobalAveragePooling1D()(x), lambda x: MaskedAverage()([x])],

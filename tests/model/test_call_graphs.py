@@ -540,14 +540,6 @@ def test_without_a_compiler_graphs_are_replayed_after_one_warning_for_each():
         assert "no compiler here" in message
 
 
-def test_a_compiler_that_needs_too_much_memory_ends_the_step():
-    def exhausted(graph, inputs):
-        raise torch.OutOfMemoryError
-
-    with recording(compiler=exhausted), pytest.raises(torch.OutOfMemoryError):
-        train(pair(mlp, jit_compile=True)[1:], *data())
-
-
 @pytest.mark.parametrize(
     ("make", "arguments", "reason"),
     [

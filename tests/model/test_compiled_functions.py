@@ -65,7 +65,6 @@ class Sets(keras.callbacks.Callback):
 
 
 # Keras has none of several steps on PyTorch.
-# Keras has none of several steps on PyTorch.
 @pytest.mark.parametrize("number", [1] if helpers.BACKEND == "torch" else [1, 2])
 def test_a_callback_sets_time_steps_and_whether_sequences_are_returned(number):
     model = standing_still(timesteps=4)

@@ -319,22 +319,6 @@ def test_layers_of_the_network_are_found_by_name_and_index():
             model.get_layer(**arguments)
 
 
-@every_gradient
-def test_fit_evaluate_predict_and_calls_of_single_batches_have_one_loss(gradient):
-    model = compiled(spiking(gradient=gradient), metrics=["accuracy"])
-    logits = model.predict(X, batch_size=4, verbose=0)
-    assert_all_close([model.predict_on_batch(X)], [logits])
-    loss = pytest.approx(crossentropy(logits, Y), rel=1e-5)
-    assert model.evaluate(X, Y, batch_size=4, verbose=0)[0] == loss
-    assert model.test_on_batch(X, Y)[0] == loss
-    assert model.train_on_batch(X, Y)[0] == loss
-    assert model.test_on_batch(X, Y)[0] != loss
-    options = {"batch_size": 4, "validation_split": 0.2, "verbose": 0}
-    history = model.fit(X, Y, epochs=4, **options).history
-    assert set(history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
-    assert history["loss"][-1] < history["loss"][0]
-
-
 # It calls what Python deprecates.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:keras_tuner")
 def test_keras_tuner_tries_numbers_of_steps_and_methods(tmp_path):

@@ -65,11 +65,6 @@ def two_outputs():
     return keras.Model(hidden.inputs, outputs)
 
 
-def with_its_input():
-    hidden = network()
-    return keras.Model(hidden.inputs, [*hidden.inputs, *hidden.outputs])
-
-
 def own_loss(y, outputs):
     return ops.mean(ops.square(ops.nan_to_num(y) - outputs), axis=-1)
 
@@ -95,7 +90,6 @@ LOSSES = [
     (network, own_loss),
     (network, None),
     (lambda: network(layers.ReLU()), SPARSE),
-    (with_its_input, [SPARSE, LOGITS]),
     (two_outputs, {"a": SPARSE}),
     # Keras refuses another number of losses later.
     (two_outputs, [SPARSE, LOGITS, LOGITS]),
