@@ -302,7 +302,6 @@ CELLS = {
     "constants": integrator(lambda x, v: ops.convert_to_tensor(DECAYS) * v + x),
     "no text": integrator(lambda x, v: v + ops.sin(x)),
     "integers": integrator(added, "int32"),
-    "booleans": integrator(added, "bool"),
     "queue": Queueing,
 }
 CELLS = {name: (cell, "float32", 0.8) for name, cell in CELLS.items()} | {

@@ -175,17 +175,6 @@ def test_invalid_windows_are_refused(windows):
         Rate(windows=windows)
 
 
-def test_windows_by_layer_are_an_error_that_says_what_to_pass_also_in_a_saved_file():
-    config = keras.saving.serialize_keras_object(Rate(windows=2))
-    config["config"]["windows"] = {"lif": 2}
-    message = (
-        r"^`windows` must be the same in all layers. Received: windows=\{'lif': 2\}. "
-        r"Pass .* windows=2, or .* windows=\(1, 3\).$"
-    )
-    with pytest.raises(ValueError, match=message):
-        keras.saving.deserialize_keras_object(config)
-
-
 def test_last_step_statistics_need_one_window():
     with pytest.raises(ValueError, match=r"last_step_statistics=True.*windows=2"):
         Rate(windows=2, last_step_statistics=True)

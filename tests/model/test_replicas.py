@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 import replica_cases
-from helpers import BACKEND, assert_close, double_precision, free_port
+from helpers import BACKEND, assert_close, data, double_precision, free_port, spiking
 from made_once import made_once
 
 SECONDS = 500
@@ -152,7 +152,6 @@ def test_replicas_draw_other_noise_reproducibly(on_two_devices):
 def test_processes_that_cannot_train_together_raise_an_error_before_they_wait(
     on_two_devices,
 ):
-    alone = "cannot be trained on several replicas"
     expected = {
         "batches": [
             "ValueError: `fit` must have the same number of batches and epochs",
@@ -163,8 +162,6 @@ def test_processes_that_cannot_train_together_raise_an_error_before_they_wait(
             "ValueError: `torch.distributed.fsdp` and tensor parallelism are not "
             "supported"
         ],
-        "sum": [f'reduction="sum" {alone}'],
-        "weighted": [f'reduction="mean_with_sample_weight" {alone}'],
         # Keras 3.16 wraps it itself.
         "outer": [
             "Wrap the outer model in torch.nn.parallel.DistributedDataParallel"
@@ -179,6 +176,16 @@ def test_processes_that_cannot_train_together_raise_an_error_before_they_wait(
                 assert fragment in mistakes[name]
     # Training without `fit` begins with the weights of the first process as well.
     np.testing.assert_array_equal(first["kernel"], second["kernel"])
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="its replicas see the whole batch")
+@pytest.mark.parametrize("reduction", ["sum", "mean_with_sample_weight"])
+def test_a_loss_that_is_no_mean_of_samples_is_refused(reduction, in_two_alike_replicas):
+    (x, _), model = data(), spiking()
+    model.compile("sgd", keras.losses.MeanSquaredError(reduction), run_eagerly=True)
+    message = f'reduction="{reduction}" cannot be trained on several replicas'
+    with pytest.raises(ValueError, match=message):
+        in_two_alike_replicas(lambda: model.train_on_batch(x, x[:, :3]))
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="other engines divide any batch")
