@@ -7,7 +7,6 @@ from helpers import chain, compiled, saved_and_loaded, spiking, to_numpy
 from keras import layers
 from next_cases import NextCase
 
-import keras_ratesnn as rsnn
 from keras_ratesnn.layers import IF, LIF, Delay
 
 T = 5
@@ -66,38 +65,3 @@ def test_recorded_training_in_half_precision_keeps_positions_in_range_and_is_sav
     again = saved_and_loaded(model)
     assert again.network.get_layer("delay").sigma == 0.25
     np.testing.assert_array_equal(to_numpy(again(x)), to_numpy(model(x)))
-
-
-def fit(callback):
-    compiled(spiking()).fit(np.ones((4, 6)), Y, callbacks=[callback], verbose=0)
-
-
-@pytest.mark.runs_once
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (
-            lambda: Delay(4),
-            ValueError,
-            "`max_delay` must be an odd number of 3 or more.*max_delay=4",
-        ),
-        (
-            lambda: Delay(5)(keras.Input((None,))),
-            ValueError,
-            "whose number of channels is unknown",
-        ),
-        (
-            lambda: fit(rsnn.callbacks.LowerSigma(2)),
-            ValueError,
-            "LowerSigma needs a model with Delay layers",
-        ),
-        (
-            lambda: fit(rsnn.callbacks.RaiseMask(2)),
-            ValueError,
-            "RaiseMask needs a model with MaskedPSN layers",
-        ),
-    ],
-)
-def test_what_does_not_fit_is_an_error(call, error, message):
-    with pytest.raises(error, match=message):
-        call()

@@ -236,22 +236,3 @@ def test_there_are_no_sequences_of_means():
     with pytest.raises(ValueError, match=message):
         model.return_sequences = True
     assert not model.return_sequences
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"decay": 1.0, "decay_input": True}, ValueError, "leaves nothing of it"),
-        ({"value": "median"}, ValueError, "`value` must be"),
-        (
-            {"threshold": 1.0},
-            TypeError,
-            "no argument `threshold`: its membranes never spike. Received: "
-            "threshold=1.0",
-        ),
-        ({"tau": 2.0}, TypeError, "decay=0.5"),
-    ],
-)
-def test_wrong_arguments_are_errors(arguments, error, message):
-    with pytest.raises(error, match=message):
-        LeakyReadout(**arguments)

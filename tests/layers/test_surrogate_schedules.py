@@ -134,19 +134,6 @@ def test_a_variable_is_no_weight_and_a_file_has_its_value(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        (lambda: keras.Variable(4.0), "not trained.*Received: alpha="),
-        (lambda: keras.Variable([4.0], trainable=False), "one number"),
-        (lambda: variable(-1.0), "`alpha` must be > 0.*alpha=-1.0"),
-    ],
-)
-def test_an_error_says_what_a_variable_must_be(value, message):
-    with pytest.raises(ValueError, match=message):
-        surrogates.Sigmoid(value())
-
-
-@pytest.mark.parametrize(
     ("frozen", "name", "remedy"),
     [
         (surrogates.Sigmoid(), "alpha", r"LIF\(surrogate=Sigmoid\(alpha=...\)\)"),

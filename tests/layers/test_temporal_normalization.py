@@ -34,27 +34,6 @@ def test_the_scale_starts_at_alpha_times_threshold_in_a_batch_normalisation():
     assert (again.threshold, again.alpha, again.momentum) == (0.5, 0.7, 0.9)
 
 
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (lambda: TEBN(T, renorm=True), ValueError, "`renorm` must be False"),
-        (
-            lambda: TDBN(scale=False),
-            ValueError,
-            "`scale` must be True.*Received: scale=False",
-        ),
-        (
-            lambda: TDBN(gamma_initializer="ones"),
-            TypeError,
-            r"`gamma_initializer` is alpha \* threshold",
-        ),
-    ],
-)
-def test_conflicting_settings_are_refused(call, error, message):
-    with pytest.raises(error, match=message):
-        call()
-
-
 def normalized(x, step_mode, moving=None):
     """x̂ of inputs `(batch, T, ..., channels)`, and the means and variances by which it
     was computed: of all steps, of each step, or `moving`."""

@@ -7,7 +7,7 @@ import pytest
 from helpers import compiled, data, mlp, saved_and_loaded, spiking, to_numpy
 from keras import ops
 
-from keras_ratesnn.losses import TET
+from keras_ratesnn.losses import TET, SelfDistillation, TemporalDistillation
 from keras_ratesnn.metrics import AnytimeAccuracy
 
 T = 4
@@ -137,6 +137,26 @@ def mean_over_units(y_true, y_pred):
             lambda: AnytimeAccuracy(T, "dense"),
             ValueError,
             "`labels` must be one of 'auto', 'sparse'",
+        ),
+        (
+            lambda: SelfDistillation(temperature=0),
+            ValueError,
+            "`temperature` must be > 0",
+        ),
+        (
+            lambda: SelfDistillation()(np.array([0]), np.zeros((1, 3))),
+            ValueError,
+            "`y_pred` must be the logits of all heads.*add_branches",
+        ),
+        (
+            lambda: TemporalDistillation()(np.array([0]), np.zeros((1, 3))),
+            ValueError,
+            "`y_pred` must be the logits of every step.*return_sequences=True",
+        ),
+        (
+            lambda: TemporalDistillation()(np.zeros((1, 2)), np.zeros((1, 2, 3))),
+            ValueError,
+            r"`y_true` must be integer labels.*\(1, 2\).*leave out an axis of steps",
         ),
     ],
 )
