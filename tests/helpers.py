@@ -4,16 +4,25 @@ networks and data."""
 import concurrent.futures
 import contextlib
 import pathlib
+import shutil
 import socket
 import tempfile
 
 import keras
 import numpy as np
+import pytest
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
 
 BACKEND = keras.backend.backend()
+
+two_methods = pytest.mark.parametrize(
+    ("gradient", "step_mode"), [("rate", "multi"), ("bptt", "single")]
+)
+needs_compiler = pytest.mark.skipif(
+    not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler"
+)
 
 
 def to_numpy(structure):

@@ -3,7 +3,6 @@ compilation is not possible."""
 
 import contextlib
 import inspect
-import shutil
 import threading
 import types
 from unittest import mock
@@ -19,6 +18,7 @@ from helpers import (
     data,
     dyadic,
     loss_and_gradients,
+    needs_compiler,
     saved_and_loaded,
     spiking,
     to_numpy,
@@ -30,10 +30,6 @@ from keras_ratesnn._core import backend
 
 torch_only = pytest.mark.skipif(
     BACKEND != "torch", reason="other backends fuse by themselves"
-)
-needs_compiler = pytest.mark.skipif(
-    not (shutil.which("g++") or shutil.which("clang++")),
-    reason="PyTorch's compiler needs a C++ compiler",
 )
 if BACKEND == "torch":
     from held_settings import HELD

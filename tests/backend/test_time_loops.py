@@ -2,7 +2,6 @@
 operation, in fewer operations."""
 
 import contextlib
-import shutil
 
 import keras
 import numpy as np
@@ -13,6 +12,7 @@ from helpers import (
     compiled,
     dyadic,
     loss_and_gradients,
+    needs_compiler,
     spiking,
     to_numpy,
 )
@@ -31,9 +31,6 @@ from keras_ratesnn._core.backend.torch import fusion, time_loops
 from keras_ratesnn._core.backend.torch.time_loops import TimeLoop, programs
 
 pytestmark = pytest.mark.runs_once
-needs_compiler = pytest.mark.skipif(
-    not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler"
-)
 
 SURROGATES = "atan", "sigmoid", "triangle", "rectangular", "gaussian"
 NAMES = "IF", "LIF", "ParametricLIF", "CuBaLIF", "ALIF", "ILIF"

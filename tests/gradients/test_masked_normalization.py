@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from helpers import assert_close, loss_and_gradients, spiking, to_numpy
 from keras import layers
+from masked_results import METHODS
 
-from keras_ratesnn.gradients import SLTT, Rate
+from keras_ratesnn.gradients import Rate
 from keras_ratesnn.layers import (
     LIF,
     OnlineRenormalization,
@@ -24,10 +25,6 @@ pytestmark = pytest.mark.filterwarnings(
 T = 3
 Y = np.arange(6) % 3
 STEP_MODES = pytest.mark.parametrize("step_mode", ["multi", "single"])
-METHODS = {
-    "multi": ["rate", "bptt", "sltt"],
-    "single": ["rate", SLTT(recompute=False), "ottt"],
-}
 SETTINGS = {"momentum": 0.5, "epsilon": 1e-5}
 LAYERS = [
     functools.partial(layers.BatchNormalization, **SETTINGS),

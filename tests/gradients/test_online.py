@@ -28,24 +28,16 @@ METHODS = {"sltt": SLTT, "ottt": OTTT}
 STEP_MODES = pytest.mark.parametrize("step_mode", ["multi", "single"])
 
 
-def squared_error(y, outputs):
-    return ops.sum(ops.square(outputs - y)) / (2 * len(y))
-
-
 @STEP_MODES
 @pytest.mark.parametrize("method", METHODS)
 def test_gradients_are_those_of_a_loop_over_steps(method, step_mode):
     random = np.random.default_rng(0)
     frames, targets = random.normal(0.5, 1.0, (5, 7, 6)), random.normal(size=(7, 3))
     with double_precision():
-        parts = []
-        for width in (8, 5):
-            dense = layers.Dense(width, bias_initializer="random_normal")
-            parts += [dense, LIF(decay=0.5)]
-        network = chain(*parts, layers.Dense(3), dtype="float64")
+        network = chain(*naive_online.network_layers(), dtype="float64")
         model = spiking(network, 5, method, step_mode=step_mode)
         x = np.swapaxes(frames, 0, 1)
-        _, found = loss_and_gradients(model, x, targets, squared_error)
+        _, found = loss_and_gradients(model, x, targets, naive_online.squared_error)
         weights = [to_numpy(variable) for variable in model.trainable_variables]
     expected = naive_online.gradients(
         weights, frames, targets, 0.5, traced=(1, 2) if method == "ottt" else ()

@@ -16,10 +16,10 @@ from helpers import (
     saved_and_loaded,
     spiking,
     to_numpy,
+    two_methods,
 )
 from keras import layers, ops
 from masked_results import (
-    FEW,
     MASK,
     STEP_MODES,
     T,
@@ -121,7 +121,7 @@ class Shares(keras.layers.Layer):
         return inputs / ops.sum(inputs, axis=-1, keepdims=True)
 
 
-@pytest.mark.parametrize(("gradient", "step_mode"), FEW)
+@two_methods
 def test_operations_that_are_nan_for_zeros_give_no_nan_in_padding(gradient, step_mode):
     hidden = layers.Dense(6, use_bias=False, kernel_initializer="ones")
     parts = [Shares(), layers.Dense(8), LIF(0.5, 0.1), layers.Dense(3)]
@@ -158,7 +158,7 @@ def test_the_rate_gradient_is_that_of_bptt_where_all_steps_are_alike(
     assert_same(results_of(gradient), results_of("bptt"), rtol=1e-3)
 
 
-@pytest.mark.parametrize(("gradient", "step_mode"), FEW)
+@two_methods
 def test_outputs_of_every_step_are_masked(gradient, step_mode):
     """Those of a readout, too; the outputs of a step depend on no later one."""
     inputs = keras.Input((6,))

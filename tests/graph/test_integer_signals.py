@@ -11,6 +11,7 @@ from helpers import (
     naive_lif,
     spiking,
     to_numpy,
+    two_methods,
 )
 from keras import layers, ops
 
@@ -136,9 +137,7 @@ def test_selection_by_spikes_trains_and_equals_bptt_with_one_window_per_step(ste
     np.testing.assert_allclose(head, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("gradient", "step_mode"), [("rate", "multi"), ("bptt", "single")]
-)
+@two_methods
 def test_the_time_mean_of_integer_outputs_is_a_float(gradient, step_mode):
     inputs = keras.Input((3,))
     spikes = rsnn.layers.LIF()(inputs)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from helpers import assert_close, loss_and_gradients, spiking
 from keras import layers, ops
+from masked_results import METHODS
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.gradients import SLTT, Rate
+from keras_ratesnn.gradients import Rate
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not support masking and will therefore destroy"
@@ -18,10 +19,6 @@ pytestmark = pytest.mark.filterwarnings(
 every_order = pytest.mark.parametrize("step_mode", ["multi", "single"])
 
 Y = np.arange(6) % 3
-METHODS = {
-    "multi": ["rate", "bptt", "sltt"],
-    "single": ["rate", SLTT(recompute=False), "ottt"],
-}
 
 
 class Noise(layers.Layer):

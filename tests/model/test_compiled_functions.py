@@ -15,6 +15,7 @@ from helpers import (
     spiking,
     to_numpy,
     training_results,
+    two_methods,
 )
 from keras import layers, ops
 
@@ -297,9 +298,7 @@ def squares(y, outputs):
     return ops.sum(outputs**2)
 
 
-@pytest.mark.parametrize(
-    ("gradient", "step_mode"), [("rate", "multi"), ("bptt", "single")]
-)
+@two_methods
 def test_a_training_call_that_nothing_differentiates_gives_the_same_numbers(
     x, gradient, step_mode
 ):

@@ -16,6 +16,7 @@ from helpers import (
     spiking,
     to_numpy,
     training_results,
+    two_methods,
 )
 from keras import layers
 
@@ -23,9 +24,6 @@ import keras_ratesnn as rsnn
 from keras_ratesnn.gradients import Rate
 
 BACKEND = keras.backend.backend()
-
-
-MODES = [("rate", "multi"), ("bptt", "single")]
 
 
 @pytest.mark.parametrize("step_mode", ["multi", "single"])
@@ -47,7 +45,7 @@ def test_rates_whose_gradients_overflow_change_no_weight_but_the_scale(step_mode
         assert not np.array_equal(weight, start)
 
 
-@pytest.mark.parametrize(("gradient", "step_mode"), MODES)
+@two_methods
 def test_spikes_are_exact_and_membranes_are_wide_in_half_precision(gradient, step_mode):
     keras.config.set_dtype_policy("mixed_float16")
     options = {"step_mode": step_mode, "return_sequences": True}
