@@ -17,6 +17,7 @@ import keras_ratesnn as rsnn
 
 BACKEND = keras.backend.backend()
 
+both_step_modes = pytest.mark.parametrize("step_mode", ["multi", "single"])
 two_methods = pytest.mark.parametrize(
     ("gradient", "step_mode"), [("rate", "multi"), ("bptt", "single")]
 )

@@ -12,7 +12,6 @@ T = 4
 LENGTHS = np.array([4, 2, 2, 1])
 MASK = np.arange(T) < LENGTHS[:, None]
 Y = np.array([0, 1, 2, 1])
-STEP_MODES = ["multi", "single"]
 # Each method and each step mode.
 EACH_ONCE = [
     ("rate", "multi"),

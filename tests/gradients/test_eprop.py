@@ -15,8 +15,14 @@ from typing import Any, NamedTuple
 import keras
 import naive_online
 import numpy as np
-import pytest
-from helpers import assert_close, chain, loss_and_gradients, spiking, to_numpy
+from helpers import (
+    assert_close,
+    both_step_modes,
+    chain,
+    loss_and_gradients,
+    spiking,
+    to_numpy,
+)
 from keras import ops
 
 from keras_ratesnn import gradients
@@ -109,7 +115,7 @@ class EProp(gradients.GradientMethod):
         return gradients.plain(run, nodes)
 
 
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@both_step_modes
 def test_eprop_from_public_names_has_the_gradients_of_a_slow_loop(step_mode):
     random = np.random.default_rng(0)
     frames = random.normal(0.5, 1.0, (T, 8, 6))

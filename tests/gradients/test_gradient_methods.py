@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from helpers import (
     assert_close,
+    both_step_modes,
     chain,
     data,
     loss_and_gradients,
@@ -17,8 +18,6 @@ from keras import ops
 import keras_ratesnn as rsnn
 from keras_ratesnn import gradients
 
-STEP_MODES = pytest.mark.parametrize("step_mode", ["multi", "single"])
-
 
 class HalfGradient(gradients.GradientMethod):
     def call(self, run):
@@ -27,7 +26,7 @@ class HalfGradient(gradients.GradientMethod):
         return gradients.graft(ops.stop_gradient(outputs), outputs, 0.5)
 
 
-@STEP_MODES
+@both_step_modes
 def test_a_custom_method_is_one_class(step_mode):
     network = mlp()
     (loss, found), (expected_loss, expected) = (
@@ -72,7 +71,7 @@ def method_of(nodes):
     return Method()
 
 
-@STEP_MODES
+@both_step_modes
 @pytest.mark.parametrize(
     ("nodes", "seen"),
     [
@@ -117,7 +116,7 @@ def test_inference_makes_no_rate_pass():
     assert (True, True) in runs
 
 
-@STEP_MODES
+@both_step_modes
 def test_a_loss_of_every_step_trains_by_rate(step_mode):
     """The rate receives the sum of the gradients of all steps: for a mean over steps,
     the gradient of the mean output."""

@@ -7,6 +7,7 @@ import pytest
 from helpers import (
     BACKEND,
     assert_close,
+    both_step_modes,
     chain,
     compiled,
     data,
@@ -25,10 +26,9 @@ from keras_ratesnn.gradients import OTTT, SLTT
 from keras_ratesnn.layers import LIF
 
 METHODS = {"sltt": SLTT, "ottt": OTTT}
-STEP_MODES = pytest.mark.parametrize("step_mode", ["multi", "single"])
 
 
-@STEP_MODES
+@both_step_modes
 @pytest.mark.parametrize("method", METHODS)
 def test_gradients_are_those_of_a_loop_over_steps(method, step_mode):
     random = np.random.default_rng(0)
@@ -189,7 +189,7 @@ def of_output(network, x, gradient, step_mode, batches):
     return np.array([one[-1] for one in found]), np.array([one[0] for one in found])
 
 
-@STEP_MODES
+@both_step_modes
 def test_only_random_steps_carry_gradient_and_they_are_drawn_for_each_batch(step_mode):
     network, (x, _) = mlp(), data(shape=(4, 6))
     x[:] = x[:, :1]
@@ -202,7 +202,7 @@ def test_only_random_steps_carry_gradient_and_they_are_drawn_for_each_batch(step
             assert 2 <= len(np.unique(kernels.round(6), axis=0)) <= 4
 
 
-@STEP_MODES
+@both_step_modes
 def test_random_steps_are_drawn_from_those_that_are_not_padding(step_mode):
     """Each with the same probability, of however many samples; if there are fewer, all
     of them carry gradient."""

@@ -11,6 +11,7 @@ import pytest
 from helpers import (
     BACKEND,
     assert_same,
+    both_step_modes,
     chain,
     compiled,
     saved_and_loaded,
@@ -21,7 +22,6 @@ from helpers import (
 from keras import layers, ops
 from masked_results import (
     MASK,
-    STEP_MODES,
     T,
     Y,
     results,
@@ -81,7 +81,7 @@ def test_in_gaps_the_state_waits(gradient, step_mode):
     assert_same(found, expected)
 
 
-@pytest.mark.parametrize("step_mode", STEP_MODES)
+@both_step_modes
 def test_statistics_are_those_of_the_valid_steps(step_mode):
     """In multi-step mode of all of them at once, in single-step mode of those of each
     step; one that is padding for all samples moves no average."""

@@ -6,7 +6,7 @@ import functools
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, loss_and_gradients, spiking
+from helpers import assert_close, both_step_modes, loss_and_gradients, spiking
 from keras import layers, ops
 from masked_results import METHODS
 
@@ -16,7 +16,6 @@ from keras_ratesnn.gradients import Rate
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not support masking and will therefore destroy"
 )
-every_order = pytest.mark.parametrize("step_mode", ["multi", "single"])
 
 Y = np.arange(6) % 3
 
@@ -132,14 +131,14 @@ def by_keras():
     return value, [*gradients.values()]
 
 
-@every_order
+@both_step_modes
 def test_one_step_with_masks_is_that_of_keras(step_mode):
     for method in METHODS[step_mode]:
         found = results_of(attention_to_branches, 1, method, step_mode, frames_of(1))
         assert_equal(found, by_keras())
 
 
-@every_order
+@both_step_modes
 @pytest.mark.parametrize(
     ("make", "x"),
     [
@@ -156,7 +155,7 @@ def test_gradients_with_masks_are_those_of_bptt_where_each_step_has_its_rate(
     assert_equal(results_of(make, 2, Rate(windows=2), step_mode, x), expected)
 
 
-@every_order
+@both_step_modes
 @pytest.mark.parametrize(
     "average",
     [lambda x: layers.GlobalAveragePooling1D()(x), lambda x: MaskedAverage()([x])],

@@ -3,7 +3,14 @@
 import keras
 import numpy as np
 import pytest
-from helpers import chain, compiled, saved_and_loaded, spiking, to_numpy
+from helpers import (
+    both_step_modes,
+    chain,
+    compiled,
+    saved_and_loaded,
+    spiking,
+    to_numpy,
+)
 from keras import layers
 from next_cases import NextCase
 
@@ -31,7 +38,7 @@ def test_the_authors_program_agrees(name):
     case.assert_agrees(model, names)
 
 
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@both_step_modes
 def test_in_inference_delays_are_whole_steps_and_spikes_stay_spikes(step_mode):
     delay = Delay(5)
     network = chain(IF(), delay, shape=(3, 2))

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import (
+    both_step_modes,
     chain,
     data,
     double_precision,
@@ -20,7 +21,6 @@ from keras_ratesnn.layers import LIF, LeakyReadout, TimeMean
 
 T = 3
 VALUES = ["mean", "last", "max"]
-STEP_MODES = ["multi", "single"]
 
 
 def body():
@@ -92,7 +92,7 @@ def test_what_follows_is_an_ordinary_network_on_the_output_of_a_spiking_one(
             )
 
 
-@pytest.mark.parametrize("step_mode", STEP_MODES)
+@both_step_modes
 def test_in_a_sequence_of_membranes_what_follows_sees_those_of_each_step(step_mode):
     """Else it sees the mean, the last or the largest membrane."""
     inputs, spikes = body()

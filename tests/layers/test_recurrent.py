@@ -3,7 +3,7 @@ reference cases, one sweep by hand, gaps."""
 
 import numpy as np
 import pytest
-from helpers import chain, loss_and_gradients, spiking, to_numpy
+from helpers import both_step_modes, chain, loss_and_gradients, spiking, to_numpy
 from keras import layers, ops
 from next_cases import NextCase
 
@@ -12,7 +12,6 @@ from keras_ratesnn.layers import LIF, CuBaLIF, Recurrent, Scale
 
 T = 5
 Y = np.array([0, 1, 2, 1])
-STEP_MODES = ["multi", "single"]
 
 
 def frames(*shape):
@@ -94,7 +93,7 @@ def test_spikes_that_a_scale_passes_on_are_counted():
     np.testing.assert_allclose(additions["neurons/back"], spikes[:, :-1].sum() / 4)
 
 
-@pytest.mark.parametrize("step_mode", STEP_MODES)
+@both_step_modes
 def test_after_a_gap_nothing_comes_back(step_mode):
     back = layers.Dense(1, use_bias=False, kernel_initializer="ones")
     network = chain(Recurrent(LIF(0.0), back), shape=(1,))

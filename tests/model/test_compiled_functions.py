@@ -8,6 +8,7 @@ import pytest
 from helpers import (
     BACKEND,
     assert_close,
+    both_step_modes,
     chain,
     compiled,
     mlp,
@@ -310,7 +311,7 @@ def test_a_training_call_that_nothing_differentiates_gives_the_same_numbers(
     assert_close(model.variables, list(map(to_numpy, twin.variables)), rtol=1e-6)
 
 
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@both_step_modes
 def test_a_call_in_inference_that_nothing_differentiates_has_no_derivative(
     x, step_mode
 ):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers import (
     assert_close,
+    both_step_modes,
     chain,
     compiled,
     mlp,
@@ -38,7 +39,7 @@ def crossentropy(logits, labels):
     helpers.BACKEND == "tensorflow",
     reason="TensorFlow's convolutions give it a wrong shape (docs/upstream.md)",
 )
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@both_step_modes
 def test_a_batch_without_samples_has_outputs_without_samples(step_mode):
     convolutions = layers.Conv2D(4, 1, strides=2), layers.SeparableConv2D(4, 3)
     neurons = layers.BatchNormalization(), LIF()

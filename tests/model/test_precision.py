@@ -7,6 +7,7 @@ import pytest
 from exported import outputs_of
 from helpers import (
     assert_close,
+    both_step_modes,
     chain,
     compiled,
     data,
@@ -26,7 +27,7 @@ from keras_ratesnn.gradients import Rate
 BACKEND = keras.backend.backend()
 
 
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@both_step_modes
 def test_rates_whose_gradients_overflow_change_no_weight_but_the_scale(step_mode):
     keras.config.set_dtype_policy("mixed_float16")
     sgd = keras.optimizers.SGD(0.1)
