@@ -17,6 +17,8 @@ import keras_ratesnn as rsnn
 
 BACKEND = keras.backend.backend()
 
+CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
 both_step_modes = pytest.mark.parametrize("step_mode", ["multi", "single"])
 two_methods = pytest.mark.parametrize(
     ("gradient", "step_mode"), [("rate", "multi"), ("bptt", "single")]

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from helpers import (
     BACKEND,
+    CROSSENTROPY,
     assert_close,
     called_before,
     chain,
@@ -23,7 +24,6 @@ X, Y = data()
 LOGITS = LogitsDistillation(temperature=3.0)
 FEATURES = FeatureDistillation("mse", "features", "spikes")
 SPIKES = FeatureDistillation("mse", "spikes", "spikes")
-CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def ordinary():

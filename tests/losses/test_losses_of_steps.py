@@ -4,7 +4,15 @@ training."""
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, data, mlp, saved_and_loaded, spiking, to_numpy
+from helpers import (
+    CROSSENTROPY,
+    compiled,
+    data,
+    mlp,
+    saved_and_loaded,
+    spiking,
+    to_numpy,
+)
 from keras import ops
 
 from keras_ratesnn.losses import TET, SelfDistillation, TemporalDistillation
@@ -15,7 +23,6 @@ RANDOM = np.random.default_rng(0)
 OUTPUTS = RANDOM.normal(size=(6, T, 3)).astype("float32")
 LABELS = RANDOM.integers(0, 3, 6)
 WEIGHTS = RANDOM.uniform(0.5, 2.0, 6).astype("float32")
-CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def naive_tet(outputs, labels, weight, target):

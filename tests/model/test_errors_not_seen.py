@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from helpers import (
     BACKEND,
+    CROSSENTROPY,
     assert_close,
     chain,
     compiled,
@@ -39,9 +40,6 @@ def test_the_tests_of_the_page_exist():
     assert [name for name in named if f"def {name}(" not in tests] == []
 
 
-LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-
 @pytest.mark.skipif(BACKEND == "jax", reason="there a call is a function")
 @two_methods
 def test_calls_go_backward_in_any_order(gradient, step_mode):
@@ -51,7 +49,7 @@ def test_calls_go_backward_in_any_order(gradient, step_mode):
     weights = [weight.value for weight in model.trainable_variables]
 
     def loss(x, y):
-        return LOSS(ops.convert_to_tensor(y), model(x, training=True))
+        return CROSSENTROPY(ops.convert_to_tensor(y), model(x, training=True))
 
     if BACKEND == "torch":
         first, last = (loss(*batch) for batch in batches)

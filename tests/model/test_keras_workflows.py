@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import (
+    CROSSENTROPY,
     assert_close,
     both_step_modes,
     chain,
@@ -176,15 +177,12 @@ def two_outputs(structure):
     return keras.Model(inputs, structured(structure, label, size))
 
 
-LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-
 @pytest.mark.parametrize(
     ("gradient", "structure"), [("rate", "dict"), ("bptt", "list")]
 )
 def test_losses_metrics_and_labels_of_several_outputs_by_name(gradient, structure):
     """As with the same network without time, whose history has the same names."""
-    losses = {"label": LOGITS, "size": "mse"}
+    losses = {"label": CROSSENTROPY, "size": "mse"}
     options = {
         "metrics": {"size": ["mae"]},
         "loss_weights": {"label": 1.0, "size": 0.5},
