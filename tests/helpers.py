@@ -28,6 +28,12 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
+def recorded_early():
+    """A context in which calls are recorded early, where they are at all."""
+    early = {"eager_calls": {"auto": 1, True: 1}} if BACKEND == "torch" else {}
+    return rsnn.engine_settings(**early)
+
+
 def to_numpy(structure):
     """Tensors, in any structure, as arrays."""
     return keras.tree.map_structure(

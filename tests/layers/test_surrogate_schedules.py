@@ -1,13 +1,11 @@
 """Surrogates and training methods are fixed; a Keras variable as the number of a
 surrogate takes effect at once."""
 
-import contextlib
-
 import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, assert_close, chain, compiled, spiking, to_numpy
+from helpers import assert_close, chain, compiled, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -26,13 +24,6 @@ def network(alpha, kind=surrogates.Sigmoid):
     """Two layers of neurons, which share a variable if `alpha` is one."""
     first, second = LIF(surrogate=kind(alpha)), ParametricLIF(surrogate=kind(alpha))
     return chain(layers.Dense(8), first, layers.Dense(8), second, layers.Dense(3))
-
-
-def early():
-    """A context in which all that may be recorded or compiled is, in early calls."""
-    if BACKEND != "torch":
-        return contextlib.nullcontext()
-    return rsnn.engine_settings(eager_calls={"auto": 1, True: 1})
 
 
 CALLS = []
@@ -86,7 +77,7 @@ def test_a_new_value_takes_effect_and_compiles_nothing(
     held = variable()
     model = made(held)
     calls = []
-    with early():
+    with helpers.recorded_early():
         for alpha in ALPHAS:
             held.assign(alpha)
             model.train_on_batch(x, y)

@@ -10,6 +10,7 @@ from helpers import (
     called_before,
     chain,
     data,
+    recorded_early,
     saved_and_loaded,
     spiking,
     to_numpy,
@@ -248,10 +249,8 @@ def test_a_distiller_is_compiled_as_asked_with_its_models_and_when_it_is_loaded(
     models = distiller.teacher, distiller.student, *READERS
     assert len(models) == 4
     # On PyTorch their calls would be recorded else.
-    is_recording = BACKEND == "torch"
-    early = {"eager_calls": {"auto": 1, True: 1}} if is_recording else {}
-    with rsnn.engine_settings(**early):
+    with recorded_early():
         for model in models * 2:
             model(X)
-    engine = "eager" if is_recording else "keras"
+    engine = "eager" if BACKEND == "torch" else "keras"
     assert {model.engine for model in models} == {engine}

@@ -10,6 +10,7 @@ from helpers import (
     BACKEND,
     CROSSENTROPY,
     assert_close,
+    recorded_early,
     saved_and_loaded,
     spiking,
     to_numpy,
@@ -68,14 +69,11 @@ def trained(model, **kwargs):
     return history, values, model.predict(x, BATCH, verbose=0)
 
 
-EARLY = {"eager_calls": {"auto": 1, True: 1}} if BACKEND == "torch" else {}
-
-
 def runs(model, **kwargs):
     """What training gives, and how often Python ran the layers; calls are recorded
     early."""
     RUNS.clear()
-    with rsnn.engine_settings(**EARLY):
+    with recorded_early():
         return trained(model, **kwargs), len(RUNS)
 
 
