@@ -134,6 +134,17 @@ def test_the_rate_gradient_is_exact_in_the_rates(value):
     np.testing.assert_allclose(found, [[expected[value] * 0.4]], rtol=1e-5)
 
 
+@pytest.mark.parametrize("value", VALUES)
+def test_the_value_of_a_padded_sequence_is_that_of_its_steps_alone(value):
+    inputs, spikes = body()
+    readout = LeakyReadout(0.8, value=value)(spikes)
+    model, (x, _) = spiking(keras.Model(inputs, readout), T), data(2, (T, 6))
+    found = to_numpy(model(x, mask=np.arange(T) < np.array([[T], [2]])))
+    model.timesteps = 2
+    expected = to_numpy(model(x[1:, :2]))
+    np.testing.assert_allclose(found[1:], expected, rtol=1e-5, atol=1e-6)
+
+
 def test_a_regularizer_sees_the_membranes_of_all_steps():
     inputs, spikes = body()
     readout = LeakyReadout(0.8, activity_regularizer="l2", value="last")

@@ -292,6 +292,13 @@ def test_its_shapes_are_those_of_its_only_input_and_output():
             assert model.compute_output_shape((None, *one)) == shape
 
 
+def test_its_summary_shows_the_layers_of_the_network():
+    lines = []
+    model = spiking(mlp(name="hidden"))
+    model.summary(print_fn=lambda line, **_: lines.append(line))
+    assert "hidden (LIF)" in "\n".join(lines)
+
+
 @pytest.mark.parametrize("structure", ["dict", "list"])
 def test_it_has_the_inputs_and_outputs_of_a_functional_model(structure):
     network = two_outputs(structure)
