@@ -30,6 +30,10 @@ class Slots(float):
     __slots__ = ("scale",)
 
 
+class OwnTensor(torch.Tensor):
+    pass
+
+
 class Limit(keras.constraints.Constraint):
     scale = 1.0
 
@@ -192,6 +196,11 @@ HELD = {
         lambda held: held.scale(),
         lambda held: fill_list(held.scale.__closure__[0].cell_contents),
     ),
+    "list of a cached property": (
+        lambda: owner(scale=functools.cached_property(on_its_list([1.0]))),
+        lambda held: held.scale.func(),
+        lambda held: fill_list(held.scale.func.__closure__[0].cell_contents),
+    ),
     "method of a class": (
         lambda: owner(scale=lambda self: 1.0)(),
         lambda held: held.scale(),
@@ -265,6 +274,16 @@ HELD = {
         lambda held: held.appendleft(3.0),
     ),
     "tensor": (ones, lambda held: held + 1.0, fill),
+    "tensor of a class": (
+        lambda: ones().as_subclass(OwnTensor),
+        lambda held: torch.exp(held.as_subclass(torch.Tensor)),
+        fill_data,
+    ),
+    "parameter in an object": (
+        lambda: Settings(torch.nn.Parameter(ones())),
+        lambda held: torch.exp(held.scale),
+        lambda held: fill_data(held.scale),
+    ),
     "view of a tensor": (
         lambda: torch.ones(2, 6),
         lambda held: torch.exp(held[1]),

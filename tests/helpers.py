@@ -4,16 +4,34 @@ networks and data."""
 import concurrent.futures
 import contextlib
 import pathlib
+import shutil
 import socket
 import tempfile
 
 import keras
 import numpy as np
+import pytest
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
 
 BACKEND = keras.backend.backend()
+
+CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+both_step_modes = pytest.mark.parametrize("step_mode", ["multi", "single"])
+two_methods = pytest.mark.parametrize(
+    ("gradient", "step_mode"), [("rate", "multi"), ("bptt", "single")]
+)
+needs_compiler = pytest.mark.skipif(
+    not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler"
+)
+
+
+def recorded_early():
+    """A context in which calls are recorded early, where they are at all."""
+    early = {"eager_calls": {"auto": 1, True: 1}} if BACKEND == "torch" else {}
+    return rsnn.engine_settings(**early)
 
 
 def to_numpy(structure):

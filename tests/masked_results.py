@@ -6,13 +6,12 @@ import numpy as np
 from helpers import to_numpy, training_results
 from keras import ops
 
-from keras_ratesnn.gradients import Rate
+from keras_ratesnn.gradients import SLTT, Rate
 
 T = 4
 LENGTHS = np.array([4, 2, 2, 1])
 MASK = np.arange(T) < LENGTHS[:, None]
 Y = np.array([0, 1, 2, 1])
-STEP_MODES = ["multi", "single"]
 # Each method and each step mode.
 EACH_ONCE = [
     ("rate", "multi"),
@@ -21,7 +20,10 @@ EACH_ONCE = [
     ("sltt", "single"),
     ("ottt", "multi"),
 ]
-FEW = [("rate", "multi"), ("bptt", "single")]
+METHODS = {
+    "multi": ["rate", "bptt", "sltt"],
+    "single": ["rate", SLTT(recompute=False), "ottt"],
+}
 
 
 class WithMask(keras.Model):

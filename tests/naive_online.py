@@ -2,6 +2,22 @@
 correct."""
 
 import numpy as np
+from keras import layers, ops
+
+from keras_ratesnn.layers import LIF
+
+
+def network_layers():
+    """The layers of the network."""
+    parts = []
+    for width in (8, 5):
+        dense = layers.Dense(width, bias_initializer="random_normal")
+        parts += [dense, LIF(decay=0.5)]
+    return [*parts, layers.Dense(3)]
+
+
+def squared_error(y, outputs):
+    return ops.sum(ops.square(outputs - y)) / (2 * len(y))
 
 
 def gradients(

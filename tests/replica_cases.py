@@ -296,11 +296,6 @@ def mistakes(replica):
         return "no error"
 
     model = model_of("rate", "multi")
-    summed, weighted = (model_of("rate", "multi") for _ in range(2))
-    summed.compile("sgd", keras.losses.MeanSquaredError(reduction="sum"))
-    weighted.compile(
-        "sgd", keras.losses.MeanSquaredError(reduction="mean_with_sample_weight")
-    )
     inputs = keras.Input((6, 6, 2))
     outer = keras.Model(
         inputs, keras.layers.Dense(3)(model_of("rate", "multi")(inputs))
@@ -313,8 +308,6 @@ def mistakes(replica):
             )
         ),
         "epochs": message(lambda: model.fit(x, y, epochs=1 + replica, verbose=0)),
-        "sum": message(lambda: summed.train_on_batch(x, y)),
-        "weighted": message(lambda: weighted.train_on_batch(x, y)),
         "outer": message(lambda: outer.train_on_batch(x, y)),
     }
     sharded = model_of("rate", "multi")

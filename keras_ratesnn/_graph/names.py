@@ -1,9 +1,5 @@
 """Distinct names of the calls of a network."""
 
-from typing import Any
-
-from keras_ratesnn._core import checks
-
 
 class Names:
     """Names made distinct: the second call of layer "lif" is "lif (2)"."""
@@ -18,7 +14,3 @@ class Names:
         )
         self.all.append(f"{name} ({count + 1})" if count else name)
         return self.all[-1]
-
-    def check(self, argument: str, value: Any) -> None:
-        """Raises ValueError if the value of an argument is not a name."""
-        checks.one_of(argument, value, self.all)

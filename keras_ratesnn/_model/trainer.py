@@ -52,12 +52,9 @@ class Trainer:
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
-    def _settings(self) -> tuple[Any, ...]:
+    def _settings(self) -> Any:
         """All mutable settings that a trace depends on, hashable. Called before each
         step, outside of traces."""
-        raise NotImplementedError(
-            f"{type(self).__name__} must implement `_settings()`."
-        )
 
     def make_train_function(self, force: bool = False) -> None:
         if force or self.train_function is None:

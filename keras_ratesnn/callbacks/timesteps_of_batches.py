@@ -35,9 +35,8 @@ class TimestepsOfBatches(keras.callbacks.Callback):
         super().__init__()
         self._in_fit = False
 
-    def timesteps_of(self, epoch: int, batch: int) -> int:
+    def timesteps_of(self, epoch: int, batch: int) -> Any:
         """The T of a batch; the numbers of the epoch and of the batch count from 0."""
-        raise NotImplementedError
 
     def on_fit_begin(self, model: keras.Model, x: Structure) -> None:
         """Checks the model and the data of `fit`, before Keras starts."""

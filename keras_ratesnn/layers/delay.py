@@ -209,6 +209,3 @@ class _Within(keras.constraints.Constraint):
 
     def __call__(self, value):
         return ops.clip(value, -self.limit, self.limit)
-
-    def get_config(self):
-        return {"limit": self.limit}

@@ -346,11 +346,6 @@ class NeuronCell(keras.layers.Layer):
         _, spikes, state = self.step(inputs, state)
         return ops.cast(spikes, self.compute_dtype), state
 
-    def compute_output_shape(
-        self, input_shape: Shape, state_shape: Any = None
-    ) -> tuple[Shape, Any]:
-        return input_shape, input_shape if state_shape is None else state_shape
-
     def get_config(self) -> Config:
         arguments = parameters.arguments(self, self.fixed_arguments)
         if "surrogate" in arguments:

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_ratesnn._core import backend, registry, time_axis
-from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
+from keras_ratesnn._core.annotations import Shape, Structure, Tensor
 from keras_ratesnn.layers.cells import IntegrateAndFireCell
 
 _ALIKE = 1e-5
@@ -57,13 +57,6 @@ class ThresholdStabilizer(keras.layers.Layer):
         before = ops.convert_to_tensor(running)
         threshold = time_axis.cast(threshold, running.dtype)
         running.assign(self.momentum * before + (1.0 - self.momentum) * threshold)
-
-    def get_config(self) -> Config:
-        return {
-            **super().get_config(),
-            "threshold": self.threshold,
-            "momentum": self.momentum,
-        }
 
 
 class StabilizedCell:

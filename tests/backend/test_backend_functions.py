@@ -11,6 +11,7 @@ import pytest
 from helpers import (
     BACKEND,
     assert_close,
+    both_step_modes,
     compiled,
     data,
     gradient_of,
@@ -81,7 +82,7 @@ def network(*after):
 
 
 @torch_only
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@both_step_modes
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
 def test_no_image_is_copied_and_in_a_graph_a_kernel_and_its_gradient_once_each(
     gradient, step_mode
@@ -265,7 +266,7 @@ def test_layers_under_remat_that_draw_random_numbers_have_their_gradient_or_are_
     BACKEND != "tensorflow",
     reason="the other backends find the gradients of tensors in the place of weights",
 )
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@both_step_modes
 def test_layers_that_tensorflow_recomputes_have_their_gradients_or_are_refused(
     step_mode,
 ):

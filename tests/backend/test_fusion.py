@@ -3,7 +3,6 @@ compilation is not possible."""
 
 import contextlib
 import inspect
-import shutil
 import threading
 import types
 from unittest import mock
@@ -19,6 +18,7 @@ from helpers import (
     data,
     dyadic,
     loss_and_gradients,
+    needs_compiler,
     saved_and_loaded,
     spiking,
     to_numpy,
@@ -30,10 +30,6 @@ from keras_ratesnn._core import backend
 
 torch_only = pytest.mark.skipif(
     BACKEND != "torch", reason="other backends fuse by themselves"
-)
-needs_compiler = pytest.mark.skipif(
-    not (shutil.which("g++") or shutil.which("clang++")),
-    reason="PyTorch's compiler needs a C++ compiler",
 )
 if BACKEND == "torch":
     from held_settings import HELD
@@ -225,22 +221,6 @@ def test_compiled_loops_emit_the_same_spikes_in_half_precision():
     np.testing.assert_array_equal(found[2], expected[2])
     tolerance = 16 * 2.0**-11
     assert_same(found[:2], expected[:2], rtol=tolerance, atol=tolerance)
-
-
-@torch_only
-def test_without_a_compiler_training_continues_after_one_warning():
-    def broken(graph, inputs):
-        raise RuntimeError("no compiler here\nand much more to say")
-
-    model, batch = images(0.67), data(5, (6, 6, 2))
-    expected = loss_and_gradients(model, *batch)
-    with fusion(broken), pytest.warns(UserWarning, match="jit_compile=False") as raised:
-        results = [loss_and_gradients(model, *batch) for _ in range(2)]
-    messages = [str(warning.message) for warning in raised]
-    (message,) = (text for text in messages if "jit_compile=False" in text)
-    assert "no compiler here" in message
-    for result in results:
-        assert_same(result, expected)
 
 
 @torch_only

@@ -2,7 +2,6 @@
 operation, in fewer operations."""
 
 import contextlib
-import shutil
 
 import keras
 import numpy as np
@@ -13,6 +12,7 @@ from helpers import (
     compiled,
     dyadic,
     loss_and_gradients,
+    needs_compiler,
     spiking,
     to_numpy,
 )
@@ -28,18 +28,25 @@ from counted_operations import Counter
 from recorded_calls import assert_equal_state, operations, pair, recording, train
 
 from keras_ratesnn._core.backend.torch import fusion, time_loops
-from keras_ratesnn._core.backend.torch.time_loops import TimeLoop, programs, text
+from keras_ratesnn._core.backend.torch.time_loops import TimeLoop, programs
 
 pytestmark = pytest.mark.runs_once
-needs_compiler = pytest.mark.skipif(
-    not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler"
-)
 
 SURROGATES = "atan", "sigmoid", "triangle", "rectangular", "gaussian"
 NAMES = "IF", "LIF", "ParametricLIF", "CuBaLIF", "ALIF", "ILIF"
 """Of neurons that are not parallel."""
 
 TIMESTEPS = 5
+
+
+class Resting(rsnn.layers.NeuronCell):
+    """Rests for a step after each spike."""
+
+    def step(self, inputs, state):
+        is_awake = ops.logical_not(ops.cast(state, inputs.dtype) > 0.0)
+        membrane = ops.where(is_awake, inputs, -np.inf)
+        spikes = self.fire(membrane)
+        return membrane, spikes, spikes
 
 
 def neuron(name, random):
@@ -69,6 +76,8 @@ def neuron(name, random):
         arguments |= {"levels": 3, "normalize": is_so(), "detach_reset": is_so()}
     if name == "SlidingPSN":
         arguments["order"] = 3
+    if name == "Resting":
+        return rsnn.layers.Neuron(Resting(threshold=0.5))
     return getattr(rsnn.layers, name)(**arguments)
 
 
@@ -245,7 +254,7 @@ def test_a_loop_serves_any_number_of_steps_and_equal_layers(early, loops):
 
     with torch.no_grad():
         for _ in range(2):
-            model = spiking(network(["LIF"]), TIMESTEPS)
+            model = spiking(network(["Resting"]), TIMESTEPS)
             expected = [outputs(steps) for steps in (1, 3, 5)]
             found = [outputs(steps) for steps in (1, 3, 5)]
             np.testing.assert_array_equal(found, expected)
@@ -253,67 +262,74 @@ def test_a_loop_serves_any_number_of_steps_and_equal_layers(early, loops):
     assert one._program._number == other._program._number
 
 
-class Noisy(rsnn.layers.NeuronCell):
-    """One random number a step, of PyTorch's own generator, for all neurons."""
-
-    def step(self, inputs, state):
-        noise = torch.rand((), dtype=state.dtype)
-        membrane = 0.5 * state + ops.cast(inputs, state.dtype) + noise
-        return membrane, self.fire(membrane), membrane
-
-
-class Rounding(rsnn.layers.NeuronCell):
-    """Its membrane is rounded to half precision after each step."""
+class Queueing(rsnn.layers.NeuronCell):
+    """The mean of two steps, before the first of which it is as at the first."""
 
     def initial_state(self, inputs):
-        return ops.zeros_like(inputs)
+        return inputs[:, None]
 
     def step(self, inputs, state):
-        membrane = ops.cast(state, "float32") + ops.cast(inputs, "float32")
-        return membrane, self.fire(membrane), ops.cast(membrane, state.dtype)
+        membrane = ops.mean(ops.concatenate([state, inputs[:, None]], axis=1), axis=1)
+        return membrane, self.fire(membrane), inputs[:, None]
 
 
-class Gated(rsnn.layers.NeuronCell):
-    """Compares in half precision, in which 0.1 is the number nearest to it."""
+def integrator(integrated, dtype="float32"):
+    """A class of cells, given the membrane by inputs and the one before, which is of a
+    dtype."""
 
-    def step(self, inputs, state):
-        membrane = state + ops.where(inputs > 0.1, 1.0, 0.0)
-        return membrane, self.fire(membrane), membrane
+    class Cell(rsnn.layers.NeuronCell):
+        def initial_state(self, inputs):
+            return ops.zeros_like(inputs, dtype=dtype)
+
+        def step(self, inputs, state):
+            membrane = integrated(inputs, ops.cast(state, "float32"))
+            return membrane, self.fire(membrane), ops.cast(membrane, dtype)
+
+    return Cell
+
+
+def added(x, v):
+    return v + ops.cast(x, v.dtype)
+
+
+HALF, DECAYS = "mixed_bfloat16", np.array([0.25, 0.75], "float32")
+CELLS = {
+    # One random number a step, of PyTorch's own generator, for all neurons.
+    "noise": integrator(lambda x, v: 0.5 * v + x + torch.rand((), dtype=v.dtype)),
+    "constants": integrator(lambda x, v: ops.convert_to_tensor(DECAYS) * v + x),
+    "no text": integrator(lambda x, v: v + ops.sin(x)),
+    "integers": integrator(added, "int32"),
+    "queue": Queueing,
+}
+CELLS = {name: (cell, "float32", 0.8) for name, cell in CELLS.items()} | {
+    "rounds": (integrator(added, "bfloat16"), HALF, [0.75, 2**-9, 2**-9, 0.0, 0.0]),
+    # In half precision 0.1 is the number nearest to it.
+    "compares": (integrator(lambda x, v: v + ops.where(x > 0.1, 1.0, 0.0)), HALF, 0.1),
+    "adds": (integrator(lambda x, v: added(x + 0.1, v)), HALF, 0.1),
+}
 
 
 @needs_compiler
-@pytest.mark.parametrize(
-    ("cell", "policy", "steps"),
-    [
-        (Noisy, "float32", [0.25] * TIMESTEPS),
-        (Rounding, "mixed_bfloat16", [0.75, 2**-9, 2**-9, 0.0, 0.0]),
-        (Gated, "mixed_bfloat16", [0.1] * TIMESTEPS),
-    ],
-)
+@pytest.mark.parametrize(("cell", "policy", "inputs"), CELLS.values(), ids=CELLS)
 def test_what_a_program_would_not_repeat_runs_operation_by_operation(
-    early, loops, cell, policy, steps
+    early, loops, cell, policy, inputs
 ):
     keras.config.set_dtype_policy(policy)
-    inputs = keras.Input((2,), dtype=keras.config.dtype_policy().compute_dtype)
-    network = keras.Model(inputs, rsnn.layers.Neuron(cell(threshold=0.7525))(inputs))
+    x = keras.Input((2,), dtype=keras.config.dtype_policy().compute_dtype)
+    network = keras.Model(x, rsnn.layers.Neuron(cell(threshold=0.7525))(x))
     model = spiking(network, TIMESTEPS, "bptt", return_sequences=True)
-    x, outputs = np.tile(np.array(steps, "float32")[:, None], (8, 1, 2)), []
-    with torch.no_grad():
-        for _ in range(5):
-            torch.manual_seed(0)
-            outputs.append(to_numpy(ops.cast(model(x), "float32")))
+    steps = np.broadcast_to(np.float32(inputs), TIMESTEPS)
+    x, outputs = np.tile(steps[:, None], (8, 1, 2)), []
+    for _ in range(5):
+        torch.manual_seed(0)
+        outputs.append(to_numpy(ops.cast(model(x), "float32")))
     for again in outputs:
         np.testing.assert_array_equal(again, outputs[0])
     assert not loops
 
 
-@pytest.mark.parametrize(
-    ("module", "name"),
-    [(programs, "_compiled"), (text, "operation_text")],
-    ids=["no compiler", "operations without a text"],
-)
-def test_without_a_program_operations_run_one_by_one_and_only_the_log_says_why(
-    early, monkeypatch, caplog, module, name
+def test_without_a_compiler_operations_run_one_by_one_and_only_the_log_says_why(
+    early, monkeypatch, caplog
 ):
     caplog.set_level("DEBUG", "keras_ratesnn")
     asked = []
@@ -322,7 +338,7 @@ def test_without_a_program_operations_run_one_by_one_and_only_the_log_says_why(
         asked.append(args)
         raise RuntimeError("no compiler here")
 
-    monkeypatch.setattr(module, name, fail)
+    monkeypatch.setattr(programs, "_compiled", fail)
     model, (x, _) = spiking(network(["IF"]), TIMESTEPS), sequences()
     before = len(programs._programs)
     with torch.no_grad():

@@ -4,7 +4,7 @@ it."""
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, assert_close, compiled, data, spiking
+from helpers import BACKEND, assert_close, both_step_modes, compiled, data, spiking
 from keras import layers, ops
 from reference_networks import Case
 
@@ -102,7 +102,7 @@ def batches(*sizes, shape=(6,)):
 
 
 @pytest.mark.usefixtures("double_precision")
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@both_step_modes
 def test_training_is_that_without_xla_step_by_step(step_mode):
     """In multi-step mode the last batch is smaller: from then on TensorFlow traces a
     function for batches of any size."""

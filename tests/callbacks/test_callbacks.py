@@ -8,7 +8,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from helpers import chain, compiled, data, mlp, spiking, to_numpy
+from helpers import CROSSENTROPY, chain, compiled, data, mlp, spiking, to_numpy
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -22,7 +22,6 @@ from keras_ratesnn.callbacks import (
 )
 
 X, Y = data(24)
-CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def network():

@@ -44,6 +44,31 @@ def keeps_two_functions(monkeypatch):
     monkeypatch.setattr("keras_ratesnn._model.compiled_functions.FUNCTIONS_KEPT", 2)
 
 
+@pytest.fixture
+def in_two_alike_replicas(monkeypatch):
+    """A function that calls another one as if another process did the same with the
+    same data."""
+    from keras import ops
+
+    from keras_ratesnn._core import backend
+
+    alike = {
+        "count": lambda self: 2,
+        "index": lambda self: 0,
+        "gather": lambda self, tensor: ops.stack([tensor, tensor]),
+        "average_gradients": lambda self, outputs, weights: None,
+        "share_first": lambda self, model: None,
+    }
+
+    def call(function):
+        with monkeypatch.context() as patch:
+            for name, method in alike.items():
+                patch.setattr(type(backend.replicas), name, method)
+            return function()
+
+    return call
+
+
 def last_membranes(chip, x):
     """The membranes of a network of integers after the last step of a batch, a dict:
     `layer_outputs`, which runs the same steps, leaves them out."""

@@ -91,13 +91,9 @@ OTHER_NAMES = [
     (LIF, "tau_mem", 10.0, "here decay=0.9"),
     (LIF, "init_tau", 2, "ParametricLIF(decay=...)"),
     (rsnn.layers.ILIF, "beta", 0.9, "decay=0.9"),
-    (LIF, "alpha", 2.0, "surrogates.ATan(alpha=2.0)"),
     (LIF, "v_threshold", 1.0, "threshold=1.0"),
-    (LIF, "reset_mechanism", "subtract", 'reset="soft"'),
     (LIF, "backend", "cupy", "KERAS_BACKEND"),
-    (LIF, "num_steps", 4, "SpikingModel(network, timesteps=4)"),
     (LIF, "return_membrane", True, "analysis.observed(model, membranes=[name])"),
-    (LIF, "init_hidden", True, "Leave the argument out"),
     (LIF, "units", 32, "keras.layers.Dense(32)"),
     (spiking, "T", 4, "timesteps=4"),
     (spiking, "return_membrane", True, "analysis.observed"),
@@ -219,6 +215,8 @@ def renormalized():
     return helpers.chain(LIF(), norm, LIF())
 
 
+UNWRITTEN = [NotImplementedError]
+
 UNKNOWN_RESET = [ValueError, "`reset` must be one of 'soft', 'hard'"]
 
 
@@ -233,6 +231,11 @@ def with_optional_input():
     outputs = LIF()(keras.layers.Dense(3)(left))
     network = keras.Model({"left": left, "extra": extra}, outputs)
     spiking(network)({"left": ZEROS, "extra": None})
+
+
+class OwnStep(LIFCell):
+    def step(self, inputs, state):
+        return super().step(inputs, 0.5 * state)
 
 
 def image_without_channels():
@@ -307,6 +310,13 @@ REFUSED = [
         "one of 'sigmoid'",
         "add the parentheses",
     ),
+    (
+        lambda: spiking(functional(lambda: Neuron(OwnStep())), gradient="ottt"),
+        ValueError,
+        "must know the decay factor of the spike trace",
+        "cell OwnStep",
+        "Define `trace_decay()`",
+    ),
     (lambda: LIF(reset="zero"), *UNKNOWN_RESET, "reset='zero'", "hard"),
     (lambda: LIF(reset="subtract"), *UNKNOWN_RESET, "reset='subtract'", "soft"),
     (lambda: LIF(reset="none"), *UNKNOWN_RESET, "reset='none'", "LeakyReadout"),
@@ -377,7 +387,28 @@ REFUSED = [
         ValueError,
         "the same number in all arrays. Received: 10 samples, 9 samples",
     ),
+    (
+        lambda: spiking(two_inputs())([ZEROS, ZEROS], mask=np.ones((10, 3))),
+        ValueError,
+        "A single `mask` for several inputs masks time steps",
+    ),
+    # What a subclass must have.
+    (lambda: rsnn.layers.NeuronCell().over_time(ZEROS), *UNWRITTEN, "all time steps"),
+    (lambda: rsnn.layers.Encoder().encode(ZEROS, 0, 3), *UNWRITTEN, "encode(inputs"),
+    (lambda: rsnn.layers.TimeMixing().step(ZEROS, ()), *UNWRITTEN, "`step(inputs"),
+    (lambda: rsnn.gradients.GradientMethod().call(None), *UNWRITTEN, "`call(run)`"),
     # Arguments of functions.
+    (
+        lambda: spiking().load_weights("weights.txt"),
+        ValueError,
+        "File format not supported: filepath=weights.txt",
+    ),
+    (
+        lambda: rsnn.layers.ILIFCell().fire(ZEROS, 0.5),
+        ValueError,
+        "`threshold` must be None",
+        "threshold=0.5",
+    ),
     (
         lambda: rsnn.events.write_aedat("recording.aedat", None),
         TypeError,
@@ -412,11 +443,6 @@ def test_what_is_refused_has_one_message_that_says_what_to_do(case):
     ("name", "ours"),
     [
         ("Leaky", "LIF(decay=beta, reset_delay=True)"),
-        (
-            "RLeaky",
-            "Recurrent(LIF(decay=beta, reset_delay=True), keras.layers.Dense(units))",
-        ),
-        ("LIFNode", 'reset="hard"'),
         ("lif", "Use LIF."),
         ("Unknown", "has no attribute 'Unknown'."),
     ],
@@ -827,6 +853,7 @@ WRONG_ARGUMENTS = [
     ("reset", [10**5000], LIF, ValueError, "one of 'soft', 'hard'"),
     ("decay_input", [1, "no", None], LIF, TypeError, "True or False"),
     ("mask_value", [10**400, 1e300], spiking, ValueError, ""),
+    ("mask_value", ["0", True], spiking, TypeError, "a number, which may be NaN"),
     ("timesteps", [10**5000, 2**63], spiking, ValueError, "an integer of 64 bits"),
     ("timesteps", [10_001], rsnn.metrics.AnytimeAccuracy, ValueError, "at most 10000"),
     ("momentum", [-0.1], rsnn.layers.OnlineRenormalization, ValueError, ""),

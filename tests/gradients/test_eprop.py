@@ -15,12 +15,17 @@ from typing import Any, NamedTuple
 import keras
 import naive_online
 import numpy as np
-import pytest
-from helpers import assert_close, chain, loss_and_gradients, spiking, to_numpy
-from keras import layers, ops
+from helpers import (
+    assert_close,
+    both_step_modes,
+    chain,
+    loss_and_gradients,
+    spiking,
+    to_numpy,
+)
+from keras import ops
 
 from keras_ratesnn import gradients
-from keras_ratesnn.layers import LIF
 from keras_ratesnn.testing import check_gradient_method
 
 T = 5
@@ -110,24 +115,19 @@ class EProp(gradients.GradientMethod):
         return gradients.plain(run, nodes)
 
 
-def squared_error(y, outputs):
-    return ops.sum(ops.square(outputs - y)) / (2 * len(y))
-
-
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@both_step_modes
 def test_eprop_from_public_names_has_the_gradients_of_a_slow_loop(step_mode):
     random = np.random.default_rng(0)
     frames = random.normal(0.5, 1.0, (T, 8, 6))
     y = random.normal(size=(8, 3)).astype("float32")
     x = np.swapaxes(frames, 0, 1).astype("float32")
-    parts = []
-    for width in (8, 5):
-        dense = layers.Dense(width, bias_initializer="random_normal")
-        parts += [dense, LIF(decay=0.5)]
-    network = chain(*parts, layers.Dense(3))
+    network = chain(*naive_online.network_layers())
     (_, found), (_, others) = (
         loss_and_gradients(
-            spiking(network, T, method, step_mode=step_mode), x, y, squared_error
+            spiking(network, T, method, step_mode=step_mode),
+            x,
+            y,
+            naive_online.squared_error,
         )
         for method in (EProp(), "bptt")
     )

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from helpers import (
     assert_close,
+    both_step_modes,
     chain,
     data,
     loss_and_gradients,
@@ -17,8 +18,6 @@ from keras import ops
 import keras_ratesnn as rsnn
 from keras_ratesnn import gradients
 
-STEP_MODES = pytest.mark.parametrize("step_mode", ["multi", "single"])
-
 
 class HalfGradient(gradients.GradientMethod):
     def call(self, run):
@@ -27,7 +26,7 @@ class HalfGradient(gradients.GradientMethod):
         return gradients.graft(ops.stop_gradient(outputs), outputs, 0.5)
 
 
-@STEP_MODES
+@both_step_modes
 def test_a_custom_method_is_one_class(step_mode):
     network = mlp()
     (loss, found), (expected_loss, expected) = (
@@ -72,7 +71,7 @@ def method_of(nodes):
     return Method()
 
 
-@STEP_MODES
+@both_step_modes
 @pytest.mark.parametrize(
     ("nodes", "seen"),
     [
@@ -117,7 +116,7 @@ def test_inference_makes_no_rate_pass():
     assert (True, True) in runs
 
 
-@STEP_MODES
+@both_step_modes
 def test_a_loss_of_every_step_trains_by_rate(step_mode):
     """The rate receives the sum of the gradients of all steps: for a mean over steps,
     the gradient of the mean output."""
@@ -158,6 +157,17 @@ class MixingCell(rsnn.layers.NeuronCell):
         return membrane, spikes, (membrane - ops.stop_gradient(spikes), spikes)
 
 
+class NeighbourCell(rsnn.layers.NeuronCell):
+    """Neurons with the weight of another one."""
+
+    def build(self, input_shape):
+        self.gain = self.add_weight(shape=(input_shape[-1],), name="gain")
+
+    def step(self, inputs, state):
+        membrane = 0.5 * state + inputs * ops.roll(self.gain, 1)
+        return membrane, self.fire(membrane), membrane
+
+
 class MeanCell(rsnn.layers.NeuronCell):
     """Neurons that are inhibited by the mean of all neurons of their sample."""
 
@@ -182,6 +192,7 @@ class NoisyCell(rsnn.layers.NeuronCell):
     ("cell", "message"),
     [
         (MixingCell, "'kernel'"),
+        (NeighbourCell, "mixes neurons in its step: weight 'gain'"),
         (MeanCell, "mixes"),
         (NoisyCell, "gives other outputs(?s:.)*keras.random"),
     ],
@@ -234,6 +245,16 @@ def read_too_early(calls, context):
     ("nodes", "error", "finding"),
     [
         (
+            gradients.after_neurons(gradients.Handler),
+            NotImplementedError,
+            "Handler must implement `step",
+        ),
+        (
+            gradients.after_neurons(gradients.LoopedHandler),
+            NotImplementedError,
+            "LoopedHandler must implement `advance",
+        ),
+        (
             gradients.after_neurons(BeginsWithANumber),
             TypeError,
             r"BeginsWithANumber must consist of tensors.*Received: 0\.5",
@@ -260,7 +281,7 @@ def read_too_early(calls, context):
             r"of layer '.*', which reads \[-1\]",
         ),
     ],
-    ids=["number", "shape", "tensor", "two outputs", "order"],
+    ids=["step", "advance", "number", "shape", "tensor", "two", "order"],
 )
 def test_an_error_names_the_node_or_handler_that_cannot_run(nodes, error, finding):
     model = spiking(mlp(), 3, method_of(nodes), step_mode="single")

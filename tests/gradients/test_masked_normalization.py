@@ -6,10 +6,11 @@ import functools
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, loss_and_gradients, spiking, to_numpy
+from helpers import assert_close, both_step_modes, loss_and_gradients, spiking, to_numpy
 from keras import layers
+from masked_results import METHODS
 
-from keras_ratesnn.gradients import SLTT, Rate
+from keras_ratesnn.gradients import Rate
 from keras_ratesnn.layers import (
     LIF,
     OnlineRenormalization,
@@ -23,11 +24,6 @@ pytestmark = pytest.mark.filterwarnings(
 
 T = 3
 Y = np.arange(6) % 3
-STEP_MODES = pytest.mark.parametrize("step_mode", ["multi", "single"])
-METHODS = {
-    "multi": ["rate", "bptt", "sltt"],
-    "single": ["rate", SLTT(recompute=False), "ottt"],
-}
 SETTINGS = {"momentum": 0.5, "epsilon": 1e-5}
 LAYERS = [
     functools.partial(layers.BatchNormalization, **SETTINGS),
@@ -75,13 +71,22 @@ def assert_same(found, expected, rtol=1e-3, message=""):
     assert_close(found, expected, rtol=rtol, atol=0.05 * rtol, message=str(message))
 
 
-@STEP_MODES
+@both_step_modes
 def test_one_step_is_that_of_keras(step_mode):
     frames = frames_of(1)
     expected = results_of(network_of(LAYERS), frames[:, 0])
     for method in METHODS[step_mode]:
         model = spiking(network_of(LAYERS), 1, method, step_mode=step_mode)
         assert_same(results_of(model, frames), expected, message=method)
+
+
+@both_step_modes
+def test_one_step_of_batch_renormalization_is_that_of_keras(step_mode):
+    renorm = functools.partial(layers.BatchNormalization, renorm=True, **SETTINGS)
+    frames = frames_of(1)
+    expected = results_of(network_of([renorm]), frames[:, 0])
+    model = spiking(network_of([renorm]), 1, "sltt", step_mode=step_mode)
+    assert_same(results_of(model, frames), expected)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +118,7 @@ def statistics_of(frames):
     return rows.mean(axis=0), rows.var(axis=0)
 
 
-@STEP_MODES
+@both_step_modes
 def test_moving_averages_follow_the_rows_that_are_not_masked(step_mode):
     """Of all steps at once, or of each step in turn; those of online renormalisation
     always of all steps."""
@@ -145,7 +150,7 @@ def test_online_renormalisation_by_itself_leaves_masked_rows_out():
     assert_same([outputs], [(frames - mean) / np.sqrt(variance + layer.epsilon)])
 
 
-@STEP_MODES
+@both_step_modes
 def test_a_batch_that_is_all_masked_has_finite_results(step_mode):
     model = spiking(network_of(FEW), T, "sltt", step_mode=step_mode)
     found = results_of(model, np.zeros((6, T, 5, 4), "float32"))

@@ -7,6 +7,7 @@ import pytest
 from helpers import (
     BACKEND,
     assert_close,
+    both_step_modes,
     chain,
     compiled,
     data,
@@ -25,27 +26,18 @@ from keras_ratesnn.gradients import OTTT, SLTT
 from keras_ratesnn.layers import LIF
 
 METHODS = {"sltt": SLTT, "ottt": OTTT}
-STEP_MODES = pytest.mark.parametrize("step_mode", ["multi", "single"])
 
 
-def squared_error(y, outputs):
-    return ops.sum(ops.square(outputs - y)) / (2 * len(y))
-
-
-@STEP_MODES
+@both_step_modes
 @pytest.mark.parametrize("method", METHODS)
 def test_gradients_are_those_of_a_loop_over_steps(method, step_mode):
     random = np.random.default_rng(0)
     frames, targets = random.normal(0.5, 1.0, (5, 7, 6)), random.normal(size=(7, 3))
     with double_precision():
-        parts = []
-        for width in (8, 5):
-            dense = layers.Dense(width, bias_initializer="random_normal")
-            parts += [dense, LIF(decay=0.5)]
-        network = chain(*parts, layers.Dense(3), dtype="float64")
+        network = chain(*naive_online.network_layers(), dtype="float64")
         model = spiking(network, 5, method, step_mode=step_mode)
         x = np.swapaxes(frames, 0, 1)
-        _, found = loss_and_gradients(model, x, targets, squared_error)
+        _, found = loss_and_gradients(model, x, targets, naive_online.squared_error)
         weights = [to_numpy(variable) for variable in model.trainable_variables]
     expected = naive_online.gradients(
         weights, frames, targets, 0.5, traced=(1, 2) if method == "ottt" else ()
@@ -197,7 +189,7 @@ def of_output(network, x, gradient, step_mode, batches):
     return np.array([one[-1] for one in found]), np.array([one[0] for one in found])
 
 
-@STEP_MODES
+@both_step_modes
 def test_only_random_steps_carry_gradient_and_they_are_drawn_for_each_batch(step_mode):
     network, (x, _) = mlp(), data(shape=(4, 6))
     x[:] = x[:, :1]
@@ -210,7 +202,7 @@ def test_only_random_steps_carry_gradient_and_they_are_drawn_for_each_batch(step
             assert 2 <= len(np.unique(kernels.round(6), axis=0)) <= 4
 
 
-@STEP_MODES
+@both_step_modes
 def test_random_steps_are_drawn_from_those_that_are_not_padding(step_mode):
     """Each with the same probability, of however many samples; if there are fewer, all
     of them carry gradient."""

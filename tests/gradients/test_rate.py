@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers import (
     assert_close,
+    both_step_modes,
     chain,
     data,
     loss_and_gradients,
@@ -60,7 +61,7 @@ def test_the_rate_of_every_operation_is_the_time_mean_of_its_spikes(has_time, tr
 
 
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@both_step_modes
 def test_layers_before_the_first_neuron_run_once_on_an_input_without_time(
     gradient, step_mode
 ):

@@ -8,9 +8,9 @@ steps give alone.
 import keras
 import numpy as np
 import pytest
-from helpers import assert_same, compiled, spiking, to_numpy
+from helpers import assert_same, both_step_modes, compiled, spiking, to_numpy
 from keras import layers, ops
-from masked_results import EACH_ONCE, STEP_MODES, T, results
+from masked_results import EACH_ONCE, T, results
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.gradients import SLTT, Rate
@@ -59,7 +59,7 @@ def test_what_a_masked_row_holds_changes_nothing(gradient, step_mode):
     assert_same(found, expected, rtol=0.0)
 
 
-@pytest.mark.parametrize("step_mode", STEP_MODES)
+@both_step_modes
 def test_a_row_gives_what_its_other_steps_give_alone(step_mode):
     """Each row is compared with a sequence of its own, whose steps are those at which
     the row is not masked."""
@@ -154,7 +154,7 @@ def test_the_rate_gradient_is_that_of_bptt_where_all_steps_are_alike(
     assert_same(results_of(gradient, step_mode), expected, rtol=1e-3)
 
 
-@pytest.mark.parametrize("step_mode", STEP_MODES)
+@both_step_modes
 def test_masks_that_layers_of_the_network_make_are_those_of_neurons(step_mode):
     """Word 0 is none: its embedding changes nothing."""
     words = np.random.default_rng(0).integers(1, 9, (4, T, ROWS)) * MASKS

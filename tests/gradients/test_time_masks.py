@@ -11,17 +11,17 @@ import pytest
 from helpers import (
     BACKEND,
     assert_same,
+    both_step_modes,
     chain,
     compiled,
     saved_and_loaded,
     spiking,
     to_numpy,
+    two_methods,
 )
 from keras import layers, ops
 from masked_results import (
-    FEW,
     MASK,
-    STEP_MODES,
     T,
     Y,
     results,
@@ -81,7 +81,7 @@ def test_in_gaps_the_state_waits(gradient, step_mode):
     assert_same(found, expected)
 
 
-@pytest.mark.parametrize("step_mode", STEP_MODES)
+@both_step_modes
 def test_statistics_are_those_of_the_valid_steps(step_mode):
     """In multi-step mode of all of them at once, in single-step mode of those of each
     step; one that is padding for all samples moves no average."""
@@ -121,7 +121,7 @@ class Shares(keras.layers.Layer):
         return inputs / ops.sum(inputs, axis=-1, keepdims=True)
 
 
-@pytest.mark.parametrize(("gradient", "step_mode"), FEW)
+@two_methods
 def test_operations_that_are_nan_for_zeros_give_no_nan_in_padding(gradient, step_mode):
     hidden = layers.Dense(6, use_bias=False, kernel_initializer="ones")
     parts = [Shares(), layers.Dense(8), LIF(0.5, 0.1), layers.Dense(3)]
@@ -158,7 +158,7 @@ def test_the_rate_gradient_is_that_of_bptt_where_all_steps_are_alike(
     assert_same(results_of(gradient), results_of("bptt"), rtol=1e-3)
 
 
-@pytest.mark.parametrize(("gradient", "step_mode"), FEW)
+@two_methods
 def test_outputs_of_every_step_are_masked(gradient, step_mode):
     """Those of a readout, too; the outputs of a step depend on no later one."""
     inputs = keras.Input((6,))
@@ -215,9 +215,12 @@ def test_layers_may_mask_rows_of_a_step_and_samples_after_the_end_of_time():
 
 
 def test_one_mask_serves_several_inputs_with_time():
-    """One may hold a value that another cannot."""
+    """One may hold a value that another cannot. In statistics of one without time each
+    sample counts as often as it has steps."""
     inputs = [keras.Input((6,), name="frames"), keras.Input((6,), name="image")]
-    network = keras.Model(inputs, LIF(0.5)(layers.Add()(inputs)))
+    norm = layers.BatchNormalization(momentum=0.0)
+    currents = layers.Add()([inputs[0], norm(inputs[1])])
+    network = keras.Model(inputs, LIF(0.5)(currents))
     model = spiking(network, T, mask_value=-1.0)
     moving, image = padded_with(-1.0, frames()), frames()[:, 0]
     expected = to_numpy(model([moving, image]))
@@ -232,6 +235,10 @@ def test_one_mask_serves_several_inputs_with_time():
         np.testing.assert_array_equal(to_numpy(found), expected)
     model.mask_value = -1.0
     np.testing.assert_array_equal(to_numpy(model([moving, events])), without_events)
+    model([moving, image], training=True)
+    counts = MASK.sum(axis=1)
+    found, expected = to_numpy(norm.moving_mean), counts @ image / counts.sum()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_padding_is_found_in_data_of_every_dtype_that_holds_it():

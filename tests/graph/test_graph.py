@@ -96,9 +96,7 @@ def test_one_time_step_is_the_call_of_keras(make, training):
     assert_close(*pairs, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("gradient", "step_mode"), [("rate", "multi"), ("bptt", "single")]
-)
+@helpers.two_methods
 def test_training_in_the_graph_decides_on_statistics_as_in_keras(gradient, step_mode):
     """It overrides the model's own `training` since Keras 3.16."""
     inputs, layer = keras.Input((6,)), layers.BatchNormalization()

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from helpers import (
     assert_close,
+    both_step_modes,
     data,
     loss_and_gradients,
     naive_lif,
     spiking,
     to_numpy,
+    two_methods,
 )
 from keras import layers, ops
 
@@ -19,7 +21,6 @@ from keras_ratesnn.gradients import Rate
 
 T = 4
 IDS, Y = np.random.default_rng(0).integers(0, 9, (5, T, 2)), np.arange(5) % 3
-every_order = pytest.mark.parametrize("step_mode", ["multi", "single"])
 
 
 def embedding_network(between=lambda ids: ids):
@@ -41,7 +42,7 @@ def assert_same(left, right):
     assert_close(left[1], right[1], rtol=1e-4, atol=1e-6)
 
 
-@every_order
+@both_step_modes
 def test_embeddings_of_integers_in_time_are_trained_as_those_of_their_one_hot_vectors(
     step_mode,
 ):
@@ -67,7 +68,7 @@ def used_rows(gradients):
     return set(np.flatnonzero(np.abs(table).max(axis=1)))
 
 
-@every_order
+@both_step_modes
 def test_functions_of_integers_stay_integers(step_mode):
     shared = embedding_network(
         lambda ids: ops.where(ids > 3, ids, 8 - layers.Reshape((2,))(ids))
@@ -80,7 +81,7 @@ def test_functions_of_integers_stay_integers(step_mode):
     assert used_rows(found) == used_rows(by_windows[1])
 
 
-@every_order
+@both_step_modes
 def test_recurrent_neurons_take_integers_by_their_mean(step_mode):
     """As floats of the same values."""
     results = []
@@ -117,7 +118,7 @@ class Chosen(layers.Layer):
         }
 
 
-@every_order
+@both_step_modes
 def test_selection_by_spikes_trains_and_equals_bptt_with_one_window_per_step(step_mode):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6,))
@@ -136,9 +137,7 @@ def test_selection_by_spikes_trains_and_equals_bptt_with_one_window_per_step(ste
     np.testing.assert_allclose(head, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("gradient", "step_mode"), [("rate", "multi"), ("bptt", "single")]
-)
+@two_methods
 def test_the_time_mean_of_integer_outputs_is_a_float(gradient, step_mode):
     inputs = keras.Input((3,))
     spikes = rsnn.layers.LIF()(inputs)

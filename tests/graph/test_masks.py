@@ -6,22 +6,18 @@ import functools
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, loss_and_gradients, spiking
+from helpers import assert_close, both_step_modes, loss_and_gradients, spiking
 from keras import layers, ops
+from masked_results import METHODS
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.gradients import SLTT, Rate
+from keras_ratesnn.gradients import Rate
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not support masking and will therefore destroy"
 )
-every_order = pytest.mark.parametrize("step_mode", ["multi", "single"])
 
 Y = np.arange(6) % 3
-METHODS = {
-    "multi": ["rate", "bptt", "sltt"],
-    "single": ["rate", SLTT(recompute=False), "ottt"],
-}
 
 
 class Noise(layers.Layer):
@@ -135,14 +131,14 @@ def by_keras():
     return value, [*gradients.values()]
 
 
-@every_order
+@both_step_modes
 def test_one_step_with_masks_is_that_of_keras(step_mode):
     for method in METHODS[step_mode]:
         found = results_of(attention_to_branches, 1, method, step_mode, frames_of(1))
         assert_equal(found, by_keras())
 
 
-@every_order
+@both_step_modes
 @pytest.mark.parametrize(
     ("make", "x"),
     [
@@ -159,20 +155,7 @@ def test_gradients_with_masks_are_those_of_bptt_where_each_step_has_its_rate(
     assert_equal(results_of(make, 2, Rate(windows=2), step_mode, x), expected)
 
 
-@every_order
-def test_the_rate_gradient_with_masks_is_that_of_bptt_where_all_steps_are_alike(
-    step_mode,
-):
-    """Neurons without memory, on the same frame at each step."""
-    x = [frames_of(3, constant=True), words_of(None)]
-    found, expected = (
-        results_of(attention_to_constants, 3, method, step_mode, x, decay=0.0)
-        for method in ("rate", "bptt")
-    )
-    assert_equal(found, expected)
-
-
-@every_order
+@both_step_modes
 @pytest.mark.parametrize(
     "average",
     [lambda x: layers.GlobalAveragePooling1D()(x), lambda x: MaskedAverage()([x])],

@@ -4,7 +4,7 @@ and outer layers leave padding out."""
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, to_numpy, training_step
+from helpers import assert_close, both_step_modes, to_numpy, training_step
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -62,7 +62,7 @@ def test_padding_counts_in_no_loss(gradient, step_mode, return_sequences):
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
 
 
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@both_step_modes
 def test_a_time_mean_counts_where_a_step_counts(step_mode):
     frames = np.random.default_rng(0).normal(1.0, 1.0, (4, 3, 5, 2)).astype("float32")
     frames[np.random.default_rng(1).random((4, 3, 5)) < 0.6] = 0.0

@@ -54,10 +54,21 @@ def test_a_cell_is_the_naive_loop_in_every_precision(neuron, policy):
             assert keras.backend.standardize_dtype(membrane.dtype) == "float32"
 
 
-def test_a_network_outside_a_model_advances_one_step_from_rest():
-    network = helpers.mlp()
+@pytest.mark.parametrize(
+    "neurons",
+    [
+        LIF(),
+        LIF(threshold_stabilizer=True),
+        rsnn.layers.PSN(1, 0.5),
+        rsnn.layers.MaskedPSN(1, 1, 0.5),
+    ],
+    ids=str,
+)
+def test_a_network_outside_a_model_advances_one_step_from_rest(neurons):
+    network = helpers.chain(keras.layers.Dense(8), neurons, keras.layers.Dense(3))
     x, _ = helpers.data()
-    expected = rsnn.SpikingModel(network, timesteps=1).predict(x, verbose=0)
+    expected = rsnn.SpikingModel(network, 1, "bptt").predict(x, verbose=0)
+    assert expected.any()
     for _ in range(2):
         found = network.predict(x, verbose=0)
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

@@ -3,11 +3,17 @@
 import keras
 import numpy as np
 import pytest
-from helpers import chain, compiled, saved_and_loaded, spiking, to_numpy
+from helpers import (
+    both_step_modes,
+    chain,
+    compiled,
+    saved_and_loaded,
+    spiking,
+    to_numpy,
+)
 from keras import layers
 from next_cases import NextCase
 
-import keras_ratesnn as rsnn
 from keras_ratesnn.layers import IF, LIF, Delay
 
 T = 5
@@ -32,7 +38,7 @@ def test_the_authors_program_agrees(name):
     case.assert_agrees(model, names)
 
 
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@both_step_modes
 def test_in_inference_delays_are_whole_steps_and_spikes_stay_spikes(step_mode):
     delay = Delay(5)
     network = chain(IF(), delay, shape=(3, 2))
@@ -47,12 +53,15 @@ def test_in_inference_delays_are_whole_steps_and_spikes_stay_spikes(step_mode):
 
 def test_recorded_training_in_half_precision_keeps_positions_in_range_and_is_saved():
     keras.config.set_dtype_policy("mixed_bfloat16")
-    delay = Delay(5, 0.5, name="delay")
+    delay = Delay(5, name="delay")
+    delay.sigma = 0.5
+    assert delay.sigma == 0.5
     parts = [layers.Dense(8), LIF(0.5, 0.5), layers.Flatten(), layers.Dense(3)]
     network = chain(delay, *parts, shape=(3, 2))
     model = compiled(spiking(network, T, "bptt"), keras.optimizers.SGD(100.0))
     x = np.random.default_rng(0).normal(0.5, 1.0, (4, T, 3, 2)).astype("float32")
     before = to_numpy(delay.position.value)
+    assert delay.sigma == 0.5
     for _ in range(2):
         model.train_on_batch(x, Y)
     after = to_numpy(delay.position.value)
@@ -63,38 +72,3 @@ def test_recorded_training_in_half_precision_keeps_positions_in_range_and_is_sav
     again = saved_and_loaded(model)
     assert again.network.get_layer("delay").sigma == 0.25
     np.testing.assert_array_equal(to_numpy(again(x)), to_numpy(model(x)))
-
-
-def fit(callback):
-    compiled(spiking()).fit(np.ones((4, 6)), Y, callbacks=[callback], verbose=0)
-
-
-@pytest.mark.runs_once
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (
-            lambda: Delay(4),
-            ValueError,
-            "`max_delay` must be an odd number of 3 or more.*max_delay=4",
-        ),
-        (
-            lambda: Delay(5)(keras.Input((None,))),
-            ValueError,
-            "whose number of channels is unknown",
-        ),
-        (
-            lambda: fit(rsnn.callbacks.LowerSigma(2)),
-            ValueError,
-            "LowerSigma needs a model with Delay layers",
-        ),
-        (
-            lambda: fit(rsnn.callbacks.RaiseMask(2)),
-            ValueError,
-            "RaiseMask needs a model with MaskedPSN layers",
-        ),
-    ],
-)
-def test_what_does_not_fit_is_an_error(call, error, message):
-    with pytest.raises(error, match=message):
-        call()

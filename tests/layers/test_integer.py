@@ -140,35 +140,6 @@ def test_analysis_counts_the_spikes_of_each_neuron():
     assert seen == pytest.approx((11 / 6, 0.0, 1 / 3))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"levels": 0}, ValueError, "`levels` must be 1 or more. Received: levels=0"),
-        ({"initial_membrane": 0.6}, ValueError, "`initial_membrane` must be <= 0.5"),
-        (
-            {"reset": "hard"},
-            TypeError,
-            "ILIF has no argument `reset`. Received: reset='hard'. Neurons of integer "
-            "spikes",
-        ),
-        (
-            {"surrogate": "atan"},
-            TypeError,
-            "ILIF has no argument `surrogate`. Received: surrogate='atan'. The "
-            "derivative",
-        ),
-        (
-            {"learn_threshold": True},
-            TypeError,
-            "ILIF has no argument `learn_threshold`. .* BatchNormalization",
-        ),
-    ],
-)
-def test_an_argument_that_is_not_possible_is_an_error(arguments, error, message):
-    with pytest.raises(error, match=message):
-        ILIF(**arguments)
-
-
 def test_nir_refuses_integer_spikes():
     pytest.importorskip("nir")
     model = spiking(chain(ILIF(4, name="neurons")), 2)

@@ -161,24 +161,3 @@ def test_a_layer_that_nothing_reaches_at_first_follows_its_membranes_when_they_d
     assert not found[:, 0].any()
     assert found[:, 1:].any(axis=(0, 2)).all()
     assert 0.5 < float(to_numpy(stabilizer.running_threshold)) < 2.0
-
-
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (lambda: OnlineRenormalization(renorm=True), ValueError, "`renorm` must be F"),
-        (
-            lambda: stabilized("rate"),
-            ValueError,
-            'threshold_stabilizer=True.*Train with gradient="sltt"',
-        ),
-        (
-            lambda: LIF(threshold_stabilizer=True, learn_threshold=True),
-            ValueError,
-            "Received: learn_threshold=True",
-        ),
-    ],
-)
-def test_errors_say_what_to_do(call, error, message):
-    with pytest.raises(error, match=message):
-        call()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers import (
     assert_same,
+    both_step_modes,
     chain,
     loss_and_gradients,
     saved_and_loaded,
@@ -32,7 +33,10 @@ def masked():
 
 
 def half_masked():
-    return MaskedPSN(T, 3, mask=0.5)
+    layer = MaskedPSN(T, 3)
+    layer.mask = 0.5
+    assert layer.mask == 0.5
+    return layer
 
 
 def sliding():
@@ -96,7 +100,7 @@ def test_windows_of_constant_inputs_are_bptt(make):
     assert_same(found, results(make, "bptt", x=x, depth=1))
 
 
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@both_step_modes
 def test_padding_in_gaps_moves_the_queue(step_mode):
     x, mask = frames(), np.ones((4, T), bool)
     mask[:, 2] = False

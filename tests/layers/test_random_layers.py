@@ -4,13 +4,10 @@ sample, and for its rate. Subclasses of layers of Keras are run."""
 import keras
 import numpy as np
 import pytest
-from helpers import chain, data, spiking, to_numpy
+from helpers import both_step_modes, chain, data, spiking, to_numpy
 from keras import layers
 
 from keras_ratesnn.layers import IF, LIF
-
-STEP_MODES = pytest.mark.parametrize("step_mode", ["multi", "single"])
-
 
 RANDOM = [
     lambda: layers.Dropout(0.5, seed=7),
@@ -18,7 +15,7 @@ RANDOM = [
 ]
 
 
-@STEP_MODES
+@both_step_modes
 @pytest.mark.parametrize("make", RANDOM)
 def test_all_steps_of_a_sample_see_the_same_numbers_and_each_batch_others(
     make, step_mode
@@ -43,7 +40,7 @@ class Scaled(layers.BatchNormalization):
         return 5.0 * super().call(inputs, training=training, mask=mask)
 
 
-@STEP_MODES
+@both_step_modes
 def test_a_subclass_of_batch_normalization_with_its_own_call_is_run(step_mode):
     """The statistics of spikes, and not those of the rate, are what it sees last."""
     inputs, normalization = keras.Input((6,)), Scaled(momentum=0.0)

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import (
+    both_step_modes,
     chain,
     data,
     double_precision,
@@ -20,7 +21,6 @@ from keras_ratesnn.layers import LIF, LeakyReadout, TimeMean
 
 T = 3
 VALUES = ["mean", "last", "max"]
-STEP_MODES = ["multi", "single"]
 
 
 def body():
@@ -92,7 +92,7 @@ def test_what_follows_is_an_ordinary_network_on_the_output_of_a_spiking_one(
             )
 
 
-@pytest.mark.parametrize("step_mode", STEP_MODES)
+@both_step_modes
 def test_in_a_sequence_of_membranes_what_follows_sees_those_of_each_step(step_mode):
     """Else it sees the mean, the last or the largest membrane."""
     inputs, spikes = body()
@@ -132,6 +132,17 @@ def test_the_rate_gradient_is_exact_in_the_rates(value):
     }
     (found,) = gradients.values()
     np.testing.assert_allclose(found, [[expected[value] * 0.4]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_the_value_of_a_padded_sequence_is_that_of_its_steps_alone(value):
+    inputs, spikes = body()
+    readout = LeakyReadout(0.8, value=value)(spikes)
+    model, (x, _) = spiking(keras.Model(inputs, readout), T), data(2, (T, 6))
+    found = to_numpy(model(x, mask=np.arange(T) < np.array([[T], [2]])))
+    model.timesteps = 2
+    expected = to_numpy(model(x[1:, :2]))
+    np.testing.assert_allclose(found[1:], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_regularizer_sees_the_membranes_of_all_steps():
@@ -236,22 +247,3 @@ def test_there_are_no_sequences_of_means():
     with pytest.raises(ValueError, match=message):
         model.return_sequences = True
     assert not model.return_sequences
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"decay": 1.0, "decay_input": True}, ValueError, "leaves nothing of it"),
-        ({"value": "median"}, ValueError, "`value` must be"),
-        (
-            {"threshold": 1.0},
-            TypeError,
-            "no argument `threshold`: its membranes never spike. Received: "
-            "threshold=1.0",
-        ),
-        ({"tau": 2.0}, TypeError, "decay=0.5"),
-    ],
-)
-def test_wrong_arguments_are_errors(arguments, error, message):
-    with pytest.raises(error, match=message):
-        LeakyReadout(**arguments)

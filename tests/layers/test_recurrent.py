@@ -1,10 +1,9 @@
 """Recurrent neurons, and the scale through which a neuron gets its own spikes back:
-reference cases, one sweep by hand, gaps, errors."""
+reference cases, one sweep by hand, gaps."""
 
-import keras
 import numpy as np
 import pytest
-from helpers import chain, loss_and_gradients, spiking, to_numpy
+from helpers import both_step_modes, chain, loss_and_gradients, spiking, to_numpy
 from keras import layers, ops
 from next_cases import NextCase
 
@@ -13,7 +12,6 @@ from keras_ratesnn.layers import LIF, CuBaLIF, Recurrent, Scale
 
 T = 5
 Y = np.array([0, 1, 2, 1])
-STEP_MODES = ["multi", "single"]
 
 
 def frames(*shape):
@@ -95,7 +93,7 @@ def test_spikes_that_a_scale_passes_on_are_counted():
     np.testing.assert_allclose(additions["neurons/back"], spikes[:, :-1].sum() / 4)
 
 
-@pytest.mark.parametrize("step_mode", STEP_MODES)
+@both_step_modes
 def test_after_a_gap_nothing_comes_back(step_mode):
     back = layers.Dense(1, use_bias=False, kernel_initializer="ones")
     network = chain(Recurrent(LIF(0.0), back), shape=(1,))
@@ -105,51 +103,3 @@ def test_after_a_gap_nothing_comes_back(step_mode):
     np.testing.assert_array_equal(to_numpy(model(x))[0, :, 0], [1, 1, 1, 1])
     found = to_numpy(model(x, mask=mask))
     np.testing.assert_array_equal(found[0, :, 0], [1, 1, 0, 0])
-
-
-DENSE = layers.Dense(3)
-ERRORS = [
-    (
-        lambda: Recurrent(LIF(), layers.Dense(3))(keras.Input((4,))),
-        ValueError,
-        r"shape of the neurons, \(4,\).*returns \(3,\)",
-    ),
-    (
-        lambda: Recurrent(LIF(), layers.Dense(3, activation="relu")),
-        ValueError,
-        "`synapse` must be a layer that is affine",
-    ),
-    (lambda: Recurrent(DENSE, DENSE), TypeError, "`neuron` must be a neuron layer"),
-    (
-        lambda: Recurrent(rsnn.layers.SlidingPSN(2), DENSE),
-        ValueError,
-        "whose neurons are parallel",
-    ),
-    (
-        lambda: Recurrent(Recurrent(LIF(), DENSE), DENSE),
-        ValueError,
-        "already recurrent",
-    ),
-    (
-        lambda: Recurrent(LIF(threshold_stabilizer=True), DENSE),
-        ValueError,
-        "threshold_stabilizer",
-    ),
-    (
-        lambda: spiking(chain(Recurrent(LIF(), layers.Dense(6))), T, "ottt"),
-        ValueError,
-        "ottt",
-    ),
-    (
-        lambda: Scale(per_channel=True).build((None, None)),
-        ValueError,
-        "`axis` must be an axis of known size.* Received: axis=-1",
-    ),
-]
-
-
-@pytest.mark.runs_once
-@pytest.mark.parametrize(("call", "error", "message"), ERRORS)
-def test_what_cannot_be_recurrent_is_an_error(call, error, message):
-    with pytest.raises(error, match=message):
-        call()

@@ -1,13 +1,11 @@
 """Surrogates and training methods are fixed; a Keras variable as the number of a
 surrogate takes effect at once."""
 
-import contextlib
-
 import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, assert_close, chain, compiled, spiking, to_numpy
+from helpers import assert_close, chain, compiled, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -26,13 +24,6 @@ def network(alpha, kind=surrogates.Sigmoid):
     """Two layers of neurons, which share a variable if `alpha` is one."""
     first, second = LIF(surrogate=kind(alpha)), ParametricLIF(surrogate=kind(alpha))
     return chain(layers.Dense(8), first, layers.Dense(8), second, layers.Dense(3))
-
-
-def early():
-    """A context in which all that may be recorded or compiled is, in early calls."""
-    if BACKEND != "torch":
-        return contextlib.nullcontext()
-    return rsnn.engine_settings(eager_calls={"auto": 1, True: 1})
 
 
 CALLS = []
@@ -86,7 +77,7 @@ def test_a_new_value_takes_effect_and_compiles_nothing(
     held = variable()
     model = made(held)
     calls = []
-    with early():
+    with helpers.recorded_early():
         for alpha in ALPHAS:
             held.assign(alpha)
             model.train_on_batch(x, y)
@@ -131,19 +122,6 @@ def test_a_variable_is_no_weight_and_a_file_has_its_value(tmp_path):
     x, _ = helpers.data()
     for one in (loaded, fixed):
         np.testing.assert_array_equal(to_numpy(one(x)), to_numpy(model(x)))
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        (lambda: keras.Variable(4.0), "not trained.*Received: alpha="),
-        (lambda: keras.Variable([4.0], trainable=False), "one number"),
-        (lambda: variable(-1.0), "`alpha` must be > 0.*alpha=-1.0"),
-    ],
-)
-def test_an_error_says_what_a_variable_must_be(value, message):
-    with pytest.raises(ValueError, match=message):
-        surrogates.Sigmoid(value())
 
 
 @pytest.mark.parametrize(

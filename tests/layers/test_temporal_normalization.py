@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from helpers import (
     assert_close,
+    both_step_modes,
     chain,
     spiking,
     to_numpy,
@@ -19,7 +20,6 @@ from keras_ratesnn.layers import ThresholdDependentBatchNormalization as TDBN
 
 T = 4
 FACTORS = np.array([1.0, -0.5, 2.0, 0.7])
-STEP_MODES = pytest.mark.parametrize("step_mode", ["multi", "single"])
 
 
 def test_the_scale_starts_at_alpha_times_threshold_in_a_batch_normalisation():
@@ -32,27 +32,6 @@ def test_the_scale_starts_at_alpha_times_threshold_in_a_batch_normalisation():
     assert kind_of(layer) == kind_of(plain)
     again = TDBN.from_config(layer.get_config())
     assert (again.threshold, again.alpha, again.momentum) == (0.5, 0.7, 0.9)
-
-
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (lambda: TEBN(T, renorm=True), ValueError, "`renorm` must be False"),
-        (
-            lambda: TDBN(scale=False),
-            ValueError,
-            "`scale` must be True.*Received: scale=False",
-        ),
-        (
-            lambda: TDBN(gamma_initializer="ones"),
-            TypeError,
-            r"`gamma_initializer` is alpha \* threshold",
-        ),
-    ],
-)
-def test_conflicting_settings_are_refused(call, error, message):
-    with pytest.raises(error, match=message):
-        call()
 
 
 def normalized(x, step_mode, moving=None):
@@ -90,7 +69,7 @@ def weighted(weights, outputs):
     return ops.sum(weights * outputs[0])
 
 
-@STEP_MODES
+@both_step_modes
 def test_outputs_and_moving_averages_are_those_of_the_formula(step_mode):
     """p_t (γ x̂_t + β)."""
     layer = TEBN(T, momentum=0.75)
@@ -119,7 +98,7 @@ def test_outputs_and_moving_averages_are_those_of_the_formula(step_mode):
     compared(training=False, moving=moving)
 
 
-@STEP_MODES
+@both_step_modes
 def test_the_rate_derivative_is_that_of_the_mean_of_the_scaled_rate(step_mode):
     """For a loss that is linear in the mean: p̄ for the input, and the normalised rate
     over T for each factor."""

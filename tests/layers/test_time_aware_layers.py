@@ -4,7 +4,7 @@ gradients are in tests/contract."""
 import keras
 import numpy as np
 import pytest
-from helpers import data, loss_and_gradients, spiking, to_numpy
+from helpers import both_step_modes, data, loss_and_gradients, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -34,7 +34,7 @@ class AffineScaleByStep(ScaleByStep):
     """Affine at each step, with a different factor."""
 
 
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@both_step_modes
 @pytest.mark.parametrize("kind", [ScaleByStep, AffineScaleByStep])
 def test_a_layer_that_takes_the_step_passes_on_its_time_mean(kind, step_mode):
     inputs, scale, last = keras.Input((6,)), kind(), layers.Dense(3)

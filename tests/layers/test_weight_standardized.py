@@ -166,28 +166,3 @@ def test_low_rank_adaptation_is_of_the_weights_and_merged_when_saved(
     np.testing.assert_allclose(
         to_numpy(loaded(x)), to_numpy(model(x)), rtol=1e-4, atol=1e-4
     )
-
-
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (
-            lambda: WSDense(4).build((None, 1)),
-            ValueError,
-            r"at least two weights for each output.*\(1, 4\)",
-        ),
-        (
-            lambda: WSDense(4, dtype="int8_from_float32"),
-            ValueError,
-            "`dtype` must not be a quantized policy.*int8_from_float32",
-        ),
-        (
-            lambda: with_random_weights(WSDense(4), (6,)).quantize("int8"),
-            NotImplementedError,
-            "WSDense",
-        ),
-    ],
-)
-def test_unsupported_settings_are_errors(call, error, message):
-    with pytest.raises(error, match=message):
-        call()

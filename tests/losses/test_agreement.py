@@ -88,36 +88,6 @@ def test_masked_steps_of_any_content_count_neither_in_the_loss_nor_in_the_teache
     assert float(loss) == pytest.approx(wanted, rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("use", "error", "said"),
-    [
-        (
-            lambda: SelfDistillation(temperature=0),
-            ValueError,
-            "`temperature` must be > 0",
-        ),
-        (
-            lambda: SelfDistillation()(np.array([0]), np.zeros((1, 3))),
-            ValueError,
-            "`y_pred` must be the logits of all heads.*add_branches",
-        ),
-        (
-            lambda: TemporalDistillation()(np.array([0]), np.zeros((1, 3))),
-            ValueError,
-            "`y_pred` must be the logits of every step.*return_sequences=True",
-        ),
-        (
-            lambda: TemporalDistillation()(np.zeros((1, 2)), np.zeros((1, 2, 3))),
-            ValueError,
-            r"`y_true` must be integer labels.*\(1, 2\).*leave out an axis of steps",
-        ),
-    ],
-)
-def test_arguments_and_shapes_are_checked(use, error, said):
-    with pytest.raises(error, match=said):
-        use()
-
-
 @pytest.mark.parametrize("loss", [TemporalDistillation(), SelfDistillation()], ids=type)
 def test_a_label_that_is_of_no_class_is_an_error_in_an_array_and_nan_in_a_tensor(loss):
     labels_of_no_class = (4, -1, 0.5, np.nan)

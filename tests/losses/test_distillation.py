@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 from helpers import (
     BACKEND,
+    CROSSENTROPY,
     assert_close,
     called_before,
     chain,
     data,
+    recorded_early,
     saved_and_loaded,
     spiking,
     to_numpy,
@@ -23,7 +25,6 @@ X, Y = data()
 LOGITS = LogitsDistillation(temperature=3.0)
 FEATURES = FeatureDistillation("mse", "features", "spikes")
 SPIKES = FeatureDistillation("mse", "spikes", "spikes")
-CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def ordinary():
@@ -97,6 +98,7 @@ def test_the_student_trains_and_the_teacher_does_not_and_both_are_saved():
     predicted, expected = (one.predict(X, verbose=0) for one in (loaded, distiller))
     np.testing.assert_allclose(predicted, expected, rtol=1e-6)
     loaded.fit(X, Y, verbose=0)
+    assert loaded(keras.Input((6,))).shape == (None, 3)
 
 
 @pytest.mark.parametrize("changed", ["student", "teacher"])
@@ -247,10 +249,8 @@ def test_a_distiller_is_compiled_as_asked_with_its_models_and_when_it_is_loaded(
     models = distiller.teacher, distiller.student, *READERS
     assert len(models) == 4
     # On PyTorch their calls would be recorded else.
-    is_recording = BACKEND == "torch"
-    early = {"eager_calls": {"auto": 1, True: 1}} if is_recording else {}
-    with rsnn.engine_settings(**early):
+    with recorded_early():
         for model in models * 2:
             model(X)
-    engine = "eager" if is_recording else "keras"
+    engine = "eager" if BACKEND == "torch" else "keras"
     assert {model.engine for model in models} == {engine}

@@ -4,7 +4,6 @@ eager mode, and never a stale graph."""
 import copy
 import functools
 import gc
-import shutil
 import sys
 import warnings
 import weakref
@@ -21,6 +20,7 @@ from helpers import (
     double_precision,
     in_threads,
     mlp,
+    needs_compiler,
     saved_and_loaded,
     spiking,
     to_numpy,
@@ -42,11 +42,6 @@ from recorded_calls import (
     pair,
     recording,
     train,
-)
-
-needs_a_compiler = pytest.mark.skipif(
-    not (shutil.which("g++") or shutil.which("clang++")),
-    reason="PyTorch's compiler needs a C++ compiler",
 )
 
 
@@ -448,7 +443,7 @@ def test_gradients_outside_of_fit_are_those_of_eager_mode():
         assert model.engine == "recorded"
 
 
-@needs_a_compiler
+@needs_compiler
 def test_a_compiled_graph_gives_the_results_of_eager_mode(caplog):
     with double_precision(), recording(compiler="inductor"):
         eager, recorded = pair(jit_compile=True)
@@ -631,7 +626,7 @@ class DrawsWhatHasNoDerivative(layers.Layer):
         (functools.partial(layers.AlphaDropout, 0.2), "single", "recorded"),
         (DrawsAPart, "multi", "recorded"),
         (DrawsWhatHasNoDerivative, "multi", "recorded"),
-        pytest.param(DrawsInManyWays, "multi", "compiled", marks=needs_a_compiler),
+        pytest.param(DrawsInManyWays, "multi", "compiled", marks=needs_compiler),
     ],
     ids=str,
 )

@@ -8,6 +8,7 @@ import pytest
 from helpers import (
     BACKEND,
     assert_close,
+    both_step_modes,
     chain,
     compiled,
     mlp,
@@ -15,6 +16,7 @@ from helpers import (
     spiking,
     to_numpy,
     training_results,
+    two_methods,
 )
 from keras import layers, ops
 
@@ -64,7 +66,6 @@ class Sets(keras.callbacks.Callback):
                 setattr(self.model, attribute, value)
 
 
-# Keras has none of several steps on PyTorch.
 # Keras has none of several steps on PyTorch.
 @pytest.mark.parametrize("number", [1] if helpers.BACKEND == "torch" else [1, 2])
 def test_a_callback_sets_time_steps_and_whether_sequences_are_returned(number):
@@ -298,9 +299,7 @@ def squares(y, outputs):
     return ops.sum(outputs**2)
 
 
-@pytest.mark.parametrize(
-    ("gradient", "step_mode"), [("rate", "multi"), ("bptt", "single")]
-)
+@two_methods
 def test_a_training_call_that_nothing_differentiates_gives_the_same_numbers(
     x, gradient, step_mode
 ):
@@ -312,7 +311,7 @@ def test_a_training_call_that_nothing_differentiates_gives_the_same_numbers(
     assert_close(model.variables, list(map(to_numpy, twin.variables)), rtol=1e-6)
 
 
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@both_step_modes
 def test_a_call_in_inference_that_nothing_differentiates_has_no_derivative(
     x, step_mode
 ):

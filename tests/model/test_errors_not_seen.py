@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from helpers import (
     BACKEND,
+    CROSSENTROPY,
     assert_close,
     chain,
     compiled,
@@ -17,6 +18,7 @@ from helpers import (
     loss_and_gradients,
     spiking,
     to_numpy,
+    two_methods,
 )
 from keras import layers, ops
 
@@ -24,10 +26,6 @@ import keras_ratesnn as rsnn
 
 PAGE = (
     pathlib.Path(__file__).parents[2] / "docs" / "howto" / "errors_you_will_not_see.md"
-)
-
-every_method = pytest.mark.parametrize(
-    ("gradient", "step_mode"), [("rate", "multi"), ("bptt", "single")]
 )
 
 
@@ -42,11 +40,8 @@ def test_the_tests_of_the_page_exist():
     assert [name for name in named if f"def {name}(" not in tests] == []
 
 
-LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-
 @pytest.mark.skipif(BACKEND == "jax", reason="there a call is a function")
-@every_method
+@two_methods
 def test_calls_go_backward_in_any_order(gradient, step_mode):
     model = spiking(gradient=gradient, step_mode=step_mode)
     batches = [data(4, seed=seed) for seed in (0, 1)]
@@ -54,7 +49,7 @@ def test_calls_go_backward_in_any_order(gradient, step_mode):
     weights = [weight.value for weight in model.trainable_variables]
 
     def loss(x, y):
-        return LOSS(ops.convert_to_tensor(y), model(x, training=True))
+        return CROSSENTROPY(ops.convert_to_tensor(y), model(x, training=True))
 
     if BACKEND == "torch":
         first, last = (loss(*batch) for batch in batches)
@@ -73,7 +68,7 @@ def test_calls_go_backward_in_any_order(gradient, step_mode):
     assert_close(both, list(map(np.add, *alone)), rtol=1e-4, atol=1e-6)
 
 
-@every_method
+@two_methods
 def test_a_call_does_not_depend_on_earlier_ones(gradient, step_mode):
     x, y = data(8)
     used, fresh = (

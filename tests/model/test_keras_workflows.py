@@ -5,7 +5,9 @@ import keras
 import numpy as np
 import pytest
 from helpers import (
+    CROSSENTROPY,
     assert_close,
+    both_step_modes,
     chain,
     compiled,
     mlp,
@@ -38,7 +40,7 @@ def crossentropy(logits, labels):
     helpers.BACKEND == "tensorflow",
     reason="TensorFlow's convolutions give it a wrong shape (docs/upstream.md)",
 )
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@both_step_modes
 def test_a_batch_without_samples_has_outputs_without_samples(step_mode):
     convolutions = layers.Conv2D(4, 1, strides=2), layers.SeparableConv2D(4, 3)
     neurons = layers.BatchNormalization(), LIF()
@@ -175,15 +177,12 @@ def two_outputs(structure):
     return keras.Model(inputs, structured(structure, label, size))
 
 
-LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-
 @pytest.mark.parametrize(
     ("gradient", "structure"), [("rate", "dict"), ("bptt", "list")]
 )
 def test_losses_metrics_and_labels_of_several_outputs_by_name(gradient, structure):
     """As with the same network without time, whose history has the same names."""
-    losses = {"label": LOGITS, "size": "mse"}
+    losses = {"label": CROSSENTROPY, "size": "mse"}
     options = {
         "metrics": {"size": ["mae"]},
         "loss_weights": {"label": 1.0, "size": 0.5},
@@ -293,6 +292,13 @@ def test_its_shapes_are_those_of_its_only_input_and_output():
             assert model.compute_output_shape((None, *one)) == shape
 
 
+def test_its_summary_shows_the_layers_of_the_network():
+    lines = []
+    model = spiking(mlp(name="hidden"))
+    model.summary(print_fn=lambda line, **_: lines.append(line))
+    assert "hidden (LIF)" in "\n".join(lines)
+
+
 @pytest.mark.parametrize("structure", ["dict", "list"])
 def test_it_has_the_inputs_and_outputs_of_a_functional_model(structure):
     network = two_outputs(structure)
@@ -317,22 +323,6 @@ def test_layers_of_the_network_are_found_by_name_and_index():
     for arguments in ({"name": "nowhere"}, {"index": 99}):
         with pytest.raises(ValueError, match="layer"):
             model.get_layer(**arguments)
-
-
-@every_gradient
-def test_fit_evaluate_predict_and_calls_of_single_batches_have_one_loss(gradient):
-    model = compiled(spiking(gradient=gradient), metrics=["accuracy"])
-    logits = model.predict(X, batch_size=4, verbose=0)
-    assert_all_close([model.predict_on_batch(X)], [logits])
-    loss = pytest.approx(crossentropy(logits, Y), rel=1e-5)
-    assert model.evaluate(X, Y, batch_size=4, verbose=0)[0] == loss
-    assert model.test_on_batch(X, Y)[0] == loss
-    assert model.train_on_batch(X, Y)[0] == loss
-    assert model.test_on_batch(X, Y)[0] != loss
-    options = {"batch_size": 4, "validation_split": 0.2, "verbose": 0}
-    history = model.fit(X, Y, epochs=4, **options).history
-    assert set(history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
-    assert history["loss"][-1] < history["loss"][0]
 
 
 # It calls what Python deprecates.

@@ -10,6 +10,7 @@ import pytest
 from helpers import (
     BACKEND,
     assert_close,
+    both_step_modes,
     chain,
     data,
     gradient_of,
@@ -28,8 +29,6 @@ T = 3
 X, Y = data(shape=(T, 6))
 
 RATES = ["rate", Rate(windows=(1, 2)), Rate(windows=T)]
-
-every_step_mode = pytest.mark.parametrize("step_mode", ["multi", "single"])
 
 
 def nothing(y, outputs):
@@ -92,7 +91,7 @@ ADDED = [
 ]
 
 
-@every_step_mode
+@both_step_modes
 @pytest.mark.parametrize(("make", "loss_of"), ADDED)
 def test_a_loss_that_a_layer_adds_to_steps_counts_once_with_its_gradient(
     make, loss_of, step_mode
@@ -111,7 +110,7 @@ def test_a_loss_that_a_layer_adds_to_steps_counts_once_with_its_gradient(
         assert np.sum(by_rate * by_bptt) > 0.5 * lengths
 
 
-@every_step_mode
+@both_step_modes
 def test_a_loss_that_a_layer_adds_before_time_begins_is_that_of_one_call(step_mode):
     x = X[:, 0]
     value, by_bptt = added(AddsMean, "bptt", step_mode, static=True, x=x)
@@ -124,7 +123,7 @@ def test_a_loss_that_a_layer_adds_before_time_begins_is_that_of_one_call(step_mo
         np.testing.assert_allclose(by_rate, by_bptt, rtol=1e-4, atol=1e-6)
 
 
-@every_step_mode
+@both_step_modes
 def test_fit_and_evaluate_add_the_loss_of_a_layer(step_mode):
     expected = pytest.approx(mean_and_half_of_sums(rates_of_seed()), rel=1e-5)
     model = model_of(AddsMean, "rate", step_mode, head=False)

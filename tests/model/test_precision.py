@@ -7,6 +7,7 @@ import pytest
 from exported import outputs_of
 from helpers import (
     assert_close,
+    both_step_modes,
     chain,
     compiled,
     data,
@@ -16,6 +17,7 @@ from helpers import (
     spiking,
     to_numpy,
     training_results,
+    two_methods,
 )
 from keras import layers
 
@@ -25,10 +27,7 @@ from keras_ratesnn.gradients import Rate
 BACKEND = keras.backend.backend()
 
 
-MODES = [("rate", "multi"), ("bptt", "single")]
-
-
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@both_step_modes
 def test_rates_whose_gradients_overflow_change_no_weight_but_the_scale(step_mode):
     keras.config.set_dtype_policy("mixed_float16")
     sgd = keras.optimizers.SGD(0.1)
@@ -47,7 +46,7 @@ def test_rates_whose_gradients_overflow_change_no_weight_but_the_scale(step_mode
         assert not np.array_equal(weight, start)
 
 
-@pytest.mark.parametrize(("gradient", "step_mode"), MODES)
+@two_methods
 def test_spikes_are_exact_and_membranes_are_wide_in_half_precision(gradient, step_mode):
     keras.config.set_dtype_policy("mixed_float16")
     options = {"step_mode": step_mode, "return_sequences": True}

@@ -1,5 +1,6 @@
 """Networks of the tutorials of snnTorch and SpikingJelly, and the same networks here:
-every spike and every membrane is equal.
+every spike and every membrane is equal. What only gradients see, such as
+surrogates, is left out.
 
 Weights are random multiples of 1/16, and inputs are integers, so that currents have no
 rounding error. Biases are larger by 1/32 or less: else
@@ -21,7 +22,6 @@ from keras_ratesnn.layers import (
     ParametricLIF,
     Recurrent,
 )
-from keras_ratesnn.surrogates import FastSigmoid
 
 NORM = {"momentum": 0.9, "epsilon": 1e-5}
 
@@ -45,21 +45,18 @@ def leaky(beta=0.5, **kwargs):
     return snntorch.Leaky(beta, init_hidden=True, **kwargs)
 
 
-def delayed(decay=0.5, threshold=1.0, surrogate="atan", **kwargs):
-    return LIF(decay, threshold, reset_delay=True, surrogate=surrogate, **kwargs)
+def delayed(decay=0.5, threshold=1.0, **kwargs):
+    return LIF(decay, threshold, reset_delay=True, **kwargs)
 
 
 def node(kind="IFNode", **kwargs):
-    from spikingjelly.activation_based import neuron, surrogate
+    from spikingjelly.activation_based import neuron
 
-    return getattr(neuron, kind)(surrogate_function=surrogate.ATan(), **kwargs)
-
-
-HARD = {"reset": "hard", "surrogate": "atan"}
+    return getattr(neuron, kind)(**kwargs)
 
 
 def integrator():
-    return IF(detach_reset=False, **HARD)
+    return IF(reset="hard")
 
 
 # Each returns the network of another library, with fewer channels, the layers of the
@@ -76,7 +73,7 @@ def synaptic():
         return snntorch.Synaptic(alpha=0.9, beta=0.85, init_hidden=True)
 
     def here():
-        return CuBaLIF(0.85, synaptic_decay=0.9, reset_delay=True, surrogate="atan")
+        return CuBaLIF(0.85, synaptic_decay=0.9, reset_delay=True)
 
     theirs = nn.Sequential(nn.Linear(64, 32), neurons(), nn.Linear(32, 10), neurons())
     return theirs, [layers.Dense(32), here(), layers.Dense(10), here()], (64,), 6
@@ -84,30 +81,29 @@ def synaptic():
 
 def convolutional():
     """snnTorch, tutorial 6: convolutions, whose currents are pooled."""
-    from snntorch.surrogate import fast_sigmoid
     from torch import nn
 
     theirs = nn.Sequential(
         nn.Conv2d(1, 4, 5),
         nn.MaxPool2d(2),
-        leaky(spike_grad=fast_sigmoid(slope=25)),
+        leaky(),
         nn.Conv2d(4, 8, 5),
         nn.MaxPool2d(2),
-        leaky(spike_grad=fast_sigmoid(slope=25)),
+        leaky(),
         nn.Flatten(),
         nn.Linear(8 * 4 * 4, 10),
-        leaky(spike_grad=fast_sigmoid(slope=25), output=True),
+        leaky(output=True),
     )
     ours = [
         layers.Conv2D(4, 5),
         layers.MaxPooling2D(2),
-        delayed(surrogate=FastSigmoid(slope=25)),
+        delayed(),
         layers.Conv2D(8, 5),
         layers.MaxPooling2D(2),
-        delayed(surrogate=FastSigmoid(slope=25)),
+        delayed(),
         *flattened(),
         layers.Dense(10),
-        delayed(surrogate=FastSigmoid(slope=25)),
+        delayed(),
     ]
     return theirs, ours, (28, 28, 1), 4
 
@@ -116,7 +112,6 @@ def regression():
     """snnTorch, regression tutorial 1: each neuron has a threshold and a decay, and
     learns this; the output is a membrane."""
     import torch
-    from snntorch.surrogate import fast_sigmoid
     from torch import nn
 
     random = np.random.default_rng(2)
@@ -125,8 +120,7 @@ def regression():
 
     def learned(beta, threshold=1.0, **kwargs):
         beta, threshold = torch.tensor(beta).float(), torch.tensor(threshold).float()
-        options = {"learn_beta": True, "spike_grad": fast_sigmoid(), **kwargs}
-        return leaky(beta, threshold=threshold, **options)
+        return leaky(beta, threshold=threshold, learn_beta=True, **kwargs)
 
     theirs = nn.Sequential(
         nn.Linear(1, 16),
@@ -138,9 +132,9 @@ def regression():
     )
     ours = [
         layers.Dense(16),
-        delayed(decays[0], thresholds[0], "fast_sigmoid", learn_decay=True),
+        delayed(decays[0], thresholds[0], learn_decay=True),
         layers.Dense(16),
-        delayed(decays[1], thresholds[1], "fast_sigmoid", learn_decay=True),
+        delayed(decays[1], thresholds[1], learn_decay=True),
         layers.Dense(1),
         LeakyReadout(0.8, learn_decay=True),
     ]
@@ -228,7 +222,7 @@ def one_layer():
 
     linear = layer.Linear(28 * 28, 10, bias=False)
     theirs = nn.Sequential(layer.Flatten(), linear, node("LIFNode", tau=2.0))
-    lif = LIF(0.5, decay_input=True, detach_reset=False, **HARD)
+    lif = LIF(0.5, decay_input=True, reset="hard")
     ours = [layers.Flatten(), layers.Dense(10, use_bias=False), lif]
     return theirs, ours, (8, 28, 28, 1), 8
 
@@ -269,15 +263,13 @@ def normalized():
 def parametric():
     """SpikingJelly, a network of its `parametric_lif_net`, for N-MNIST; "Classify DVS
     Gesture" has a larger one."""
-    from spikingjelly.activation_based import neuron, surrogate
+    from spikingjelly.activation_based import neuron
     from spikingjelly.activation_based.model.parametric_lif_net import NMNISTNet
 
-    options = {"surrogate_function": surrogate.ATan(), "detach_reset": True}
-    neurons = neuron.ParametricLIFNode
-    theirs = NMNISTNet(channels=2, spiking_neuron=neurons, **options)
+    theirs = NMNISTNet(channels=2, spiking_neuron=neuron.ParametricLIFNode)
 
     def here():
-        return ParametricLIF(0.5, decay_input=True, **HARD)
+        return ParametricLIF(0.5, decay_input=True, reset="hard")
 
     ours = [
         *convolution(2, here()),
@@ -302,14 +294,14 @@ def feedback():
     from torch import nn
 
     container = layer.LinearRecurrentContainer(
-        node(detach_reset=True), in_features=32, out_features=32, bias=True
+        node(), in_features=32, out_features=32, bias=True
     )
     linear, last = layer.Linear(28, 32), layer.Linear(32, 10)
     theirs = nn.Sequential(linear, container, last, node())
     ours = [
         layers.Dense(32),
         layers.Dense(32),
-        Recurrent(IF(**HARD), layers.Dense(32, use_bias=False)),
+        Recurrent(integrator(), layers.Dense(32, use_bias=False)),
         layers.Dense(10),
         integrator(),
     ]
@@ -323,10 +315,10 @@ def q_network():
     from torch import nn
 
     def neurons():
-        return node("LIFNode", detach_reset=True)
+        return node("LIFNode")
 
     def lif():
-        return LIF(0.5, decay_input=True, **HARD)
+        return LIF(0.5, decay_input=True, reset="hard")
 
     theirs = nn.Sequential(
         layer.Conv2d(4, 4, kernel_size=8, stride=4),

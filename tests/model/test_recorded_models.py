@@ -6,7 +6,15 @@ import copy
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, assert_close, saved_and_loaded, spiking, to_numpy
+from helpers import (
+    BACKEND,
+    CROSSENTROPY,
+    assert_close,
+    recorded_early,
+    saved_and_loaded,
+    spiking,
+    to_numpy,
+)
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -39,9 +47,6 @@ def functional():
     return keras.Model({"image": image, "token": token}, outputs)
 
 
-LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-
 def data_of_model():
     """Inputs, labels and the loss."""
     random = np.random.default_rng(0)
@@ -51,7 +56,7 @@ def data_of_model():
         random.normal(size=(SAMPLES, 1)),
     )
     x = {"image": image, "token": random.integers(0, 5, (SAMPLES, 3))}
-    return x, {"logits": labels, "size": size}, {"logits": LOGITS, "size": "mse"}
+    return x, {"logits": labels, "size": size}, {"logits": CROSSENTROPY, "size": "mse"}
 
 
 def trained(model, **kwargs):
@@ -64,14 +69,11 @@ def trained(model, **kwargs):
     return history, values, model.predict(x, BATCH, verbose=0)
 
 
-EARLY = {"eager_calls": {"auto": 1, True: 1}} if BACKEND == "torch" else {}
-
-
 def runs(model, **kwargs):
     """What training gives, and how often Python ran the layers; calls are recorded
     early."""
     RUNS.clear()
-    with rsnn.engine_settings(**EARLY):
+    with recorded_early():
         return trained(model, **kwargs), len(RUNS)
 
 

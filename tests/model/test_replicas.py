@@ -1,6 +1,7 @@
 """Several devices train like one: by keras.distribution (JAX), tf.distribute
 (TensorFlow) and torch.distributed (PyTorch)."""
 
+import functools
 import json
 import os
 import pathlib
@@ -11,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 import replica_cases
-from helpers import BACKEND, assert_close, double_precision, free_port
+from helpers import BACKEND, assert_close, data, double_precision, free_port, spiking
 from made_once import made_once
 
 SECONDS = 500
@@ -92,13 +93,17 @@ def assert_equal(results, expected, masked=False):
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if "dropout" not in name])
-def test_two_devices_train_as_one(name, on_two_devices):
-    """Weights, moving statistics, losses and metrics; samples have weights.
+def test_two_devices_train_as_one(name, on_two_devices, in_two_alike_replicas):
+    """Weights, moving statistics, losses and metrics; samples have weights. So do two
+    processes of PyTorch with the same data.
 
     In the first case the last batch is smaller, and the model is evaluated and
     predicts.
     """
-    expected = on_one_device(replica_cases.trained, CASES[name])
+    trained = functools.partial(on_one_device, replica_cases.trained, CASES[name])
+    expected = trained()
+    if BACKEND == "torch":
+        assert_equal(in_two_alike_replicas(trained), expected, "sequences" in name)
     for results in on_two_devices:
         assert_equal(results[name], expected, masked="sequences" in name)
     if BACKEND != "torch" and expected["predictions"] is not None:
@@ -107,12 +112,16 @@ def test_two_devices_train_as_one(name, on_two_devices):
         )
 
 
-def test_replicas_stay_equal_with_noise(on_two_devices):
+def test_replicas_stay_equal_with_noise(on_two_devices, in_two_alike_replicas):
     name = "rate, multi, dropout"
     first, *others = (results[name] for results in on_two_devices)
     for other in others:
         assert_equal(other, first)
-    expected = on_one_device(replica_cases.trained, CASES[name])
+    trained = functools.partial(on_one_device, replica_cases.trained, CASES[name])
+    expected = trained()
+    if BACKEND == "torch":
+        # The first of them draws what it would draw alone.
+        assert_equal(in_two_alike_replicas(trained), expected)
     same_seeds = [path for path in expected["variables"] if "seed" in path]
     assert [first["variables"][path] for path in same_seeds] == [
         expected["variables"][path] for path in same_seeds
@@ -143,7 +152,6 @@ def test_replicas_draw_other_noise_reproducibly(on_two_devices):
 def test_processes_that_cannot_train_together_raise_an_error_before_they_wait(
     on_two_devices,
 ):
-    alone = "cannot be trained on several replicas"
     expected = {
         "batches": [
             "ValueError: `fit` must have the same number of batches and epochs",
@@ -154,8 +162,6 @@ def test_processes_that_cannot_train_together_raise_an_error_before_they_wait(
             "ValueError: `torch.distributed.fsdp` and tensor parallelism are not "
             "supported"
         ],
-        "sum": [f'reduction="sum" {alone}'],
-        "weighted": [f'reduction="mean_with_sample_weight" {alone}'],
         # Keras 3.16 wraps it itself.
         "outer": [
             "Wrap the outer model in torch.nn.parallel.DistributedDataParallel"
@@ -170,6 +176,16 @@ def test_processes_that_cannot_train_together_raise_an_error_before_they_wait(
                 assert fragment in mistakes[name]
     # Training without `fit` begins with the weights of the first process as well.
     np.testing.assert_array_equal(first["kernel"], second["kernel"])
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="its replicas see the whole batch")
+@pytest.mark.parametrize("reduction", ["sum", "mean_with_sample_weight"])
+def test_a_loss_that_is_no_mean_of_samples_is_refused(reduction, in_two_alike_replicas):
+    (x, _), model = data(), spiking()
+    model.compile("sgd", keras.losses.MeanSquaredError(reduction), run_eagerly=True)
+    message = f'reduction="{reduction}" cannot be trained on several replicas'
+    with pytest.raises(ValueError, match=message):
+        in_two_alike_replicas(lambda: model.train_on_batch(x, x[:, :3]))
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="other engines divide any batch")

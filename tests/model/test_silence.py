@@ -8,7 +8,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, assert_close, chain, to_numpy
+from helpers import BACKEND, CROSSENTROPY, assert_close, chain, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -16,8 +16,6 @@ import keras_ratesnn as rsnn
 X = np.random.default_rng(0).random((8, 6)).astype("float32")
 
 Y = np.arange(8) % 3
-
-LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def network(*last, threshold=0.5):
@@ -35,7 +33,7 @@ def warned(function):
     return [text for text in texts if "`shuffle=True`" not in text]
 
 
-def model_of(network, loss=LOGITS, timesteps=3, **kwargs):
+def model_of(network, loss=CROSSENTROPY, timesteps=3, **kwargs):
     model = rsnn.SpikingModel(network, timesteps, **kwargs)
     model.compile("sgd", loss)
     return model
@@ -79,17 +77,20 @@ LOSSES = [
     (averaged, SPARSE, LOGITS_HELD),
     (readout, "kl_divergence", LOGITS_HELD, "the activation"),
     (network, rsnn.losses.TET(SPARSE), LOGITS_HELD, "from_logits=True"),
-    (softmax, LOGITS, "holds probabilities", "from_logits=False"),
+    (softmax, CROSSENTROPY, "holds probabilities", "from_logits=False"),
     (firing, SPARSE, "firing rates of 'last'", "keras.layers.Dense"),
-    (two_outputs, {"a": LOGITS, "b": LOGITS}, "output 'a'"),
+    (two_outputs, {"a": CROSSENTROPY, "b": CROSSENTROPY}, "output 'a'"),
     # What fits is not warned of.
-    (network, LOGITS),
+    (network, CROSSENTROPY),
     (softmax, SPARSE),
     (lambda: averaged(layers.Softmax()), SPARSE),
     (firing, "mse"),
     (network, own_loss),
     (network, None),
+    (lambda: network(layers.ReLU()), SPARSE),
     (two_outputs, {"a": SPARSE}),
+    # Keras refuses another number of losses later.
+    (two_outputs, [SPARSE, CROSSENTROPY, CROSSENTROPY]),
 ]
 
 
@@ -141,9 +142,9 @@ ONE_HOT = keras.losses.CategoricalCrossentropy(from_logits=True)
 @pytest.mark.parametrize(
     ("loss", "y", "sequences", "message"),
     [
-        (LOGITS, Y, True, "`y` must have a time axis"),
+        (CROSSENTROPY, Y, True, "`y` must have a time axis"),
         ("mse", X[:, :3], True, "`y` must have a time axis"),
-        (LOGITS, np.eye(3)[Y], False, "CategoricalCrossentropy"),
+        (CROSSENTROPY, np.eye(3)[Y], False, "CategoricalCrossentropy"),
         (ONE_HOT, Y, False, "SparseCategoricalCrossentropy"),
         ("mse", Y[:, None], False, r"mean_squared_error.*to_categorical\(y, 3\)"),
     ],
@@ -163,7 +164,7 @@ def test_labels_that_do_not_fit_the_loss_are_an_error_that_says_what_to_do(
 def test_labels_of_samples_are_not_compared_with_steps():
     """Keras would do so in silence where there are as many samples as steps, 8."""
     model = rsnn.SpikingModel(network(), 8, return_sequences=True)
-    loss = rsnn.losses.TET(LOGITS)
+    loss = rsnn.losses.TET(CROSSENTROPY)
     model.compile("sgd", loss, metrics=["accuracy"])
     message = r"time axis for the metric.*AnytimeAccuracy\(timesteps=8\)"
     for use in (model.evaluate, model.fit):
@@ -293,11 +294,11 @@ FRAMES = with_nan(np.repeat(X[:, None], 3, axis=1), (slice(2, 4), 2))
 @pytest.mark.parametrize(
     ("make", "loss", "x", "y", "problem"),
     [
-        (network, LOGITS, with_nan(X, (5, 2)), Y, "`x` has NaN in sample 5"),
+        (network, CROSSENTROPY, with_nan(X, (5, 2)), Y, "`x` has NaN in sample 5"),
         (network, "mse", X, with_nan(NUMBERS, 4), "NaN in the labels of sample 4"),
         # What has a meaning.
-        (network, LOGITS, FRAMES, Y, None),
-        (filling, LOGITS, with_nan(X, (5, 2)), Y, None),
+        (network, CROSSENTROPY, FRAMES, Y, None),
+        (filling, CROSSENTROPY, with_nan(X, (5, 2)), Y, None),
         (network, own_loss, X, with_nan(NUMBERS, (4, 1)), None),
     ],
     ids=["inputs", "labels", "padding", "filled", "loss of users"],
@@ -382,7 +383,7 @@ def test_looking_for_silence_changes_nothing_of_the_training(look_for_silence):
         look_for_silence(is_looking)
         keras.utils.set_random_seed(3)
         model = Counting(deep(), 3)
-        model.compile(keras.optimizers.SGD(0.1, momentum=0.9), LOGITS)
+        model.compile(keras.optimizers.SGD(0.1, momentum=0.9), CROSSENTROPY)
         callbacks = keras.callbacks.CallbackList([], add_history=True, model=model)
         before = list(callbacks.callbacks)
         batches = [(np.roll(X, index, axis=0), np.roll(Y, index)) for index in range(9)]

@@ -5,7 +5,7 @@ import contextlib
 
 import keras
 import pytest
-from helpers import BACKEND, assert_close, chain, data, mlp, spiking
+from helpers import BACKEND, assert_close, both_step_modes, chain, data, mlp, spiking
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -81,7 +81,7 @@ def drawing(step_mode, around_layers=False, around_model=False):
         return spiking(network, step_mode=step_mode)
 
 
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@both_step_modes
 def test_a_repeated_call_that_would_draw_other_numbers_is_an_error(step_mode):
     message = "model 'spiking_model.*', which draws random numbers, in a backward pass"
     for arguments, call in (

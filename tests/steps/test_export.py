@@ -10,6 +10,7 @@ import pytest
 from exported import SUFFIXES, function_of, loaded, outputs_of
 from helpers import (
     BACKEND,
+    both_step_modes,
     chain,
     compiled,
     data,
@@ -399,7 +400,7 @@ def test_a_folder_that_is_missing_is_an_error_before_anything_is_done(
 @pytest.mark.skipif(
     BACKEND != "jax", reason="the converters of the other backends take time loops"
 )
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@both_step_modes
 def test_time_loops_are_unrolled_for_the_converter_from_jax_to_onnx(
     step_mode, tmp_path, monkeypatch
 ):

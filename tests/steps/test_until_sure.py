@@ -4,7 +4,7 @@ what is computed."""
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, chain, compiled, data, spiking
+from helpers import BACKEND, both_step_modes, chain, compiled, data, spiking
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -60,7 +60,7 @@ def check(model, x, confidence, different, **expected):
     assert len(set(steps)) >= different
 
 
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@both_step_modes
 def test_a_sample_stops_at_the_first_step_at_which_it_is_sure(step_mode):
     # 17 samples: a batch of 12, and one of 5.
     model, (x, _) = classifier(step_mode=step_mode), data(17)

@@ -54,11 +54,6 @@ class CallGraphs:
         return function(tensors)
 
     @property
-    def graphs(self) -> list[Any]:
-        """The graphs that are kept."""
-        return []
-
-    @property
     def engine(self) -> str:
         """What runs the calls: `"keras"`, or where they are recorded `"eager"`,
         `"recorded"` or `"compiled"`."""
@@ -185,15 +180,14 @@ class Backend(abc.ABC):
             function, tensors, model, (), settings, jit_compile
         )
 
-    def compiled_for_few_calls(
+    def compiled_for_few_calls(  # noqa: B027
         self,
         function: Callable[[Structure], Structure],
         variables: list[keras.Variable],
         tensors: Structure,
-    ) -> Callable[[Structure], Structure]:
-        """The function, which uses these variables, compiled for tensors like these
-        where `EAGER_IS_SLOW`, soon rather than well; see `compiled`."""
-        return function
+    ) -> Any:
+        """The function, which uses these variables, compiled for tensors like these,
+        soon rather than well, of backends where `EAGER_IS_SLOW`; see `compiled`."""
 
     def cond(
         self,
@@ -270,9 +264,9 @@ class Backend(abc.ABC):
         """
         return contextlib.nullcontext()
 
+    @abc.abstractmethod
     def grad_enabled(self) -> bool:
         """Whether operations may be differentiated later."""
-        return True
 
     def is_differentiated(self, training: bool) -> bool:
         """Whether a call of a model gives what may be differentiated. In training it
@@ -460,11 +454,11 @@ class Backend(abc.ABC):
         later ones do not depend on it."""
         return contextlib.nullcontext()
 
-    @abc.abstractmethod
-    def scan(
+    def scan(  # noqa: B027
         self, body: Callable[..., Any], carried: Structure, steps: Tensor, dtype: str
-    ) -> tuple[Structure, Tensor]:
-        """A loop with gradient, compiled once for any number of steps.
+    ) -> Any:
+        """A loop with gradient, compiled once for any number of steps, of backends
+        whose `unrolled_steps` have a limit.
 
         Args:
             body: Function `(carried, step) -> (carried, output)`.

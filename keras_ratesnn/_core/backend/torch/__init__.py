@@ -214,11 +214,11 @@ class Backend(base.Backend):
         if _is_exporting() or torch.jit.is_tracing() or any(map(torch.is_tensor, rows)):
             # Sizes may be known only at run time, when they are 64-bit integers; not
             # all formats let NaN through a maximum.
-            finite = []
-            for tensor, count in zip(tensors, rows, strict=True):
-                count = count.to(torch.int64) if torch.is_tensor(count) else count
-                finite.append(torch.isfinite(tensor).reshape(count, -1).all(dim=1))
-            return functools.reduce(torch.logical_and, finite)
+            rows = [
+                count.to(torch.int64) if torch.is_tensor(count) else count
+                for count in rows
+            ]
+            return super().finite_rows(tensors, rows)
         # NaN or infinite where an element is: one pass over memory, instead of four for
         # each element by itself.
         totals = [
@@ -280,13 +280,6 @@ class Backend(base.Backend):
         with torch.no_grad():
             return function(*args)
 
-    def scan(self, body, carried, steps, dtype):
-        outputs = []
-        for step in torch.unbind(steps):
-            carried, output = body(carried, step)
-            outputs.append(output)
-        return carried, torch.stack(outputs)
-
     def untraced(self, function):
         """Runs a function without compilation inside a step that `torch.compile`
         compiles.
@@ -304,7 +297,7 @@ class Backend(base.Backend):
         # Not all exporters know operations with factors.
         is_plain = _is_exporting() or not torch.is_tensor(x)
         if is_plain or any(value.dtype != x.dtype for value in tensors):
-            return x * factor + y
+            return super().multiply_add(x, factor, y)
         if torch.is_tensor(factor):
             return torch.addcmul(y, x, factor) if torch.is_tensor(y) else x * factor + y
         if torch.is_tensor(y):

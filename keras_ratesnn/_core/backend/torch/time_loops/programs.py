@@ -76,14 +76,13 @@ class _LoopProgram(NamedTuple):
     def order(self, tensors):
         """The axes of features in the order in which the largest tensor has them in
         memory, the outermost first."""
-        largest, largest_axes = None, 0
-        for tensor, (has_features, axes) in zip(tensors, self.axes, strict=True):
-            is_larger = largest is None or tensor.numel() > largest.numel()
-            if has_features and is_larger:
-                largest, largest_axes = tensor, axes
-        if largest is None:
-            return list(range(len(self.shape) - 1))
-        first = 1 - largest_axes
+        with_features = [
+            (tensor, axes)
+            for tensor, (has_features, axes) in zip(tensors, self.axes, strict=True)
+            if has_features
+        ]
+        largest, axes = max(with_features, key=lambda pair: pair[0].numel())
+        first = 1 - axes
         return _order_of(largest.shape[first:], largest.stride()[first:])
 
     def empty(self, order, timesteps):
