@@ -2,6 +2,7 @@
 `fit`."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -26,6 +27,9 @@ class Trainer:
     predict_function: Any
     optimizer: Any
     trainable_variables: list[Any]
+    _settings: Callable[[], tuple[Any, ...]]
+    """All mutable settings that a trace depends on, hashable. Called before each step,
+    outside of traces."""
     _asked_jit_compile: bool | str = "auto"
     _silent_layers: Any = None
     _has_unknown_labels = False
@@ -51,10 +55,6 @@ class Trainer:
     def compile_from_config(self, config: Config) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
-
-    def _settings(self) -> Any:
-        """All mutable settings that a trace depends on, hashable. Called before each
-        step, outside of traces."""
 
     def make_train_function(self, force: bool = False) -> None:
         if force or self.train_function is None:

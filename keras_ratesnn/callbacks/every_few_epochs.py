@@ -1,5 +1,6 @@
 """Measure every few epochs, and once when `fit` starts."""
 
+import abc
 from typing import Any
 
 import keras
@@ -12,7 +13,7 @@ from keras_ratesnn.distillation import Distiller
 from keras_ratesnn.gradients import GradientMethod
 
 
-class EveryEpochs(keras.callbacks.Callback):
+class EveryEpochs(keras.callbacks.Callback, abc.ABC):
     """Adds measurements to the logs of each epoch. Epochs without one repeat the
     latest, so that all have the same columns.
 
@@ -34,8 +35,9 @@ class EveryEpochs(keras.callbacks.Callback):
         )
         self._latest: dict[str, float] = {}
 
-    def measure(self) -> Any:
-        """The measurements, a dictionary by their names in the logs."""
+    @abc.abstractmethod
+    def measure(self) -> dict[str, float]:
+        """The measurements, by their names in the logs."""
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         # Data that do not fit must not end a run after its first epoch.

@@ -1,5 +1,6 @@
 """Change a setting of some layers at the beginning of each epoch."""
 
+import abc
 from typing import Any
 
 import keras
@@ -8,7 +9,7 @@ from keras_ratesnn._core import checks, keras_internals
 from keras_ratesnn.layers import Delay, MaskedPSN
 
 
-class LayerSchedule(keras.callbacks.Callback):
+class LayerSchedule(keras.callbacks.Callback, abc.ABC):
     """Base class: subclasses name `layer_class`, and implement `change(layer,
     epoch)`."""
 
@@ -30,6 +31,7 @@ class LayerSchedule(keras.callbacks.Callback):
         for layer in self._layers:
             self.change(layer, epoch)
 
+    @abc.abstractmethod
     def change(self, layer: Any, epoch: int) -> None:
         """Sets what is due in an epoch, from 0 on."""
 

@@ -1,5 +1,6 @@
 """Give each batch of training its own number of time steps."""
 
+import abc
 import bisect
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from keras_ratesnn.metrics import AnytimeAccuracy
 _MOST_NUMBERS = 10_000
 
 
-class TimestepsOfBatches(keras.callbacks.Callback):
+class TimestepsOfBatches(keras.callbacks.Callback, abc.ABC):
     """Trains each batch with the number of time steps that `timesteps_of` returns; else
     the model has its own.
 
@@ -35,7 +36,8 @@ class TimestepsOfBatches(keras.callbacks.Callback):
         super().__init__()
         self._in_fit = False
 
-    def timesteps_of(self, epoch: int, batch: int) -> Any:
+    @abc.abstractmethod
+    def timesteps_of(self, epoch: int, batch: int) -> int:
         """The T of a batch; the numbers of the epoch and of the batch count from 0."""
 
     def on_fit_begin(self, model: keras.Model, x: Structure) -> None:
