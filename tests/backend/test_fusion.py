@@ -364,6 +364,21 @@ def test_a_cell_with_effects_that_a_compiled_loop_would_not_have_is_not_compiled
     assert_close(*results, rtol=0)
 
 
+class WithNumPy(Holding):
+    def step(self, inputs, state):
+        return super().step(ops.convert_to_tensor(to_numpy(inputs) + 0.5), state)
+
+
+@torch_only
+def test_a_cell_that_computes_with_numpy_sees_each_batch():
+    results, batches = [], np.random.default_rng(0).random((3, 5, 6), "float32")
+    for least_elements in (2**60, 0):
+        with fusion(least_elements=least_elements):
+            model = chain(WithNumPy())
+            results.append([to_numpy(model(batch)) for batch in batches])
+    assert_close(*results, rtol=0)
+
+
 class Renaming(rsnn.layers.NeuronCell):
     """Its state has other names, in another order, after the first step."""
 

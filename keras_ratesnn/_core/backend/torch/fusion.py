@@ -16,7 +16,6 @@ from typing import Any
 
 import keras
 import torch
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.backend.tensor_function import TensorFunction, description
@@ -31,7 +30,7 @@ from keras_ratesnn._core.backend.torch.recorder.graph import (
     is_recording,
     is_recording_for_compiler,
 )
-from keras_ratesnn._core.backend.torch.recorder.graph_passes import draws
+from keras_ratesnn._core.backend.torch.recorder.graph_passes import draws, traced
 from keras_ratesnn._core.backend.torch.recorder.layer_attributes import (
     LayerAttributes,
     global_settings,
@@ -445,10 +444,13 @@ class _Differentiable(torch.autograd.Function):
 
 def _compile(function, tensors):
     """Compiles `function` for a list of tensors like these: a function of such tensors;
-    `None` if it draws random numbers."""
+    `None` if it draws random numbers, or reads numbers from tensors."""
     # What is drawn here is drawn again when it runs.
     with lock(), torch.random.fork_rng(devices=[]):
-        graph = make_fx(function)(*(tensor.detach() for tensor in tensors))
+        try:
+            graph = traced(function, *(tensor.detach() for tensor in tensors))
+        except RuntimeError:
+            return None
         if any(map(draws, graph.graph.nodes)):
             return None
         constants = any(node.op == "get_attr" for node in graph.graph.nodes)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.recorder import (
@@ -281,9 +281,7 @@ class CallGraph:
             torch._dynamo.config.patch(error_on_nested_fx_trace=False),
             random.seeded_draws(),
         ):
-            return make_fx(
-                with_derivative, tracing_mode="fake", _allow_non_fake_inputs=True
-            )(tensors, upstream)
+            return graph_passes.traced(with_derivative, tensors, upstream)
 
 
 class _NoNumbers(torch.overrides.TorchFunctionMode):

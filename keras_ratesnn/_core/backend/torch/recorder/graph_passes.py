@@ -1,5 +1,5 @@
-"""Passes over recorded graphs: refuse what cannot be replayed, leave out what nobody
-reads, split off the derivative.
+"""Graphs of functions, and passes over them: refuse what cannot be replayed, leave out
+what nobody reads, split off the derivative.
 
 They change graphs, not graph modules: PyTorch generates the code of a module anew for
 each change.
@@ -11,12 +11,21 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from keras_ratesnn._core.backend.torch.normalization import HALF
 
 _aten = torch.ops.aten
 _ALIASES = (_aten.detach.default, _aten.alias.default)
 """Operations that return their argument."""
+
+
+def traced(function, *arguments):
+    """The graph module of a function of tensors. Tensors without values stand for its
+    arguments: a number that Python or NumPy reads from them would be a constant of the
+    graph, so it raises RuntimeError."""
+    trace = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)
+    return trace(*arguments)
 
 
 def check(graph_module, repeated_draw):

@@ -3,10 +3,9 @@
 import functools
 
 import torch
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from keras_ratesnn._core import tree
-from keras_ratesnn._core.backend.torch.recorder.graph_passes import draws
+from keras_ratesnn._core.backend.torch.recorder import graph_passes
 
 _aten = torch.ops.aten
 
@@ -17,10 +16,10 @@ def traced(function, tensors):
     def flat(*tensors):
         return tree.flatten(with_tensors(function(*tensors), tensors))
 
-    module = make_fx(flat)(*(tensor.detach() for tensor in tensors))
+    module = graph_passes.traced(flat, *(tensor.detach() for tensor in tensors))
     _take_from_stacks(module.graph)
     module.graph.eliminate_dead_code()
-    if any(map(draws, module.graph.nodes)):
+    if any(map(graph_passes.draws, module.graph.nodes)):
         raise ValueError("random numbers are others at each step")
     return module
 
