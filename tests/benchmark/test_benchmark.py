@@ -328,7 +328,7 @@ def test_steps_of_peers_run_and_are_timed_in_a_process_of_their_own(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(processes.device, "gpu", lambda: False)
     own = {}
-    for method in ("rate-multi", "spikingjelly", "snntorch"):
+    for method in ("rate-multi", "spikingjelly"):
         with contextlib.ExitStack() as stack:
             make = steps_that_tell_their_process
             known, steps = processes.made(stack, method, make, 4)
@@ -336,8 +336,7 @@ def test_steps_of_peers_run_and_are_timed_in_a_process_of_their_own(
         assert known == {"at": 4}
         assert 0 < min(seconds) <= max(seconds) < 1
         own[method] = int(pathlib.Path("process.txt").read_text())
-    assert own["rate-multi"] == os.getpid()
-    assert len(set(own.values())) == 3
+    assert own["rate-multi"] == os.getpid() != own["spikingjelly"]
 
 
 def test_the_peak_of_a_step_is_measured():
