@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from recipes.compare import time_to_accuracy
+from tests.benchmark.tiny_network import measure_quickly
 from tests.recipes.made_clothes import write_clothes
 from tests.recipes.recipe_runs import error_of
 
@@ -58,6 +59,7 @@ def test_steps_are_timed_in_turn_once_and_multiplied(
 ):
     """The figure, and the columns of the table, are of the trainings that are there and
     of these times."""
+    measure_quickly(monkeypatch)
     output = shutil.copytree(folder / trained, folder / "timed")
     methods = ["rate-multi", "spikingjelly", "spikingjelly-memopt"]
     timed = ("--time", "--rounds", "2")
