@@ -14,6 +14,7 @@ from helpers import BACKEND, double_precision
 
 from recipes import batches, catalogue, engine
 from recipes.data.dataset import Dataset
+from recipes.train import main
 from tests.recipes.recipe_runs import trained
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -32,10 +33,11 @@ def in_a_process(program, arguments, status=0):
 
 
 def train(folder, devices, *settings):
-    """Trains the digits recipe in a process of its own; returns what it has printed."""
-    program = [sys.executable, "-m", "recipes.train"]
+    """Trains the digits recipe in a process of its own; returns what it has printed.
+    On PyTorch torchrun starts a process for each device."""
+    program = [*engine.launcher(devices), "-m", "recipes.train"]
     arguments = ["digits", "--output", folder, "--devices", devices, "--set"]
-    return in_a_process(program, [*arguments, "width=0.5", *settings])
+    return in_a_process(program, [*arguments, "width=0.25", *settings])
 
 
 def result(folder):
@@ -49,11 +51,10 @@ def assert_near(curve, expected, name="loss"):
 
 
 def test_two_devices_train_a_recipe_as_one(tmp_path):
-    settings = "epochs=1 train_images=300 precision=float64 timesteps=2 width=0.25"
+    settings = "train_images=300", "precision=float64", "epochs=1", "timesteps=2"
     with double_precision():
-        one = trained(tmp_path / "one", "digits", "--set", *settings.split())
-    # On PyTorch torchrun starts a process for each device.
-    train(tmp_path / "two", 2, *settings.split())
+        one = trained(tmp_path / "one", "digits", "--set", "width=0.25", *settings)
+    train(tmp_path / "two", 2, *settings)
     two = result(tmp_path / "two")
     for name in ("loss", "test_loss"):
         assert_near(two["curve"], one["curve"], name)
@@ -77,7 +78,7 @@ sys.exit(train.main(sys.argv[1:]))
 def test_a_run_resumes_on_another_number_of_devices(tmp_path):
     settings = "train_images=300", "precision=float64", "epochs=3"
     train(tmp_path / "whole", 2, *settings)
-    arguments = ["digits", "--output", tmp_path / "resumed", "--set", "width=0.5"]
+    arguments = ["digits", "--output", tmp_path / "resumed", "--set", "width=0.25"]
     program = [sys.executable, "-c", STOPPED]
     in_a_process(program, [*arguments, *settings], status=130)
     assert "resumes after 1 epochs" in train(tmp_path / "resumed", 2, *settings)
@@ -147,3 +148,8 @@ def test_torchrun_starts_a_process_for_each_device_on_pytorch(monkeypatch):
     if BACKEND == "torch":
         with pytest.raises(ValueError, match="at most the number of devices, 2"):
             engine.launcher(3)
+        arguments = ["digits", "--devices", "2"]
+        monkeypatch.setattr(os, "execv", lambda program, command: sys.exit(command))
+        with pytest.raises(SystemExit) as replaced:
+            main(arguments)
+        assert replaced.value.code == [*command, "-m", "recipes.train", *arguments]
