@@ -15,9 +15,6 @@ from helpers import assert_close
 from recipes import callbacks, catalogue, run_folder
 from recipes.train import main
 
-DIGITS_EPOCHS = 3
-"""Of the run `digits_run`."""
-
 QUICKLY = ("timesteps=1", "batch_size=512", "train_images=1024", "width=0.125")
 if keras.backend.backend() == "tensorflow":
     QUICKLY += ("jit_compile=False",)
