@@ -29,6 +29,7 @@ if keras.backend.backend() != "jax":
     # Operation by operation JAX takes minutes.
     TINY += ("jit_compile=False",)
 TAUGHT = ("ordinary=first", "ordinary_epochs=1", "epochs=2", "teacher_weight=0.5")
+ONE_STEP_FIRST = ("one_step_epochs=1", "epochs=2")
 DRAWN = ("step_mode=single", "gradient=sltt", "random_steps=1")
 
 
@@ -75,7 +76,7 @@ WHAT = ("ordinary network", "converted, before training")
     ("settings", "score"),
     [
         ((*TAUGHT, "levels=2", "random_timesteps=[1,3]", *DRAWN), "test_student_loss"),
-        (("branches=1", "epochs=2", "temperature=2.0"), "test_accuracy"),
+        (("branches=1", *ONE_STEP_FIRST, "temperature=2.0"), "test_accuracy"),
         (
             ("random_timesteps=[1,3]", "step_distillation=0.5", "epochs=2"),
             "test_accuracy",
@@ -100,11 +101,6 @@ def test_a_taught_run_resumes_and_its_network_is_an_ordinary_checkpoint(
         tmp_path / "stopped" / "last.keras", tmp_path / "whole" / "last.keras"
     )
     assert score in whole["curve"]
-    # Killed after the last checkpoints of both networks.
-    for result in (tmp_path / "whole").rglob("result.json"):
-        result.unlink()
-    assert trained(tmp_path / "whole", *run) == whole
-
     model = keras.saving.load_model(tmp_path / "whole" / "last.keras")
     assert isinstance(model, rsnn.SpikingModel)
     assert model.count_params() == whole["parameters"]
@@ -113,6 +109,10 @@ def test_a_taught_run_resumes_and_its_network_is_an_ordinary_checkpoint(
     if "comparison" in whole:
         own = whole["comparison"]["spiking"]["2"]["accuracy"]
         assert own == pytest.approx(whole["test_accuracy"], abs=1e-6)
+        # Killed after the last checkpoints of both networks.
+        for result in (tmp_path / "whole").rglob("result.json"):
+            result.unlink()
+        assert trained(tmp_path / "whole", *run) == whole
 
 
 def accuracy(model):
@@ -159,13 +159,6 @@ def test_a_taught_run_in_half_precision_is_published_in_whole(tmp_path):
         model.timesteps = int(timesteps)
         assert accuracy(model) == pytest.approx(expected, abs=1e-6)
     assert card["test_accuracy"] == card["accuracies"]["2"]
-
-
-def test_first_epochs_with_one_step_are_trained_and_tested(tmp_path):
-    settings = (*TINY, "one_step_epochs=1", "epochs=2")
-    record = trained(tmp_path, "digits", "--set", *settings)
-    assert record["settings"]["one_step_epochs"] == 1
-    assert len(record["curve"]["test_accuracy"]) == 2
 
 
 # Pretrained networks
