@@ -22,6 +22,7 @@ from helpers import assert_close, compiled, spiking, to_numpy
 
 import keras_ratesnn
 from recipes import callbacks, device, run_folder
+from recipes.benchmark.measure import recorded_at_once
 from recipes.recipe import Recipe
 from recipes.run_folder import RunFolder
 from recipes.train import main
@@ -45,8 +46,9 @@ SECONDS = 240
 
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory):
-    """The record of an uninterrupted run."""
-    return trained(tmp_path_factory.mktemp("whole"), *RUN)
+    """The record of an uninterrupted run, whose calls PyTorch records."""
+    with recorded_at_once():
+        return trained(tmp_path_factory.mktemp("whole"), *RUN)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,7 @@ def stopped_run(tmp_path_factory):
     """`(folder, output)` of a run interrupted at the end of its third epoch, before it
     was saved."""
     folder, printed = tmp_path_factory.mktemp("stopped"), io.StringIO()
-    with contextlib.redirect_stdout(printed):
+    with recorded_at_once(), contextlib.redirect_stdout(printed):
         stopped(folder, 2, *RUN)
     return folder, printed.getvalue()
 
@@ -83,33 +85,11 @@ def test_an_interrupted_run_resumes_to_the_same_curve(
     )
     assert f"{resume} {stopped_folder}" in printed
     assert not (folder / "result.json").exists()
-    record = trained(folder, *RUN)
+    with recorded_at_once():
+        record = trained(folder, *RUN)
     assert "resumes after 2 epochs" in capsys.readouterr().out
     # Order, augmentation, momentum, learning rate: all as they would have been.
     assert curve_without_times(record) == curve_without_times(whole_run)
-
-
-def test_a_killed_run_resumes_bit_identically(whole_run, tmp_path):
-    """`kill -9` in the middle of an epoch."""
-    process = started(tmp_path)
-    deadline = time.monotonic() + SECONDS
-    while not (tmp_path / "last.keras").exists():
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
-    assert not (tmp_path / "result.json").exists()
-    record = trained(tmp_path, *RUN)
-    assert curve_without_times(record) == curve_without_times(whole_run)
-
-
-def started(folder):
-    """A process that trains in a folder."""
-    command = [sys.executable, "-m", "recipes.train", *RUN, "--output", str(folder)]
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
 
 
 def test_a_finished_run_is_trained_again_and_changed_only_on_request(
@@ -332,6 +312,23 @@ def assert_goes_on_to_the_same(folder, whole_phases):
     assert curve_without_times(again) == curve_without_times(record)
     for name in ("last.keras", "best.keras", "ordinary/last.keras"):
         assert_same_states(folder / name, whole / name)
+
+
+def test_a_killed_run_resumes_bit_identically(whole_phases, tmp_path):
+    """`kill -9` in the middle of an epoch."""
+    shutil.copytree(whole_phases[0] / "ordinary", tmp_path / "ordinary")
+    command = [sys.executable, "-m", "recipes.train", *PHASES, "--output", tmp_path]
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, cwd=ROOT, **silent)
+    deadline = time.monotonic() + SECONDS
+    while not (tmp_path / "last.keras").exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "result.json").exists()
+    assert_goes_on_to_the_same(tmp_path, whole_phases)
 
 
 def test_ctrl_c_in_each_phase_leaves_whole_files_and_says_how_to_go_on(
