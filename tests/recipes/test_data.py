@@ -6,12 +6,11 @@ import sys
 import types
 import urllib.error
 
-import keras
 import numpy as np
 import pytest
 
 from recipes import catalogue
-from recipes.data import digits, fashion_mnist, order
+from recipes.data import fashion_mnist, order
 from recipes.data.dataset import StreamedDataset
 from recipes.data.idx import read_idx
 from tests.recipes.made_clothes import (
@@ -30,20 +29,6 @@ def clothes(tmp_path):
     folder = tmp_path / "clothes"
     folder.mkdir()
     return write_clothes(folder)
-
-
-def test_the_split_of_the_digits_is_fixed_and_stratified():
-    first = digits.load()
-    keras.utils.set_random_seed(17)
-    second = digits.load()
-    np.testing.assert_array_equal(first.test_images, second.test_images)
-    images = np.concatenate([first.train_images, first.test_images])
-    assert images.shape == (1797, 8, 8, 1)
-    assert images.max() == digits.LARGEST_PIXEL
-    shares = np.bincount(first.test_labels) / np.bincount(
-        np.concatenate([first.train_labels, first.test_labels])
-    )
-    np.testing.assert_allclose(shares, 0.2, atol=0.005)
 
 
 @pytest.mark.parametrize("name", ["array-idx", "array-idx.gz"])

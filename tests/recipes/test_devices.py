@@ -1,7 +1,6 @@
 """`python -m recipes.train NAME --devices N`: several devices train like one, and only
 the first process writes files."""
 
-import itertools
 import json
 import os
 import pathlib
@@ -10,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import BACKEND, double_precision
+from helpers import BACKEND, assert_close, double_precision
 
 from recipes import batches, catalogue, engine
 from recipes.data.dataset import Dataset
@@ -87,46 +86,38 @@ def test_a_run_resumes_on_another_number_of_devices(tmp_path):
     assert resumed["device"].partition("+")[2].startswith("2 x ")
 
 
-def numbered(size):
-    """A data set in which the label of an image is its number."""
-    images = np.arange(size, dtype="uint8").reshape(size, 1, 1, 1)
-    return Dataset(images, np.arange(size), images[:2], np.arange(2))
-
-
 @pytest.mark.parametrize(
-    ("size", "parts"), [(16, 2), (19, 2), (17, 2), (18, 4), (21, 4), (16, 1), (3, 4)]
+    ("size", "parts", "augment"),
+    [
+        (16, 2, "none"),
+        (19, 2, "none"),
+        (17, 2, "none"),
+        (22, 4, "fashion_mnist"),
+        (16, 1, "none"),
+        (3, 4, "none"),
+    ],
 )
-def test_parts_of_batches_are_the_batches_of_one_process(size, parts):
-    settings = ["batch_size=8", "epochs=2", "augment=none"]
-    recipe, data = catalogue.find("digits").with_settings(settings), numbered(size)
-
-    def labels(*part):
-        made = batches.training_batches(data, recipe, 0, *part)
-        return [labels.tolist() for _, labels in made.as_numpy_iterator()]
-
-    whole, shares = labels(), [labels((number, parts)) for number in range(parts)]
-    for batch, *own in zip(whole, *shares, strict=True):
-        if len(batch) < parts:
-            assert own == [batch] * parts
-        else:
-            assert sorted(itertools.chain(*own)) == sorted(batch)
-            assert max(map(len, own)) - min(map(len, own)) <= 1
-
-
-def test_images_are_augmented_as_in_one_process():
-    settings = ["batch_size=8", "epochs=1", "augment=fashion_mnist"]
+def test_parts_of_batches_are_the_batches_of_one_process(size, parts, augment):
+    settings = ["batch_size=8", "epochs=2", f"augment={augment}"]
     recipe = catalogue.find("digits").with_settings(settings)
-    images = np.random.default_rng(0).integers(0, 16, (22, 8, 8, 1))
-    data = Dataset(images, np.arange(22), images[:2], np.arange(2))
+    images = np.random.default_rng(0).integers(0, 16, (size, 8, 8, 1))
+    data = Dataset(images, np.arange(size), images[:2], np.arange(2))
 
-    def augmented(*part):
-        made = batches.training_batches(data, recipe, 0, *part).unbatch()
-        return {int(label): image for image, label in made.as_numpy_iterator()}
+    def made(*part):
+        """The images of each batch by their labels."""
+        pairs = batches.training_batches(data, recipe, 0, *part).as_numpy_iterator()
+        return [dict(zip(labels, images, strict=True)) for images, labels in pairs]
 
-    whole = augmented()
-    for number in range(4):
-        for label, image in augmented((number, 4)).items():
-            np.testing.assert_array_equal(image, whole[label])
+    shares = [made((number, parts)) for number in range(parts)]
+    for whole, *own in zip(made(), *shares, strict=True):
+        together = {label: image for share in own for label, image in share.items()}
+        assert_close(together, whole, rtol=0)
+        sizes = [len(share) for share in own]
+        if len(whole) < parts:
+            assert sizes == [len(whole)] * parts
+        else:
+            assert sum(sizes) == len(whole)
+            assert max(sizes) - min(sizes) <= 1
 
 
 def test_a_number_of_devices_that_is_none_is_an_error():

@@ -13,22 +13,6 @@ from recipes.data import order, temporal_tasks
 pytestmark = pytest.mark.runs_once
 
 
-def test_as_many_windows_as_steps_train_as_bptt():
-    task = temporal_tasks.TASKS["order-1"]
-    x, y = task.load(None)["train"]
-    by_name = temporal_map.methods(x.shape[1])
-    weights = []
-    for name in ("rate-7", "bptt"):
-        keras.utils.set_random_seed(0)
-        model = temporal_map.build(task, x.shape[1:], "lif", by_name[name], 5e-3)
-        for step in range(3):
-            rows = slice(50 * step, 50 * step + 50)
-            model.train_on_batch(x[rows], y[rows])
-        weights.append(model.get_weights())
-    for ours, exact in zip(*weights, strict=True):
-        np.testing.assert_allclose(ours, exact, atol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("delay", "decay", "windows", "accuracy"),
     [(order.GAP + 1, 0.0, 1, 0.5), (None, 0.5, 2, 1.0)],

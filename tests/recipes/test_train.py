@@ -68,7 +68,7 @@ def digits_run(tmp_path_factory):
     return folder, record, printed.getvalue()
 
 
-def test_the_record_describes_the_run(digits_run):
+def test_the_record_the_log_and_tensorboard_describe_the_run(digits_run):
     folder, record, _ = digits_run
     backend, curve = keras.backend.backend(), record["curve"]
     software = {"python", "numpy", "keras", "keras_ratesnn", backend}
@@ -83,15 +83,11 @@ def test_the_record_describes_the_run(digits_run):
     assert record["seconds"] == pytest.approx(sum(curve["seconds"]), abs=0.1)
     assert all(0 < rate < 1 for rate in curve["firing_rate"])
     assert record["peak_memory_mib"] > 100
-
-
-def test_the_log_has_a_row_and_tensorboard_a_file(digits_run):
-    folder, record, _ = digits_run
     with open(folder / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["0", "1"]
     accuracies = [float(row["val_accuracy"]) for row in rows]
-    assert accuracies == record["curve"]["test_accuracy"]
+    assert accuracies == curve["test_accuracy"]
     assert list((folder / "tensorboard").rglob("events.*"))
 
 
