@@ -81,14 +81,13 @@ def test_images_reach_the_network_of_a_recipe(mocked, tmp_path):
     """The whole recipe with a small network instead of its own, which takes long to
     compile with 18 or 34 layers."""
     name = "imagenet_maxformer"
-    own = catalogue.find(name).network(width=0.0625)
 
     def small_network(width):
-        inputs = keras.Input(own.input_shape[1:])
+        inputs = keras.Input(imagenet.IMAGE_SHAPE)
         x = keras.layers.Rescaling(1 / 255)(inputs)
         x = keras.layers.Conv2D(4, 7, strides=16)(x)
         x = keras.layers.GlobalAveragePooling2D()(keras_ratesnn.layers.LIF()(x))
-        return keras.Model(inputs, keras.layers.Dense(own.output_shape[1])(x))
+        return keras.Model(inputs, keras.layers.Dense(imagenet.CLASSES)(x))
 
     with changed(name, build_network=small_network):
         assert train(name, tmp_path) == (IMAGES, IMAGES)
@@ -120,6 +119,7 @@ def test_every_network_is_built_and_takes_raw_pixels(name):
     assert all(np.isfinite(to_numpy(weight)).all() for weight in network.weights)
     if name.startswith("imagenet"):
         assert network.input_shape[1:] == imagenet.IMAGE_SHAPE
+        assert network.output_shape == (None, imagenet.CLASSES)
     if name in PHOTOGRAPHS and name.startswith("cifar1"):
         assert network.input_shape[1:] == cifar.IMAGE_SHAPE
         data_set = name.partition("_")[0]
