@@ -81,14 +81,16 @@ def test_the_error_says_what_is_wrong_with_annotations(change, said, tmp_path):
 
 
 def test_the_error_names_damaged_and_missing_files(tmp_path):
+    folder = write_coco(tmp_path)
+    for name, content, said in (
+        ("train/0.png", b"no picture", r"0\.png.* damaged"),
+        ("train.json", b"{", r"train\.json is damaged"),
+    ):
+        (folder / name).write_bytes(content)
+        with pytest.raises(ValueError, match=said):
+            coco.load(folder, 32)
+    (folder / "train.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"no file .*train\.json"):
-        coco.load(tmp_path, 32)
-    folder = write_coco(tmp_path / "data")
-    (folder / "train" / "0.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"0\.png.* damaged"):
-        coco.load(folder, 32)
-    (folder / "train.json").write_text("{")
-    with pytest.raises(ValueError, match=r"train\.json is damaged"):
         coco.load(folder, 32)
 
 

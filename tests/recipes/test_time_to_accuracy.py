@@ -37,7 +37,9 @@ def trained(folder):
     return "trained"
 
 
-def test_a_finished_training_is_not_repeated(folder, trained, monkeypatch):
+def test_a_finished_training_is_not_repeated_and_not_mixed_with_other_settings(
+    folder, trained, monkeypatch, capsys
+):
     from recipes.compare import peer_training
 
     monkeypatch.setattr(peer_training, "train", None)
@@ -45,9 +47,7 @@ def test_a_finished_training_is_not_repeated(folder, trained, monkeypatch):
     # The optimized memory has the same gradient, and so no training of its own.
     names = sorted(path.name for path in (folder / trained / "T2").iterdir())
     assert names == ["snntorch-0", "spikingjelly-0"]
-
-
-def test_other_settings_in_the_same_folder_are_an_error(folder, trained, capsys):
+    capsys.readouterr()
     command = arguments(folder, trained, changed="learning_rate=0.2")
     error = error_of(command, capsys, time_to_accuracy.main)
     assert "spikingjelly-0 contains a run with other settings" in error

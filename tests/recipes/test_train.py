@@ -276,6 +276,8 @@ MISTAKES = """
 --set start_from=nothing | `name` must be one of 'digits'
 --set start_from=digits width=0.5 | `start_from` must be a pretrained
 --set branches=3 width=0.1 | `branches` must be at most 2
+--set epochs=0 | epochs=0
+--epochs 0 | epochs=0
 --data-dir somewhere | Received: --data-dir somewhere
 """
 
