@@ -6,6 +6,7 @@ written by the tests.
 """
 
 import io
+import json
 import math
 import types
 
@@ -112,6 +113,7 @@ def test_deep_networks_train_on_fashion_mnist(name, tmp_path):
 @pytest.mark.parametrize("name", catalogue.FILES)
 def test_every_network_is_built_and_takes_raw_pixels(name):
     recipe = catalogue.find(name)
+    assert recipe.name == json.loads(json.dumps(recipe.settings()))["name"] == name
     # Networks of other tasks depend on the images and the classes.
     images = np.zeros((1, 64, 64, 1), "uint8")
     scenes = types.SimpleNamespace(train_images=images, classes=10)

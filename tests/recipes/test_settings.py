@@ -169,13 +169,6 @@ def test_recipes_are_listed_without_keras_and_their_settings_explained(capsys):
     assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0
 
 
-@pytest.mark.parametrize("name", catalogue.FILES)
-def test_every_recipe_is_in_the_file_that_the_list_says(name):
-    recipe = catalogue.find(name)
-    assert recipe.name == name
-    assert json.loads(json.dumps(recipe.settings()))["name"] == name
-
-
 OWN_METHODS = """
 import keras
 from keras_ratesnn import gradients
