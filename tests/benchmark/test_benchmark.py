@@ -3,7 +3,6 @@ speed is not tested."""
 
 import contextlib
 import functools
-import io
 import json
 import os
 import pathlib
@@ -14,7 +13,6 @@ import keras
 import numpy as np
 import pytest
 from helpers import BACKEND, to_numpy
-from made_once import made_once
 
 import keras_ratesnn as rsnn
 from recipes import device
@@ -52,24 +50,11 @@ PARTS = (FLOOR, ORDINARY, FORWARD)
 on_torch = pytest.mark.skipif(BACKEND != "torch", reason="others compile whole steps")
 
 
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory, request):
-    """Printed output and record of a tiny benchmark."""
-
-    def make(folder):
-        options = [*OPTIONS, "--timesteps", "1", "2", "--methods", *METHODS]
-        printed = io.StringIO()
-        with tiny_among_the_networks(), contextlib.redirect_stdout(printed):
-            assert main([*options, "--output", str(folder)]) == 0
-        (folder / "printed.txt").write_text(printed.getvalue())
-
-    folder = made_once("benchmark", make, tmp_path_factory, request)
-    record = json.loads((folder / "benchmark.json").read_text())
-    return (folder / "printed.txt").read_text(), record
-
-
-def test_the_record_has_every_method_at_every_t(measured):
-    printed, record = measured
+def test_the_record_has_every_method_at_every_t_and_what_is_counted(tmp_path, capsys):
+    options = [*OPTIONS, "--timesteps", "1", "2", "--methods", *METHODS]
+    with tiny_among_the_networks():
+        assert main([*options, "--output", str(tmp_path)]) == 0
+    record = json.loads((tmp_path / "benchmark.json").read_text())
     rows = {(row["timesteps"], row["method"]): row for row in record["rows"]}
     names = [(number, name) for number in (1, 2) for name in (*METHODS, *PARTS)]
     assert list(rows) == names
@@ -84,23 +69,19 @@ def test_the_record_has_every_method_at_every_t(measured):
             assert row["compile_seconds"] is None
         else:
             assert row["first_seconds"] > 0 <= row["compile_seconds"]
+    printed = capsys.readouterr().out
     assert report.markdown(record) in printed
     subject = f"{BACKEND} on {device.name()}: Tiny of width 0.5, batch 3, 8x8, float32"
     assert subject in printed
-
-
-def test_flops_and_memory_are_recorded_if_the_backend_reports_them(measured):
-    _, record = measured
-    rate, *_ = record["rows"]
-    rows = {row["method"]: row for row in record["rows"] if row["timesteps"] == 2}
+    rate, bptt, floor, ordinary, _ = (rows[2, name] for name in (*METHODS, *PARTS))
     if BACKEND == "tensorflow":
         assert record["flops_measure"] is record["memory_measure"] is None
         assert all(row["flops"] is row["memory_bytes"] is None for row in rows.values())
         return
-    assert rows[FLOOR]["flops"] == pytest.approx(4 / 3 * rows[ORDINARY]["flops"])
-    assert 1 <= rate["flops_to_floor"] < rows["bptt-multi"]["flops_to_floor"]
-    assert all(rows[name]["memory_bytes"] > 0 for name in (*METHODS, ORDINARY))
-    assert rows[ORDINARY]["memory_to_ordinary"] == 1
+    assert floor["flops"] == pytest.approx(4 / 3 * ordinary["flops"])
+    assert 1 <= rows[1, "rate-multi"]["flops_to_floor"] < bptt["flops_to_floor"]
+    assert all(row["memory_bytes"] > 0 for row in (rate, bptt, ordinary))
+    assert ordinary["memory_to_ordinary"] == 1
 
 
 # The arithmetic

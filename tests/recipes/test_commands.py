@@ -22,7 +22,7 @@ from recipes.command_line import INTERRUPTED
 from recipes.data import fashion_mnist
 from recipes.evaluate import main as evaluate
 from tests.recipes.made_clothes import made_clothes, write_clothes
-from tests.recipes.recipe_runs import QUICKLY, changed, error_of, fast_programs, trained
+from tests.recipes.recipe_runs import QUICKLY, changed, error_of, trained
 
 pytestmark = pytest.mark.runs_once
 
@@ -137,8 +137,7 @@ CONVERT = "digits --timesteps 4 --fine-tuning-epochs 1 --set width=0.5 batch_siz
 
 def test_convert_prints_accuracies_before_and_after_and_none_of_what_diverged(capsys):
     command = CONVERT.split()
-    with fast_programs():
-        assert convert.main([*command, "epochs=4", "train_images=1408"]) == 0
+    assert convert.main([*command, "epochs=4", "train_images=1408"]) == 0
     *_, first, _, _, _, row = capsys.readouterr().out.splitlines()
     ordinary = float(first.rpartition(" ")[2])
     _, timesteps, converted, tuned, _ = row.split("|")

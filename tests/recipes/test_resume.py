@@ -67,13 +67,6 @@ def folder(stopped_run, tmp_path):
     return shutil.copytree(stopped_run[0], tmp_path / "run")
 
 
-@pytest.fixture(scope="module")
-def short_run(tmp_path_factory):
-    """`(folder, record)` of a finished run of one epoch."""
-    folder = tmp_path_factory.mktemp("short")
-    return folder, trained(folder, *SHORT)
-
-
 @pytest.mark.on_each_backend
 def test_an_interrupted_run_resumes_to_the_same_curve(
     whole_run, stopped_run, folder, capsys
@@ -93,10 +86,10 @@ def test_an_interrupted_run_resumes_to_the_same_curve(
 
 
 def test_a_finished_run_is_trained_again_and_changed_only_on_request(
-    short_run, tmp_path, capsys, monkeypatch
+    tmp_path, capsys, monkeypatch
 ):
-    whole, record = short_run
-    folder = shutil.copytree(whole, tmp_path / "short")
+    folder = tmp_path / "run"
+    record, whole = trained(folder, *SHORT), contents(folder)
     command = [*SHORT, "--output", str(folder)]
     capsys.readouterr()
     assert main(command) == 0
@@ -105,7 +98,7 @@ def test_a_finished_run_is_trained_again_and_changed_only_on_request(
     error = error_of([*command, "--set", "epochs=2"], capsys)
     assert "epochs=1, now 2" in error
     assert "--restart" in error
-    assert contents(folder) == contents(whole)
+    assert contents(folder) == whole
     # Killed before it wrote its result, it writes the same one, though another process
     # has another peak of memory.
     (folder / "result.json").unlink()
