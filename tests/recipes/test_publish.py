@@ -92,16 +92,10 @@ def test_a_name_is_given_again_only_on_request(tmp_path, monkeypatch, capsys):
         assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"name": "../a"}, "`name`"),
-        ({"name": "last"}, "that of a checkpoint"),
-    ],
-)
-def test_what_does_not_fit_is_not_published(options, said, tmp_path):
-    with pytest.raises(ValueError, match=said):
-        published(folder=tmp_path, **options)
+def test_what_does_not_fit_is_not_published(tmp_path):
+    for name, said in (("../a", "`name`"), ("last", "that of a checkpoint")):
+        with pytest.raises(ValueError, match=said):
+            published(folder=tmp_path, name=name)
     assert list(tmp_path.iterdir()) == []
 
 

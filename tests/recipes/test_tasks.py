@@ -12,7 +12,7 @@ from made_scenes import write_coco
 from recipes import evaluate
 from recipes.data import coco, digits, scenes
 from recipes.tasks import detection, segmentation
-from tests.recipes.recipe_runs import error_of, stopped, trained
+from tests.recipes.recipe_runs import stopped, trained
 
 pytestmark = pytest.mark.runs_once
 
@@ -216,15 +216,3 @@ def test_a_detection_run_on_coco_annotations(ordinary, tmp_path, capsys):
     assert (
         trained(tmp_path / "stopped", *run)["curve"]["loss"] == whole["curve"]["loss"]
     )
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--set", "image_side=48"], "`image_side` of scenes is 64"),
-        (["--data-dir", "nowhere"], "There is no file nowhere/train.json"),
-    ],
-)
-def test_a_detection_recipe_says_what_it_cannot_do(arguments, said, tmp_path, capsys):
-    command = ["digits_detection", "--output", tmp_path / "run", *arguments]
-    assert said in error_of(command, capsys)

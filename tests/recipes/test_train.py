@@ -31,9 +31,8 @@ pytestmark = pytest.mark.runs_once
 
 @pytest.fixture(autouse=True)
 def _default_precision():
-    """A recipe sets the global policy, and JAX's."""
+    """A recipe sets JAX's."""
     yield
-    keras.config.set_dtype_policy("float32")
     if keras.backend.backend() == "jax":
         import jax
 
@@ -269,16 +268,18 @@ def test_evaluate_names_settings_with_the_wrong_format(tmp_path, capsys):
 
 
 MISTAKES = """
---set train_images=99999 | at most the number of training images, 1437.
---set normalization=online | threshold_stabilizer
---set augment=imagenet | which changes it to (224, 224, 1)
---set augment=cifar10 | AutoAugment's images must have three channels
---set start_from=nothing | `name` must be one of 'digits'
---set start_from=digits width=0.5 | `start_from` must be a pretrained
---set branches=3 width=0.1 | `branches` must be at most 2
---set epochs=0 | epochs=0
---epochs 0 | epochs=0
---data-dir somewhere | Received: --data-dir somewhere
+digits --set train_images=99999 | at most the number of training images, 1437.
+digits --set normalization=online | threshold_stabilizer
+digits --set augment=imagenet | which changes it to (224, 224, 1)
+digits --set augment=cifar10 | AutoAugment's images must have three channels
+digits --set start_from=nothing | `name` must be one of 'digits'
+digits --set start_from=digits width=0.5 | `start_from` must be a pretrained
+digits --set branches=3 width=0.1 | `branches` must be at most 2
+digits --set epochs=0 | epochs=0
+digits --epochs 0 | epochs=0
+digits --data-dir somewhere | Received: --data-dir somewhere
+digits_detection --set image_side=48 | `image_side` of scenes is 64
+digits_detection --data-dir nowhere | There is no file nowhere/train.json
 """
 
 
@@ -288,7 +289,7 @@ def test_a_mistake_costs_no_run_and_occupies_no_folder(line, tmp_path, capsys):
     none."""
     arguments, said = line.split(" | ")
     folder = tmp_path / "runs" / "run"
-    command = ["digits", "--output", folder, *arguments.split()]
+    command = [*arguments.split(), "--output", folder]
     error = error_of(command, capsys)
     assert said in error
     assert error.count("\n") == 1
