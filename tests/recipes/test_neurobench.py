@@ -69,13 +69,6 @@ def test_networks_that_cannot_be_read_the_same_way_are_errors(stand_in):
     fails((5, 2), neurons[0], said=r"one input, of 1 axis or of 3.*\(None, 5, 2\)")
 
 
-def test_the_error_names_the_package_that_is_missing(monkeypatch):
-    monkeypatch.setitem(sys.modules, "neurobench.models", None)
-    said = r"neurobench_model needs the package neurobench.models .*\[neurobench\]"
-    with pytest.raises(ImportError, match=said):
-        neurobench_model(network())
-
-
 @pytest.fixture
 def scores():
     """A function of a model, samples and labels that returns NeuroBench's numbers, in

@@ -21,7 +21,7 @@ import pytest
 from helpers import assert_close, compiled, spiking, to_numpy
 
 import keras_ratesnn
-from recipes import callbacks, device, run_folder
+from recipes import callbacks, device, evaluate, run_folder
 from recipes.benchmark.measure import recorded_at_once
 from recipes.recipe import Recipe
 from recipes.run_folder import RunFolder
@@ -167,24 +167,19 @@ def test_a_log_is_repaired_from_the_checkpoint(damaged, folder):
     assert not log.exists()
 
 
-def flip_a_bit(content):
-    """Damages the weights; Keras would load them."""
-    middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-
-
-@pytest.mark.parametrize(
-    "damage", [lambda content: b"", lambda content: content[:-1000], flip_a_bit]
-)
-def test_the_error_names_a_damaged_checkpoint(damage, folder, capsys):
+def test_the_error_names_a_damaged_checkpoint(folder, capsys):
     path = folder / "last.keras"
-    damaged = damage(path.read_bytes())
-    path.write_bytes(damaged)
-    error = error_of([*RUN, "--output", folder], capsys)
-    assert f"The checkpoint {path} is damaged" in error
-    assert "--restart" in error
-    assert error.count("\n") == 1
-    assert path.read_bytes() == damaged
+    whole = path.read_bytes()
+    # Keras would load weights with another bit.
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    for damaged in (b"", whole[:-1000], flipped):
+        path.write_bytes(damaged)
+        error = error_of([*RUN, "--output", folder], capsys)
+        assert f"The checkpoint {path} is damaged" in error
+        assert "--restart" in error
+        assert error.count("\n") == 1
+        assert path.read_bytes() == damaged
 
 
 def test_the_best_checkpoint_follows_from_the_last(folder):
@@ -209,8 +204,7 @@ def test_other_data_and_another_network_are_refused(folder):
         match="started with 1,024 training images, but the data now has 1,000",
     ):
         files.restore(model, model, {}, 1000)
-    small_model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    small_model.compile("sgd", "mse")
+    small_model = compiled(spiking())
     small_model.optimizer.build(small_model.trainable_variables)
     with pytest.raises(
         ValueError, match=re.escape(f"{files.last} is damaged or of another network")
@@ -219,12 +213,17 @@ def test_other_data_and_another_network_are_refused(folder):
 
 
 def test_the_error_names_a_file_with_the_wrong_format(folder, capsys):
-    whole = '{"settings": {}, "backend": "jax", "test_accuracy": "high"}'
-    for text in ("[]", "{}", "\0", whole):
-        (folder / "result.json").write_text(text)
-        error = error_of([*RUN, "--output", folder], capsys)
-        assert str(folder / "result.json") in error
-        assert error.count("\n") == 1
+    result = '{"settings": {}, "backend": "jax", "test_accuracy": "high"}'
+    settings = '{"name": 3}', '{"name": "digit"}', '{"name": "digits", "colour": 1}'
+    for name, texts, arguments, command in (
+        ("result.json", ("\0", result), [*RUN, "--output", folder], main),
+        ("settings.json", settings, [folder], evaluate.main),
+    ):
+        for text in ("[]", "{}", *texts):
+            (folder / name).write_text(text)
+            error = error_of(arguments, capsys, command)
+            assert str(folder / name) in error
+            assert error.count("\n") == 1
 
 
 def test_the_result_of_a_run_that_resumes_elsewhere_names_both(folder, monkeypatch):

@@ -126,7 +126,8 @@ def test_runs_that_differ_in_the_spiking_network_share_an_ordinary_network():
         ["ordinary=first", "ordinary_epochs=2"]
     )
     alone = recipe.ordinary_alone()
-    for setting in ("timesteps=8", "gradient=bptt", "epochs=1", "teacher_weight=1"):
+    spiking = "timesteps=8 gradient=bptt epochs=1 teacher_weight=1 levels=4"
+    for setting in spiking.split():
         assert recipe.with_settings([setting]).ordinary_alone() == alone
     for setting in ("ordinary_epochs=3", "batch_size=8", "seed=1", "width=2"):
         assert recipe.with_settings([setting]).ordinary_alone() != alone

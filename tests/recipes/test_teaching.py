@@ -51,25 +51,24 @@ def test_the_ordinary_network_has_its_own_length_and_a_run_tells_what_it_brought
     both = trained(tmp_path, *run, "ordinary=first", TINY[0])
     assert json.loads((tmp_path / "ordinary" / "result.json").read_text()) == alone
     assert len(both["curve"]["loss"]) == 2
-    scores = {name: both["comparison"][name] for name in ("ordinary", "converted")}
-    scores = {name: score["accuracy"] for name, score in scores.items()}
-    assert scores["ordinary"] == alone["test_accuracy"]
-    printed = capsys.readouterr().out
-    for what, score in zip(WHAT, scores.values(), strict=True):
-        assert f"{what}, test accuracy: {score:.4f}" in printed
+    comparison, printed = both["comparison"], capsys.readouterr().out
+    score, score_of_converted = (
+        comparison[name]["accuracy"] for name in ("ordinary", "converted")
+    )
+    assert score == alone["test_accuracy"]
+    assert f"ordinary network, test accuracy: {score:.4f}" in printed
+    said = f"converted, before training, test accuracy: {score_of_converted:.4f}"
+    assert said in printed
     ordinary = keras.saving.load_model(tmp_path / "ordinary" / "last.keras")
     data = catalogue.find("digits").with_settings(TINY).load(None)
     images = calibration_images(data)
     converted = rsnn.spikify(ordinary, 2, calibrate=images, verbose=False)
-    assert accuracy(converted) == pytest.approx(scores["converted"], abs=1e-6)
+    assert accuracy(converted) == pytest.approx(score_of_converted, abs=1e-6)
     # Whatever was built before, layers have the same names.
     network = run_folder.load_model(tmp_path / "last.keras").network
     kinds = rsnn.layers.Neuron
     names = [layer.name for layer in network.layers if isinstance(layer, kinds)]
     assert names == ["lif", "lif_1", "lif_2"]
-
-
-WHAT = ("ordinary network", "converted, before training")
 
 
 @pytest.mark.parametrize(

@@ -254,16 +254,6 @@ def test_a_score_of_held_out_images_is_not_called_a_test_score(
     assert "test accuracy" not in printed
 
 
-def test_evaluate_names_settings_with_the_wrong_format(tmp_path, capsys):
-    path = tmp_path / "settings.json"
-    unknown = '{"name": "digit"}', '{"name": "digits", "colour": 1}'
-    for text in ("[]", "{}", '{"name": 3}', *unknown):
-        path.write_text(text)
-        error = error_of([tmp_path], capsys, evaluate.main)
-        assert str(path) in error
-        assert error.count("\n") == 1
-
-
 # Mistakes
 
 
