@@ -12,7 +12,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, to_numpy
+from helpers import BACKEND, chain, to_numpy
 
 import keras_ratesnn as rsnn
 from recipes import device
@@ -140,9 +140,8 @@ def test_a_ratio_is_the_median_of_pairs_not_the_ratio_of_medians():
 
 
 def test_the_forward_pass_is_that_of_training_and_has_no_other_weights():
-    inputs = keras.Input((6,))
     normalization = keras.layers.BatchNormalization(momentum=0.0)
-    network = keras.Model(inputs, normalization(inputs))
+    network = chain(normalization)
     samples = np.random.default_rng(0).normal(3.0, 2.0, (50, 6)).astype("float32")
     forward = cases.TrainingForward(network, jit_compile="auto")
     outputs = forward.predict_on_batch(samples)

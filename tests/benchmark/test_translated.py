@@ -4,7 +4,7 @@ that of our BPTT."""
 import keras
 import numpy as np
 import pytest
-from helpers import to_numpy
+from helpers import chain, to_numpy
 
 import keras_ratesnn
 from keras_ratesnn import layers
@@ -233,9 +233,8 @@ def test_what_another_library_lacks_is_named(layer, reason):
     pytest.importorskip("spikingjelly")
     from recipes.benchmark.translated import Translated
 
-    inputs = keras.Input((4, 4, 1))
-    x = layers.LIF(name="last")(layer(inputs))
-    network = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+    parts = layer, layers.LIF(name="last"), keras.layers.GlobalAveragePooling2D()
+    network = chain(*parts, shape=(4, 4, 1))
     said = f"`network` must be of layers that have a translation.*{reason}"
     with pytest.raises(ValueError, match=said):
         Translated(keras_ratesnn.SpikingModel(network, 2))

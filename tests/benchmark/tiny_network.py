@@ -5,7 +5,7 @@ import pickle
 
 import keras
 import pytest
-from helpers import BACKEND
+from helpers import BACKEND, chain
 
 import keras_ratesnn as rsnn
 from recipes.benchmark import processes, timing
@@ -15,12 +15,17 @@ TINY = {"network": "Tiny", "width": 0.5, "batch": 3, "size": 8, "rounds": 2}
 
 def tiny(input_shape, classes, timesteps, gradient, step_mode, width):
     """Has the arguments of the library's networks."""
-    inputs = keras.Input(input_shape)
-    x = keras.layers.Conv2D(round(8 * width), 3, use_bias=False)(inputs)
-    x = rsnn.layers.LIF()(keras.layers.BatchNormalization()(x))
-    x = rsnn.layers.LIF()(keras.layers.Conv2D(round(8 * width), 3)(x))
-    outputs = keras.layers.Dense(classes)(keras.layers.Flatten()(x))
-    network = keras.Model(inputs, outputs)
+    layers, filters = keras.layers, round(8 * width)
+    network = chain(
+        layers.Conv2D(filters, 3, use_bias=False),
+        layers.BatchNormalization(),
+        rsnn.layers.LIF(),
+        layers.Conv2D(filters, 3),
+        rsnn.layers.LIF(),
+        layers.Flatten(),
+        layers.Dense(classes),
+        shape=input_shape,
+    )
     return rsnn.SpikingModel(network, timesteps, gradient, step_mode)
 
 

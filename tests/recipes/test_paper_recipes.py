@@ -13,7 +13,7 @@ import types
 import keras
 import numpy as np
 import pytest
-from helpers import to_numpy
+from helpers import chain, to_numpy
 from made_recordings import write_data_set
 
 import keras_ratesnn
@@ -84,11 +84,11 @@ def test_images_reach_the_network_of_a_recipe(mocked, tmp_path):
     name = "imagenet_maxformer"
 
     def small_network(width):
-        inputs = keras.Input(imagenet.IMAGE_SHAPE)
-        x = keras.layers.Rescaling(1 / 255)(inputs)
-        x = keras.layers.Conv2D(4, 7, strides=16)(x)
-        x = keras.layers.GlobalAveragePooling2D()(keras_ratesnn.layers.LIF()(x))
-        return keras.Model(inputs, keras.layers.Dense(imagenet.CLASSES)(x))
+        layers = keras.layers
+        image = layers.Rescaling(1 / 255), layers.Conv2D(4, 7, strides=16)
+        spikes = keras_ratesnn.layers.LIF(), layers.GlobalAveragePooling2D()
+        classes = layers.Dense(imagenet.CLASSES)
+        return chain(*image, *spikes, classes, shape=imagenet.IMAGE_SHAPE)
 
     with changed(name, build_network=small_network):
         assert train(name, tmp_path) == (IMAGES, IMAGES)

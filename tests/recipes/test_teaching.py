@@ -163,13 +163,6 @@ def test_a_taught_run_in_half_precision_is_published_in_whole(tmp_path):
 # Pretrained networks
 
 
-def test_training_starts_from_the_weights_of_a_pretrained_network(tmp_path):
-    settings = ["epochs=1", "train_images=32", "learning_rate=1e-9", "weight_decay=0"]
-    record = trained(tmp_path, "digits", "--set", "start_from=digits", *settings)
-    assert record["settings"]["start_from"] == "digits"
-    assert record["test_accuracy"] > 0.9
-
-
 @pytest.fixture
 def clothes(tmp_path):
     """A function of the name of a recipe and settings that returns the recipe and its

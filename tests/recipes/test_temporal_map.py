@@ -5,6 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+from helpers import chain, compiled
 
 import keras_ratesnn as rsnn
 from recipes import temporal_map
@@ -21,21 +22,19 @@ def test_one_rate_does_not_tell_the_order_of_spikes_and_two_do(
     delay, decay, windows, accuracy
 ):
     keras.utils.set_random_seed(0)
-    inputs = x = keras.Input((order.CHANNELS,))
+    parts = [keras.layers.Dense(16), rsnn.layers.LIF(decay), keras.layers.Dense(2)]
+    callbacks = []
     if delay is not None:
         delay = rsnn.layers.Delay(delay)
-        x = delay(x)
-    x = rsnn.layers.LIF(decay)(keras.layers.Dense(16)(x))
-    network = keras.Model(inputs, keras.layers.Dense(2)(x))
+        parts.insert(0, delay)
+    network = chain(*parts, shape=(order.CHANNELS,))
     gradient = rsnn.gradients.Rate(windows=windows)
     model = rsnn.SpikingModel(network, order.T, gradient)
-    callbacks = []
     if delay is not None:
         # Equal delays tell nothing by chance.
         delay.position.assign(np.zeros(order.CHANNELS))
         callbacks = [rsnn.callbacks.LowerSigma(20, end=0.01)]
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(0.1), loss, metrics=["accuracy"])
+    compiled(model, keras.optimizers.Adam(0.1), metrics=["accuracy"])
     x, y = order.order_in_time()
     model.fit(x, y, epochs=40, batch_size=len(x), callbacks=callbacks, verbose=0)
     found = model.evaluate(x, y, verbose=0, return_dict=True)["accuracy"]
