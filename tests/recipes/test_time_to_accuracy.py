@@ -96,29 +96,16 @@ def test_steps_are_timed_in_turn_once_and_multiplied(
 
 def test_the_goal_is_reached_in_the_first_epoch_whose_mean_is_there():
     seconds = dict.fromkeys(("median", "lower_quartile", "upper_quartile"), 0.1)
-    times = {
-        "start_seconds": 3.0,
-        "epoch_seconds": 10.0,
-        "epoch_flops": 1e12,
-        "memory_bytes": 2**20,
-        "seconds": seconds,
+    times = {"start_seconds": 3.0, "memory_bytes": 2**20, "seconds": seconds}
+    costs = {"times": times, "seconds": [13.0, 23.0, 33.0], "flops": [3e12]}
+    curves = {
+        "rate-multi": (0.5, 0.8985, 0.89),
+        "bptt-multi": (0.5, 0.6, 0.7),
+        "spikingjelly": (0.5, 0.6, 0.9),
     }
-
-    def row(method, *curve):
-        epochs = range(1, len(curve) + 1)
-        return {
-            "method": method,
-            "times": times,
-            "accuracies": [curve[-1]],
-            "curve": curve,
-            "seconds": [3.0 + 10.0 * epoch for epoch in epochs],
-            "flops": [1e12 * epoch for epoch in epochs],
-        }
-
     rows = [
-        row("rate-multi", 0.5, 0.8985, 0.89),
-        row("bptt-multi", 0.5, 0.6, 0.7),
-        row("spikingjelly", 0.5, 0.6, 0.9),
+        {**costs, "method": method, "accuracies": curve[-1:], "curve": curve}
+        for method, curve in curves.items()
     ]
     lines = time_to_accuracy.table(rows).splitlines()[2:]
     cells = [" ".join(line.split("|")[-4:-1]).split() for line in lines]
