@@ -14,29 +14,23 @@ from helpers import BACKEND, assert_close, double_precision
 from recipes import batches, catalogue, engine
 from recipes.data.dataset import Dataset
 from recipes.train import main
-from tests.recipes.recipe_runs import trained
+from tests.recipes.recipe_runs import stopped, trained
 
 ROOT = pathlib.Path(__file__).parents[2]
-
-
-def in_a_process(program, arguments, status=0):
-    """Runs a program of Python, a list, in a process of its own; returns what it has
-    printed."""
-    command = [*program, *map(str, arguments)]
-    environment = {**os.environ, "KERAS_BACKEND": BACKEND, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400
-    )
-    assert done.returncode == status, done.stderr[-2000:]
-    return done.stdout
 
 
 def train(folder, devices, *settings):
     """Trains the digits recipe in a process of its own; returns what it has printed.
     On PyTorch torchrun starts a process for each device."""
-    program = [*engine.launcher(devices), "-m", "recipes.train"]
-    arguments = ["digits", "--output", folder, "--devices", devices, "--set"]
-    return in_a_process(program, [*arguments, "width=0.25", *settings])
+    command = [*engine.launcher(devices), "-m", "recipes.train", "digits"]
+    command += ["--output", str(folder), "--devices", str(devices), "--set"]
+    command += ["width=0.25", *settings]
+    environment = {**os.environ, "KERAS_BACKEND": BACKEND, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
 
 
 def result(folder):
@@ -61,25 +55,12 @@ def test_two_devices_train_a_recipe_as_one(tmp_path):
     assert two["batch_per_device"] * 2 == one["batch_per_device"]
 
 
-STOPPED = """
-import sys, keras
-from recipes import callbacks, train
-class Stops(callbacks.Checkpoint):
-    def on_epoch_end(self, epoch, logs=None):
-        super().on_epoch_end(epoch, logs)
-        raise KeyboardInterrupt
-callbacks.Checkpoint = Stops
-sys.exit(train.main(sys.argv[1:]))
-"""
-
-
 @pytest.mark.slow
 def test_a_run_resumes_on_another_number_of_devices(tmp_path):
     settings = "train_images=300", "precision=float64", "epochs=3"
     train(tmp_path / "whole", 2, *settings)
-    arguments = ["digits", "--output", tmp_path / "resumed", "--set", "width=0.25"]
-    program = [sys.executable, "-c", STOPPED]
-    in_a_process(program, [*arguments, *settings], status=130)
+    with double_precision():
+        stopped(tmp_path / "resumed", 1, "digits", "--set", "width=0.25", *settings)
     assert "resumes after 1 epochs" in train(tmp_path / "resumed", 2, *settings)
     whole, resumed = (result(tmp_path / name) for name in ("whole", "resumed"))
     assert_near(resumed["curve"], whole["curve"])
