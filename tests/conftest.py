@@ -43,8 +43,6 @@ if _compiler_is_known():
         " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     )
     if _BACKEND == "jax":
-        # `fast_programs` of recipes/recipe_runs.py is for the tests that train for
-        # long.
         os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
         os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 os.environ.setdefault("XLA_FLAGS", _FLAGS)

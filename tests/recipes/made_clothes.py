@@ -29,9 +29,10 @@ def made_clothes(images, seed):
 
 
 def write_clothes(folder, images=FEW_IMAGES):
+    """Those for tests are compressed."""
     for names, count in (
         (fashion_mnist.FILES[:2], images),
-        (fashion_mnist.FILES[2:], images // 4),
+        ([f"{name}.gz" for name in fashion_mnist.FILES[2:]], images // 4),
     ):
         for name, array in zip(names, made_clothes(count, seed=count), strict=True):
             write_idx(folder / name, array)

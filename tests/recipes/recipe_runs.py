@@ -1,6 +1,5 @@
 """Runs the recipes' command lines inside the test process."""
 
-import contextlib
 import dataclasses
 import io
 import json
@@ -15,31 +14,11 @@ from helpers import assert_close
 from recipes import callbacks, catalogue, run_folder
 from recipes.train import main
 
-DIGITS_EPOCHS = 3
-"""Of the run `digits_run`."""
-
 QUICKLY = ("timesteps=1", "batch_size=512", "train_images=1024", "width=0.125")
 if keras.backend.backend() == "tensorflow":
     QUICKLY += ("jit_compile=False",)
 """Settings for runs whose accuracy does not matter: two batches of one size an epoch,
 so one program to compile."""
-
-
-@contextlib.contextmanager
-def fast_programs():
-    """A context in which JAX optimises compiled programs, which pays off for more than
-    a few batches."""
-    if keras.backend.backend() != "jax":
-        yield
-        return
-    import jax
-
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", False)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
 
 
 def trained(folder, *arguments):

@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from helpers import chain
 from published_cases import FOLDER
 
 import keras_ratesnn as rsnn
@@ -67,14 +68,8 @@ def test_shipped_networks_are_audited(name, tmp_path):
 
 
 def test_a_file_of_keras_and_a_folder_of_images_are_read(tmp_path):
-    network = keras.Sequential(
-        [
-            keras.Input((4, 4, 3)),
-            keras.layers.Flatten(),
-            rsnn.layers.LIF(),
-            keras.layers.Dense(2),
-        ]
-    )
+    parts = keras.layers.Flatten(), rsnn.layers.LIF(), keras.layers.Dense(2)
+    network = chain(*parts, shape=(4, 4, 3))
     rsnn.SpikingModel(network, timesteps=2).save(tmp_path / "saved.keras")
     for label, pixels in enumerate((0, 255)):
         folder = tmp_path / "images" / str(label)

@@ -22,7 +22,7 @@ from recipes.command_line import INTERRUPTED
 from recipes.data import fashion_mnist
 from recipes.evaluate import main as evaluate
 from tests.recipes.made_clothes import made_clothes, write_clothes
-from tests.recipes.recipe_runs import QUICKLY, changed, error_of, fast_programs, trained
+from tests.recipes.recipe_runs import QUICKLY, changed, error_of, trained
 
 pytestmark = pytest.mark.runs_once
 
@@ -137,8 +137,7 @@ CONVERT = "digits --timesteps 4 --fine-tuning-epochs 1 --set width=0.5 batch_siz
 
 def test_convert_prints_accuracies_before_and_after_and_none_of_what_diverged(capsys):
     command = CONVERT.split()
-    with fast_programs():
-        assert convert.main([*command, "epochs=4", "train_images=1408"]) == 0
+    assert convert.main([*command, "epochs=4", "train_images=1408"]) == 0
     *_, first, _, _, _, row = capsys.readouterr().out.splitlines()
     ordinary = float(first.rpartition(" ")[2])
     _, timesteps, converted, tuned, _ = row.split("|")
@@ -154,15 +153,13 @@ def test_convert_prints_accuracies_before_and_after_and_none_of_what_diverged(ca
 # Figures
 
 
-def test_a_shipped_network_has_the_figures_that_are_asked_for_and_their_numbers(
-    tmp_path, capsys
-):
-    names = "firing_rates raster membranes accuracy_over_time energy"
-    command = "digits --images 4 --test-images 8 --costs int8 --only "
-    output = ["--output", str(tmp_path)]
-    assert figures.main([*command.split(), *names.split(), *output]) == 0
+def test_a_finished_run_has_its_figures_and_their_numbers(tmp_path, capsys):
+    settings = (*QUICKLY, "timesteps=4", "epochs=1")
+    trained(tmp_path / "run", "digits", "--set", *settings)
+    command = f"{tmp_path}/run --images 4 --test-images 8 --costs int8 --output"
+    assert figures.main([*command.split(), str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    for name in names.split():
+    for name in figures.ANALYSES:
         path = tmp_path / f"{name}.png"
         assert path.read_bytes().startswith(b"\x89PNG")
         assert f"{path}\n" in printed
@@ -170,22 +167,6 @@ def test_a_shipped_network_has_the_figures_that_are_asked_for_and_their_numbers(
     assert len(lines["accuracy"].split()) == 8
     assert len(lines["mean"].split()) == 3
     assert "with spikes, T = 4; without spikes, in one pass, " in printed
-
-
-@pytest.mark.parametrize(
-    "names",
-    [
-        ["firing_rates", "gradient_agreement"],
-        # `until_sure` needs more images.
-        pytest.param([*figures.ANALYSES, "windows"], marks=pytest.mark.slow, id="all"),
-    ],
-)
-def test_a_finished_run_has_its_figures(names, tmp_path):
-    trained(tmp_path / "run", "digits", "--set", *QUICKLY, "epochs=1")
-    output = ["--output", str(tmp_path / "figures"), "--only", *names]
-    command = f"{tmp_path}/run --images 4 --test-images 8".split()
-    assert figures.main([*command, *output]) == 0
-    assert {path.stem for path in (tmp_path / "figures").iterdir()} == set(names)
 
 
 def test_windows_are_compared_with_bptt(tmp_path, capsys):
@@ -196,10 +177,6 @@ def test_windows_are_compared_with_bptt(tmp_path, capsys):
     rows = [line.strip("| ").split(" | ") for line in lines[1:]]
     assert [row[0] for row in rows] == ["1", "2", "(1, 2)", "3"]
     assert {float(cosine) for cosine in rows[-1][1:]} == {1.0}
-    # An integer gives the first step a window of its own.
-    assert rows[1][1:] == rows[2][1:]
-    sums = [sum(map(float, row[1:])) for row in rows[:2]]
-    assert sums[0] < sums[1]
 
 
 def test_what_is_gained_by_stopping_when_sure_is_printed(tmp_path, capsys, monkeypatch):
@@ -210,11 +187,10 @@ def test_what_is_gained_by_stopping_when_sure_is_printed(tmp_path, capsys, monke
     assert figures.main([*command, "--output", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = [line.strip("| ").split(" | ") for line in lines if line[:2] == "| "]
-    errors = next(row for row in rows if row[0] == "0.05")
-    times = next(row for row in rows if row[0] == "8")
-    assert 1 <= float(errors[2]) <= 4
-    assert float(errors[5]) >= 1 - 0.05 - 0.03
-    assert float(times[1]) > 0
+    cells = {row[0]: row for row in rows}
+    assert 1 <= float(cells["0.05"][2]) <= 4
+    assert float(cells["0.05"][5]) >= 1 - 0.05 - 0.03
+    assert float(cells["8"][1]) > 0
     assert (tmp_path / "until_sure.svg").exists()
 
 
@@ -272,7 +248,7 @@ def test_the_twins_of_a_recipe_are_trained_once_and_their_ladder_is_printed(
     tmp_path, capsys, monkeypatch
 ):
     files = f"--output {tmp_path}/twins --plot {tmp_path}/figure.png"
-    arguments = f"digits {TWINS} {files}".split()
+    arguments = f"digits {TWINS} jit_compile=False {files}".split()
     assert probe.main(arguments) == 0
     printed = capsys.readouterr().out
     # Images have no frames, and two windows of two steps are BPTT.

@@ -1,7 +1,6 @@
 """`python -m recipes.train NAME --devices N`: several devices train like one, and only
 the first process writes files."""
 
-import itertools
 import json
 import os
 import pathlib
@@ -10,32 +9,28 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import BACKEND, double_precision
+from helpers import BACKEND, assert_close, double_precision
 
 from recipes import batches, catalogue, engine
 from recipes.data.dataset import Dataset
-from tests.recipes.recipe_runs import trained
+from recipes.train import main
+from tests.recipes.recipe_runs import stopped, trained
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def in_a_process(program, arguments, status=0):
-    """Runs a program of Python, a list, in a process of its own; returns what it has
-    printed."""
-    command = [*program, *map(str, arguments)]
+def train(folder, devices, *settings):
+    """Trains the digits recipe in a process of its own; returns what it has printed.
+    On PyTorch torchrun starts a process for each device."""
+    command = [*engine.launcher(devices), "-m", "recipes.train", "digits"]
+    command += ["--output", str(folder), "--devices", str(devices), "--set"]
+    command += ["width=0.25", *settings]
     environment = {**os.environ, "KERAS_BACKEND": BACKEND, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400
     )
-    assert done.returncode == status, done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
-
-
-def train(folder, devices, *settings):
-    """Trains the digits recipe in a process of its own; returns what it has printed."""
-    program = [sys.executable, "-m", "recipes.train"]
-    arguments = ["digits", "--output", folder, "--devices", devices, "--set"]
-    return in_a_process(program, [*arguments, "width=0.5", *settings])
 
 
 def result(folder):
@@ -49,11 +44,10 @@ def assert_near(curve, expected, name="loss"):
 
 
 def test_two_devices_train_a_recipe_as_one(tmp_path):
-    settings = "epochs=1 train_images=300 precision=float64 timesteps=2 width=0.25"
+    settings = "train_images=300", "precision=float64", "epochs=1", "timesteps=2"
     with double_precision():
-        one = trained(tmp_path / "one", "digits", "--set", *settings.split())
-    # On PyTorch torchrun starts a process for each device.
-    train(tmp_path / "two", 2, *settings.split())
+        one = trained(tmp_path / "one", "digits", "--set", "width=0.25", *settings)
+    train(tmp_path / "two", 2, *settings)
     two = result(tmp_path / "two")
     for name in ("loss", "test_loss"):
         assert_near(two["curve"], one["curve"], name)
@@ -61,71 +55,50 @@ def test_two_devices_train_a_recipe_as_one(tmp_path):
     assert two["batch_per_device"] * 2 == one["batch_per_device"]
 
 
-STOPPED = """
-import sys, keras
-from recipes import callbacks, train
-class Stops(callbacks.Checkpoint):
-    def on_epoch_end(self, epoch, logs=None):
-        super().on_epoch_end(epoch, logs)
-        raise KeyboardInterrupt
-callbacks.Checkpoint = Stops
-sys.exit(train.main(sys.argv[1:]))
-"""
-
-
 @pytest.mark.slow
 def test_a_run_resumes_on_another_number_of_devices(tmp_path):
     settings = "train_images=300", "precision=float64", "epochs=3"
     train(tmp_path / "whole", 2, *settings)
-    arguments = ["digits", "--output", tmp_path / "resumed", "--set", "width=0.5"]
-    program = [sys.executable, "-c", STOPPED]
-    in_a_process(program, [*arguments, *settings], status=130)
+    with double_precision():
+        stopped(tmp_path / "resumed", 1, "digits", "--set", "width=0.25", *settings)
     assert "resumes after 1 epochs" in train(tmp_path / "resumed", 2, *settings)
     whole, resumed = (result(tmp_path / name) for name in ("whole", "resumed"))
     assert_near(resumed["curve"], whole["curve"])
     assert resumed["device"].partition("+")[2].startswith("2 x ")
 
 
-def numbered(size):
-    """A data set in which the label of an image is its number."""
-    images = np.arange(size, dtype="uint8").reshape(size, 1, 1, 1)
-    return Dataset(images, np.arange(size), images[:2], np.arange(2))
-
-
 @pytest.mark.parametrize(
-    ("size", "parts"), [(16, 2), (19, 2), (17, 2), (18, 4), (21, 4), (16, 1), (3, 4)]
+    ("size", "parts", "augment"),
+    [
+        (16, 2, "none"),
+        (19, 2, "none"),
+        (17, 2, "none"),
+        (22, 4, "fashion_mnist"),
+        (16, 1, "none"),
+        (3, 4, "none"),
+    ],
 )
-def test_parts_of_batches_are_the_batches_of_one_process(size, parts):
-    settings = ["batch_size=8", "epochs=2", "augment=none"]
-    recipe, data = catalogue.find("digits").with_settings(settings), numbered(size)
-
-    def labels(*part):
-        made = batches.training_batches(data, recipe, 0, *part)
-        return [labels.tolist() for _, labels in made.as_numpy_iterator()]
-
-    whole, shares = labels(), [labels((number, parts)) for number in range(parts)]
-    for batch, *own in zip(whole, *shares, strict=True):
-        if len(batch) < parts:
-            assert own == [batch] * parts
-        else:
-            assert sorted(itertools.chain(*own)) == sorted(batch)
-            assert max(map(len, own)) - min(map(len, own)) <= 1
-
-
-def test_images_are_augmented_as_in_one_process():
-    settings = ["batch_size=8", "epochs=1", "augment=fashion_mnist"]
+def test_parts_of_batches_are_the_batches_of_one_process(size, parts, augment):
+    settings = ["batch_size=8", "epochs=2", f"augment={augment}"]
     recipe = catalogue.find("digits").with_settings(settings)
-    images = np.random.default_rng(0).integers(0, 16, (22, 8, 8, 1))
-    data = Dataset(images, np.arange(22), images[:2], np.arange(2))
+    images = np.random.default_rng(0).integers(0, 16, (size, 8, 8, 1))
+    data = Dataset(images, np.arange(size), images[:2], np.arange(2))
 
-    def augmented(*part):
-        made = batches.training_batches(data, recipe, 0, *part).unbatch()
-        return {int(label): image for image, label in made.as_numpy_iterator()}
+    def made(*part):
+        """The images of each batch by their labels."""
+        pairs = batches.training_batches(data, recipe, 0, *part).as_numpy_iterator()
+        return [dict(zip(labels, images, strict=True)) for images, labels in pairs]
 
-    whole = augmented()
-    for number in range(4):
-        for label, image in augmented((number, 4)).items():
-            np.testing.assert_array_equal(image, whole[label])
+    shares = [made((number, parts)) for number in range(parts)]
+    for whole, *own in zip(made(), *shares, strict=True):
+        together = {label: image for share in own for label, image in share.items()}
+        assert_close(together, whole, rtol=0)
+        sizes = [len(share) for share in own]
+        if len(whole) < parts:
+            assert sizes == [len(whole)] * parts
+        else:
+            assert sum(sizes) == len(whole)
+            assert max(sizes) - min(sizes) <= 1
 
 
 def test_a_number_of_devices_that_is_none_is_an_error():
@@ -147,3 +120,8 @@ def test_torchrun_starts_a_process_for_each_device_on_pytorch(monkeypatch):
     if BACKEND == "torch":
         with pytest.raises(ValueError, match="at most the number of devices, 2"):
             engine.launcher(3)
+        arguments = ["digits", "--devices", "2"]
+        monkeypatch.setattr(os, "execv", lambda program, command: sys.exit(command))
+        with pytest.raises(SystemExit) as replaced:
+            main(arguments)
+        assert replaced.value.code == [*command, "-m", "recipes.train", *arguments]

@@ -4,7 +4,6 @@ import json
 
 import keras
 import pytest
-from helpers import assert_close
 
 import keras_ratesnn
 from recipes import catalogue, evaluate, publish, run
@@ -30,20 +29,12 @@ def texts(name):
     return options.split()
 
 
-@pytest.fixture(scope="module")
-def integer_run(tmp_path_factory):
-    """The folder and record of a run with integer spikes, which was interrupted after
-    its first epoch."""
-    folder = tmp_path_factory.mktemp("integers")
-    command = ("digits", "--set", *INTEGERS, "epochs=2")
-    stopped(folder, 1, *command)
-    return folder, trained(folder, *command)
-
-
-def test_a_run_with_integer_spikes_resumes_with_its_neurons_and_names_its_slots(
-    integer_run, capsys
+def test_a_run_with_integer_spikes_resumes_with_its_neurons_and_is_published(
+    tmp_path, capsys
 ):
-    folder, record = integer_run
+    folder, command = tmp_path / "run", ("digits", "--set", *INTEGERS, "epochs=2")
+    stopped(folder, 1, *command)
+    record = trained(folder, *command)
     assert (record["settings"]["levels"], record["slots"]) == (3, 6)
     assert len(record["curve"]["loss"]) == 2
     model = keras.saving.load_model(folder / "last.keras")
@@ -58,10 +49,8 @@ def test_a_run_with_integer_spikes_resumes_with_its_neurons_and_names_its_slots(
     described = keras_ratesnn.describe(model, sample, verbose=False)
     assert record["joules"] == pytest.approx(described.energy.total)
 
-
-def test_a_network_of_integer_spikes_is_published(integer_run, tmp_path):
-    command = [str(integer_run[0]), *texts("integers"), "--folder", str(tmp_path)]
-    assert publish.main(command) == 0
+    options = [*texts("integers"), "--folder", str(tmp_path)]
+    assert publish.main([str(folder), *options]) == 0
     card = json.loads((tmp_path / "cards" / "integers.json").read_text())
     assert card["arguments"] == {"levels": 3}
     model = keras.saving.load_model(tmp_path / "weights" / "integers.keras")
@@ -91,14 +80,6 @@ def test_a_converted_network_has_integer_neurons_without_a_leak(tmp_path):
         assert (layer.levels, layer.decay, layer.detach_reset) == (4, 1.0, False)
     detection = catalogue.find("digits_detection")
     assert type(detection.converted_neuron()) is keras_ratesnn.layers.IF
-    # The ordinary network does not depend on the levels.
-    weights = []
-    for levels in (None, 4):
-        keras.utils.set_random_seed(0)
-        settings = [f"levels={levels}", "width=0.1"]
-        recipe = catalogue.find("digits").with_settings(settings)
-        weights.append(recipe.ordinary_network(None).weights)
-    assert_close(*weights, rtol=0)
 
 
 def test_recipes_of_whole_models_have_integer_neurons_in_all_places():

@@ -6,13 +6,14 @@ written by the tests.
 """
 
 import io
+import json
 import math
 import types
 
 import keras
 import numpy as np
 import pytest
-from helpers import to_numpy
+from helpers import chain, to_numpy
 from made_recordings import write_data_set
 
 import keras_ratesnn
@@ -81,14 +82,13 @@ def test_images_reach_the_network_of_a_recipe(mocked, tmp_path):
     """The whole recipe with a small network instead of its own, which takes long to
     compile with 18 or 34 layers."""
     name = "imagenet_maxformer"
-    own = catalogue.find(name).network(width=0.0625)
 
     def small_network(width):
-        inputs = keras.Input(own.input_shape[1:])
-        x = keras.layers.Rescaling(1 / 255)(inputs)
-        x = keras.layers.Conv2D(4, 7, strides=16)(x)
-        x = keras.layers.GlobalAveragePooling2D()(keras_ratesnn.layers.LIF()(x))
-        return keras.Model(inputs, keras.layers.Dense(own.output_shape[1])(x))
+        layers = keras.layers
+        image = layers.Rescaling(1 / 255), layers.Conv2D(4, 7, strides=16)
+        spikes = keras_ratesnn.layers.LIF(), layers.GlobalAveragePooling2D()
+        classes = layers.Dense(imagenet.CLASSES)
+        return chain(*image, *spikes, classes, shape=imagenet.IMAGE_SHAPE)
 
     with changed(name, build_network=small_network):
         assert train(name, tmp_path) == (IMAGES, IMAGES)
@@ -113,6 +113,7 @@ def test_deep_networks_train_on_fashion_mnist(name, tmp_path):
 @pytest.mark.parametrize("name", catalogue.FILES)
 def test_every_network_is_built_and_takes_raw_pixels(name):
     recipe = catalogue.find(name)
+    assert recipe.name == json.loads(json.dumps(recipe.settings()))["name"] == name
     # Networks of other tasks depend on the images and the classes.
     images = np.zeros((1, 64, 64, 1), "uint8")
     scenes = types.SimpleNamespace(train_images=images, classes=10)
@@ -120,6 +121,7 @@ def test_every_network_is_built_and_takes_raw_pixels(name):
     assert all(np.isfinite(to_numpy(weight)).all() for weight in network.weights)
     if name.startswith("imagenet"):
         assert network.input_shape[1:] == imagenet.IMAGE_SHAPE
+        assert network.output_shape == (None, imagenet.CLASSES)
     if name in PHOTOGRAPHS and name.startswith("cifar1"):
         assert network.input_shape[1:] == cifar.IMAGE_SHAPE
         data_set = name.partition("_")[0]

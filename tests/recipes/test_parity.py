@@ -54,11 +54,15 @@ def test_differences_are_paired_by_seed_with_the_interval_of_student():
     assert lines[4] == "| sltt multi | 1 | 0.8800 | -3.00 | one seed |"
 
 
-def test_the_command_draws_the_curves_of_the_committed_results(
-    monkeypatch, tmp_path, capsys
-):
+@pytest.fixture
+def records(monkeypatch):
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(results, "committed", lambda: RECORDS)
+
+
+def test_the_command_draws_the_curves_of_the_committed_results(
+    records, tmp_path, capsys
+):
     command = f"made --epochs 2 --plot {tmp_path}/curves.png".split()
     assert parity.main(command) == 0
     assert "| rate multi | 3 |" in capsys.readouterr().out
@@ -80,8 +84,6 @@ made --epochs 2 --plot curves.gif.txt | curves.gif.txt must have one of these su
 
 
 @pytest.mark.parametrize("line", MISTAKES.strip().splitlines())
-def test_a_mistake_on_the_command_line_is_named(line, monkeypatch, capsys):
-    pytest.importorskip("matplotlib")
+def test_a_mistake_on_the_command_line_is_named(line, records, capsys):
     arguments, said = line.split(" | ")
-    monkeypatch.setattr(results, "committed", lambda: RECORDS)
     assert said in error_of(arguments.split(), capsys, parity.main)

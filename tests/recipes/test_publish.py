@@ -76,16 +76,10 @@ def test_a_published_file_has_no_optimizer_and_its_card_describes_the_training(
     assert card.gradient == "rate, T from 1 to 4, from the weights of digits"
 
 
-def test_a_finished_run_is_published_by_the_command_line(tmp_path, monkeypatch, capsys):
-    run, folder = tmp_path / "run", tmp_path / "package"
-    path = finished(run, helpers.compiled(helpers.spiking()))
-    command = [path, *OPTIONS.split(), "--folder", str(folder)]
+def test_a_name_is_given_again_only_on_request(tmp_path, monkeypatch, capsys):
+    path = finished(tmp_path / "run", small())
+    command = [path, *OPTIONS.split(), "--folder", str(tmp_path / "package")]
     assert publish.main(command) == 0
-    packaged(monkeypatch, folder)
-    assert models.list_pretrained()["made"].licence == "CC0-1.0"
-    assert models.load_pretrained("made").timesteps == 3
-
-    # Another network takes its name only on request.
     assert publish.main(command) == 2
     assert "To replace it, add --replace" in capsys.readouterr().err
     command.append("--replace")
@@ -98,16 +92,10 @@ def test_a_finished_run_is_published_by_the_command_line(tmp_path, monkeypatch, 
         assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"name": "../a"}, "`name`"),
-        ({"name": "last"}, "that of a checkpoint"),
-    ],
-)
-def test_what_does_not_fit_is_not_published(options, said, tmp_path):
-    with pytest.raises(ValueError, match=said):
-        published(folder=tmp_path, **options)
+def test_what_does_not_fit_is_not_published(tmp_path):
+    for name, said in (("../a", "`name`"), ("last", "that of a checkpoint")):
+        with pytest.raises(ValueError, match=said):
+            published(folder=tmp_path, name=name)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -18,10 +18,11 @@ import time
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, compiled, spiking, to_numpy
+from helpers import assert_close, chain, compiled, spiking
 
 import keras_ratesnn
-from recipes import callbacks, device, run_folder
+from recipes import callbacks, device, evaluate, run_folder
+from recipes.benchmark.measure import recorded_at_once
 from recipes.recipe import Recipe
 from recipes.run_folder import RunFolder
 from recipes.train import main
@@ -45,8 +46,9 @@ SECONDS = 240
 
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory):
-    """The record of an uninterrupted run."""
-    return trained(tmp_path_factory.mktemp("whole"), *RUN)
+    """The record of an uninterrupted run, whose calls PyTorch records."""
+    with recorded_at_once():
+        return trained(tmp_path_factory.mktemp("whole"), *RUN)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,7 @@ def stopped_run(tmp_path_factory):
     """`(folder, output)` of a run interrupted at the end of its third epoch, before it
     was saved."""
     folder, printed = tmp_path_factory.mktemp("stopped"), io.StringIO()
-    with contextlib.redirect_stdout(printed):
+    with recorded_at_once(), contextlib.redirect_stdout(printed):
         stopped(folder, 2, *RUN)
     return folder, printed.getvalue()
 
@@ -63,13 +65,6 @@ def stopped_run(tmp_path_factory):
 def folder(stopped_run, tmp_path):
     """A separate copy of the folder of that run."""
     return shutil.copytree(stopped_run[0], tmp_path / "run")
-
-
-@pytest.fixture(scope="module")
-def short_run(tmp_path_factory):
-    """`(folder, record)` of a finished run of one epoch."""
-    folder = tmp_path_factory.mktemp("short")
-    return folder, trained(folder, *SHORT)
 
 
 @pytest.mark.on_each_backend
@@ -83,40 +78,18 @@ def test_an_interrupted_run_resumes_to_the_same_curve(
     )
     assert f"{resume} {stopped_folder}" in printed
     assert not (folder / "result.json").exists()
-    record = trained(folder, *RUN)
+    with recorded_at_once():
+        record = trained(folder, *RUN)
     assert "resumes after 2 epochs" in capsys.readouterr().out
     # Order, augmentation, momentum, learning rate: all as they would have been.
     assert curve_without_times(record) == curve_without_times(whole_run)
 
 
-def test_a_killed_run_resumes_bit_identically(whole_run, tmp_path):
-    """`kill -9` in the middle of an epoch."""
-    process = started(tmp_path)
-    deadline = time.monotonic() + SECONDS
-    while not (tmp_path / "last.keras").exists():
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
-    assert not (tmp_path / "result.json").exists()
-    record = trained(tmp_path, *RUN)
-    assert curve_without_times(record) == curve_without_times(whole_run)
-
-
-def started(folder):
-    """A process that trains in a folder."""
-    command = [sys.executable, "-m", "recipes.train", *RUN, "--output", str(folder)]
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-
-
 def test_a_finished_run_is_trained_again_and_changed_only_on_request(
-    short_run, tmp_path, capsys, monkeypatch
+    tmp_path, capsys, monkeypatch
 ):
-    whole, record = short_run
-    folder = shutil.copytree(whole, tmp_path / "short")
+    folder = tmp_path / "run"
+    record, whole = trained(folder, *SHORT), contents(folder)
     command = [*SHORT, "--output", str(folder)]
     capsys.readouterr()
     assert main(command) == 0
@@ -125,7 +98,7 @@ def test_a_finished_run_is_trained_again_and_changed_only_on_request(
     error = error_of([*command, "--set", "epochs=2"], capsys)
     assert "epochs=1, now 2" in error
     assert "--restart" in error
-    assert contents(folder) == contents(whole)
+    assert contents(folder) == whole
     # Killed before it wrote its result, it writes the same one, though another process
     # has another peak of memory.
     (folder / "result.json").unlink()
@@ -141,21 +114,20 @@ def test_a_finished_run_is_trained_again_and_changed_only_on_request(
 @pytest.mark.on_each_backend
 def test_each_epoch_draws_the_same_noise_whatever_was_before(tmp_path):
     def model():
-        inputs = keras.Input((8,))
-        x = keras.layers.Dropout(0.5)(keras.layers.Dense(8)(inputs))
-        x = keras.layers.Dense(3)(keras_ratesnn.layers.LIF()(x))
+        layers = keras.layers
+        parts = layers.Dense(8), layers.Dropout(0.5), keras_ratesnn.layers.LIF()
+        network = chain(*parts, layers.Dense(3))
         gradient = keras_ratesnn.gradients.SLTT(random_steps=1)
-        network = keras.Model(inputs, x)
         return compiled(spiking(network, 3, gradient, step_mode="single"))
 
-    x, y = np.ones((4, 8), "float32"), np.arange(4) % 3
+    x, y = np.ones((4, 6), "float32"), np.arange(4) % 3
     seed, whole, resumed = callbacks.SeedOfEpoch(7), model(), model()
     options = {"verbose": 0, "shuffle": False, "callbacks": [seed]}
     whole.fit(x, y, epochs=1, **options)
     resumed.set_weights(whole.get_weights())
     whole.fit(x, y, epochs=2, initial_epoch=1, **options)
     resumed.fit(x, y, epochs=2, initial_epoch=1, **options)
-    assert_close(to_numpy(whole.weights), to_numpy(resumed.weights), rtol=0)
+    assert_close(whole.weights, resumed.weights, rtol=0)
 
 
 # The lock
@@ -194,24 +166,19 @@ def test_a_log_is_repaired_from_the_checkpoint(damaged, folder):
     assert not log.exists()
 
 
-def flip_a_bit(content):
-    """Damages the weights; Keras would load them."""
-    middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-
-
-@pytest.mark.parametrize(
-    "damage", [lambda content: b"", lambda content: content[:-1000], flip_a_bit]
-)
-def test_the_error_names_a_damaged_checkpoint(damage, folder, capsys):
+def test_the_error_names_a_damaged_checkpoint(folder, capsys):
     path = folder / "last.keras"
-    damaged = damage(path.read_bytes())
-    path.write_bytes(damaged)
-    error = error_of([*RUN, "--output", folder], capsys)
-    assert f"The checkpoint {path} is damaged" in error
-    assert "--restart" in error
-    assert error.count("\n") == 1
-    assert path.read_bytes() == damaged
+    whole = path.read_bytes()
+    # Keras would load weights with another bit.
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    for damaged in (b"", whole[:-1000], flipped):
+        path.write_bytes(damaged)
+        error = error_of([*RUN, "--output", folder], capsys)
+        assert f"The checkpoint {path} is damaged" in error
+        assert "--restart" in error
+        assert error.count("\n") == 1
+        assert path.read_bytes() == damaged
 
 
 def test_the_best_checkpoint_follows_from_the_last(folder):
@@ -236,8 +203,7 @@ def test_other_data_and_another_network_are_refused(folder):
         match="started with 1,024 training images, but the data now has 1,000",
     ):
         files.restore(model, model, {}, 1000)
-    small_model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    small_model.compile("sgd", "mse")
+    small_model = compiled(spiking())
     small_model.optimizer.build(small_model.trainable_variables)
     with pytest.raises(
         ValueError, match=re.escape(f"{files.last} is damaged or of another network")
@@ -246,19 +212,17 @@ def test_other_data_and_another_network_are_refused(folder):
 
 
 def test_the_error_names_a_file_with_the_wrong_format(folder, capsys):
-    whole = '{"settings": {}, "backend": "jax", "test_accuracy": "high"}'
-    for text in ("[]", "{}", "\0", whole):
-        (folder / "result.json").write_text(text)
-        error = error_of([*RUN, "--output", folder], capsys)
-        assert str(folder / "result.json") in error
-        assert error.count("\n") == 1
-
-
-def test_windows_are_the_same_settings_after_saving(tmp_path):
-    for _ in range(2):
-        RunFolder(tmp_path).begin({"windows": (1, 3)})
-    with pytest.raises(ValueError, match="windows"):
-        RunFolder(tmp_path).check({"windows": (2, 2)})
+    result = '{"settings": {}, "backend": "jax", "test_accuracy": "high"}'
+    settings = '{"name": 3}', '{"name": "digit"}', '{"name": "digits", "colour": 1}'
+    for name, texts, arguments, command in (
+        ("result.json", ("\0", result), [*RUN, "--output", folder], main),
+        ("settings.json", settings, [folder], evaluate.main),
+    ):
+        for text in ("[]", "{}", *texts):
+            (folder / name).write_text(text)
+            error = error_of(arguments, capsys, command)
+            assert str(folder / name) in error
+            assert error.count("\n") == 1
 
 
 def test_the_result_of_a_run_that_resumes_elsewhere_names_both(folder, monkeypatch):
@@ -307,6 +271,8 @@ PHASES = (
     "ordinary_epochs=1",
     "levels=2",
     *QUICKLY,
+    "timesteps=2",
+    "windows=(1,1)",
 )
 
 
@@ -332,6 +298,23 @@ def assert_goes_on_to_the_same(folder, whole_phases):
     assert curve_without_times(again) == curve_without_times(record)
     for name in ("last.keras", "best.keras", "ordinary/last.keras"):
         assert_same_states(folder / name, whole / name)
+
+
+def test_a_killed_run_resumes_bit_identically(whole_phases, tmp_path):
+    """`kill -9` in the middle of an epoch."""
+    shutil.copytree(whole_phases[0] / "ordinary", tmp_path / "ordinary")
+    command = [sys.executable, "-m", "recipes.train", *PHASES, "--output", tmp_path]
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, cwd=ROOT, **silent)
+    deadline = time.monotonic() + SECONDS
+    while not (tmp_path / "last.keras").exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "result.json").exists()
+    assert_goes_on_to_the_same(tmp_path, whole_phases)
 
 
 def test_ctrl_c_in_each_phase_leaves_whole_files_and_says_how_to_go_on(

@@ -29,6 +29,7 @@ if keras.backend.backend() != "jax":
     # Operation by operation JAX takes minutes.
     TINY += ("jit_compile=False",)
 TAUGHT = ("ordinary=first", "ordinary_epochs=1", "epochs=2", "teacher_weight=0.5")
+ONE_STEP_FIRST = ("one_step_epochs=1", "epochs=2")
 DRAWN = ("step_mode=single", "gradient=sltt", "random_steps=1")
 
 
@@ -50,17 +51,19 @@ def test_the_ordinary_network_has_its_own_length_and_a_run_tells_what_it_brought
     both = trained(tmp_path, *run, "ordinary=first", TINY[0])
     assert json.loads((tmp_path / "ordinary" / "result.json").read_text()) == alone
     assert len(both["curve"]["loss"]) == 2
-    scores = {name: both["comparison"][name] for name in ("ordinary", "converted")}
-    scores = {name: score["accuracy"] for name, score in scores.items()}
-    assert scores["ordinary"] == alone["test_accuracy"]
-    printed = capsys.readouterr().out
-    for what, score in zip(WHAT, scores.values(), strict=True):
-        assert f"{what}, test accuracy: {score:.4f}" in printed
+    comparison, printed = both["comparison"], capsys.readouterr().out
+    score, score_of_converted = (
+        comparison[name]["accuracy"] for name in ("ordinary", "converted")
+    )
+    assert score == alone["test_accuracy"]
+    assert f"ordinary network, test accuracy: {score:.4f}" in printed
+    said = f"converted, before training, test accuracy: {score_of_converted:.4f}"
+    assert said in printed
     ordinary = keras.saving.load_model(tmp_path / "ordinary" / "last.keras")
     data = catalogue.find("digits").with_settings(TINY).load(None)
     images = calibration_images(data)
     converted = rsnn.spikify(ordinary, 2, calibrate=images, verbose=False)
-    assert accuracy(converted) == pytest.approx(scores["converted"], abs=1e-6)
+    assert accuracy(converted) == pytest.approx(score_of_converted, abs=1e-6)
     # Whatever was built before, layers have the same names.
     network = run_folder.load_model(tmp_path / "last.keras").network
     kinds = rsnn.layers.Neuron
@@ -68,14 +71,11 @@ def test_the_ordinary_network_has_its_own_length_and_a_run_tells_what_it_brought
     assert names == ["lif", "lif_1", "lif_2"]
 
 
-WHAT = ("ordinary network", "converted, before training")
-
-
 @pytest.mark.parametrize(
     ("settings", "score"),
     [
         ((*TAUGHT, "levels=2", "random_timesteps=[1,3]", *DRAWN), "test_student_loss"),
-        (("branches=1", "epochs=2", "temperature=2.0"), "test_accuracy"),
+        (("branches=1", *ONE_STEP_FIRST, "temperature=2.0"), "test_accuracy"),
         (
             ("random_timesteps=[1,3]", "step_distillation=0.5", "epochs=2"),
             "test_accuracy",
@@ -100,11 +100,6 @@ def test_a_taught_run_resumes_and_its_network_is_an_ordinary_checkpoint(
         tmp_path / "stopped" / "last.keras", tmp_path / "whole" / "last.keras"
     )
     assert score in whole["curve"]
-    # Killed after the last checkpoints of both networks.
-    for result in (tmp_path / "whole").rglob("result.json"):
-        result.unlink()
-    assert trained(tmp_path / "whole", *run) == whole
-
     model = keras.saving.load_model(tmp_path / "whole" / "last.keras")
     assert isinstance(model, rsnn.SpikingModel)
     assert model.count_params() == whole["parameters"]
@@ -113,6 +108,10 @@ def test_a_taught_run_resumes_and_its_network_is_an_ordinary_checkpoint(
     if "comparison" in whole:
         own = whole["comparison"]["spiking"]["2"]["accuracy"]
         assert own == pytest.approx(whole["test_accuracy"], abs=1e-6)
+        # Killed after the last checkpoints of both networks.
+        for result in (tmp_path / "whole").rglob("result.json"):
+            result.unlink()
+        assert trained(tmp_path / "whole", *run) == whole
 
 
 def accuracy(model):
@@ -161,21 +160,7 @@ def test_a_taught_run_in_half_precision_is_published_in_whole(tmp_path):
     assert card["test_accuracy"] == card["accuracies"]["2"]
 
 
-def test_first_epochs_with_one_step_are_trained_and_tested(tmp_path):
-    settings = (*TINY, "one_step_epochs=1", "epochs=2")
-    record = trained(tmp_path, "digits", "--set", *settings)
-    assert record["settings"]["one_step_epochs"] == 1
-    assert len(record["curve"]["test_accuracy"]) == 2
-
-
 # Pretrained networks
-
-
-def test_training_starts_from_the_weights_of_a_pretrained_network(tmp_path):
-    settings = ["epochs=1", "train_images=32", "learning_rate=1e-9", "weight_decay=0"]
-    record = trained(tmp_path, "digits", "--set", "start_from=digits", *settings)
-    assert record["settings"]["start_from"] == "digits"
-    assert record["test_accuracy"] > 0.9
 
 
 @pytest.fixture
