@@ -443,6 +443,26 @@ def data(samples=10, shape=(6,), classes=3, seed=0):
     ), generator.integers(0, classes, samples)
 
 
+class Batches(keras.utils.PyDataset):
+    """Arrays in batches of four: a data set that nobody looks into before."""
+
+    def __init__(self, *arrays):
+        super().__init__()
+        self.arrays = arrays
+
+    def __len__(self):
+        return len(self.arrays[0]) // 4
+
+    def __getitem__(self, index):
+        return tuple(array[4 * index : 4 * index + 4] for array in self.arrays)
+
+
+def distiller(student=None):
+    """What teaches a model the logits of an ordinary one."""
+    teacher, losses = chain(layers.Dense(3)), keras.distillation.LogitsDistillation()
+    return rsnn.distillation.Distiller(teacher, student or spiking(), losses)
+
+
 def chain(*parts, shape=(6,), **kwargs):
     """A network of layers, one after another; `kwargs` are those of its input."""
     x = inputs = keras.Input(shape, **kwargs)

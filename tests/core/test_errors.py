@@ -546,7 +546,9 @@ def test_an_input_that_does_not_fit_gets_both_shapes_that_would_and_nothing_else
         assert message.startswith("Input ")
         assert message.endswith(f"{', '.join(map(str, shape[1:]))}).")
     if use in ("fit", "evaluate"):
-        wrong = functools.partial(getattr(model, use), Batches(), verbose=0)
+        # They cannot be checked in advance.
+        batches = helpers.Batches(ZEROS[:, :5], LABELS)
+        wrong = functools.partial(getattr(model, use), batches, verbose=0)
         assert_refused(wrong, ValueError, *fragments)
     np.testing.assert_array_equal(model.predict(ZEROS, verbose=0), expected)
 
@@ -565,16 +567,6 @@ def test_an_input_without_a_name_is_called_by_its_layer():
             message = assert_refused(functools.partial(use, model), ValueError)
             assert message.startswith(start)
             assert "keras_tensor" not in message
-
-
-class Batches(keras.utils.PyDataset):
-    """Batches of the wrong shape, which cannot be checked in advance."""
-
-    def __len__(self):
-        return 2
-
-    def __getitem__(self, index):
-        return ZEROS[:, :5], LABELS
 
 
 @pytest.mark.skipif(helpers.BACKEND != "tensorflow", reason="tf.data")
@@ -836,10 +828,6 @@ def describe(verbose):
     rsnn.describe(spiking(), ZEROS, verbose)
 
 
-def distiller(distillation_losses):
-    return rsnn.distillation.Distiller(spiking(), spiking(), distillation_losses)
-
-
 HARD = functools.partial(LIF, reset="hard")
 
 WRONG_ARGUMENTS = [
@@ -1028,9 +1016,8 @@ def test_fit_checks_weights_on_their_device(monkeypatch):
 
 @pytest.mark.parametrize("value", [1, np.array(["auto", "auto"])], ids=str)
 def test_jit_compile_is_checked_when_a_model_is_compiled(value):
-    losses = keras.distillation.LogitsDistillation()
     message = "`jit_compile` must be True, False or 'auto'. Received: jit_compile="
-    for owner in (spiking(), distiller(losses)):
+    for owner in (spiking(), helpers.distiller()):
         use = functools.partial(owner.compile, "sgd", "mse", jit_compile=value)
         assert_refused(use, ValueError, message)
 

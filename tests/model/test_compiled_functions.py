@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from helpers import (
     BACKEND,
+    CROSSENTROPY,
     assert_close,
     both_step_modes,
     chain,
     compiled,
+    distiller,
     mlp,
     naive_lif,
     spiking,
@@ -45,9 +47,7 @@ def outputs_at(timesteps, model, x=X):
 
 
 def loss_of(x, model):
-    logits = outputs_at(3, model, x).mean(axis=0)
-    log_probabilities = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
-    return -log_probabilities[np.arange(len(Y)), Y].mean()
+    return float(CROSSENTROPY(Y, outputs_at(3, model, x).mean(axis=0)))
 
 
 class Sets(keras.callbacks.Callback):
@@ -223,11 +223,6 @@ def two_outputs():
     network = mlp()
     outputs = [network.outputs[0], network.layers[-2].output]
     return spiking(keras.Model(network.inputs, outputs))
-
-
-def distiller():
-    losses = keras.distillation.LogitsDistillation()
-    return rsnn.distillation.Distiller(mlp(), spiking(), losses)
 
 
 @pytest.mark.skipif(
