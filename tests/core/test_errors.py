@@ -489,6 +489,8 @@ def nested(layer):
 HIDING = {
     "attribute": lambda: Block(inner()),
     "cell": lambda: Block(inner().cell),
+    "time mixing": lambda: Block(rsnn.layers.Delay(3, name="inner")),
+    "time mean": lambda: Block(rsnn.layers.TimeMean(name="inner")),
     "subclassed model": Subclassed,
     "TimeDistributed": lambda: keras.layers.TimeDistributed(inner()),
     "custom layer in a nested model": lambda: nested(Block(inner())),
@@ -681,6 +683,7 @@ TAKING_X = {
         *helpers.data(), callbacks=[callbacks.FiringRate(x)], verbose=0
     ),
     "step": lambda model, x: model.step(x),
+    "predict_until_sure": lambda model, x: rsnn.predict_until_sure(model, x, 0.9),
     "predict": lambda model, x: model.predict(x, verbose=0),
     "fit": lambda model, x: compiled(model).fit(x, LABELS, verbose=0),
 }
@@ -788,21 +791,6 @@ def test_a_choice_that_is_unknown_or_no_string_is_an_error_that_names_it(value):
 
 
 @pytest.mark.runs_once
-def test_a_file_to_write_is_in_a_folder_that_exists_and_is_none(tmp_path):
-    def write(path):
-        rsnn.events.write_aedat(path, RECORDING)
-
-    missing = "`path` must be a file in a folder that exists", "/none'"
-    path = tmp_path / "none" / "file"
-    assert_refused(lambda: write(path), FileNotFoundError, *missing)
-    is_folder = "`path` must be a file. Received: ", "which is a folder"
-    for folder in (tmp_path, "."):
-        use = functools.partial(write, folder)
-        assert_refused(use, IsADirectoryError, *is_folder)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.runs_once
 def test_an_earlier_file_stays_whole_if_there_is_no_room_for_a_new_one(tmp_path):
     def write(path):
         rsnn.events.write_aedat(path, RECORDING)
@@ -828,6 +816,10 @@ def describe(verbose):
     rsnn.describe(spiking(), ZEROS, verbose)
 
 
+def until_sure(confidence):
+    rsnn.predict_until_sure(spiking(), ZEROS, confidence)
+
+
 HARD = functools.partial(LIF, reset="hard")
 
 WRONG_ARGUMENTS = [
@@ -847,6 +839,7 @@ WRONG_ARGUMENTS = [
     ("momentum", [-0.1], rsnn.layers.OnlineRenormalization, ValueError, ""),
     ("normalization", [True], rsnn.LayerKind, TypeError, ""),
     ("verbose", ["print"], describe, TypeError, ""),
+    ("confidence", [1.5], until_sure, ValueError, ">= 0 and <= 1"),
     ("shapes", [None, [], (5,), [None], [(2.0,)]], check_shapes, TypeError, ""),
     ("shapes", [[(0,)]], check_shapes, ValueError, ""),
 ]
@@ -953,14 +946,12 @@ def test_nan_in_a_weight_or_in_one_frame_shows_in_the_loss(arguments, gradient):
     ],
     ids=str,
 )
-def test_a_first_axis_as_long_as_time_is_pointed_out(shape, is_like_time):
+def test_a_first_axis_as_long_as_time_is_pointed_out(shape, is_like_time, recwarn):
     inputs = keras.Input(shape, name="events")
-    with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")
-        timesteps = 1 if shape[0] == 1 else 3
-        spiking(keras.Model(inputs, LIF()(inputs)), timesteps)
-    assert len(warned) == is_like_time
-    for warning in warned:
+    timesteps = 1 if shape[0] == 1 else 3
+    spiking(keras.Model(inputs, LIF()(inputs)), timesteps)
+    assert len(recwarn) == is_like_time
+    for warning in recwarn:
         message = str(warning.message)
         assert "'events'" in message
         assert f"keras.Input({shape[1:]})" in message

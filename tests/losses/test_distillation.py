@@ -142,7 +142,7 @@ def test_an_epoch_of_training_follows_the_settings_of_the_student():
     assert_close(*weights, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("how", ["add", "other network", "nested"])
+@pytest.mark.parametrize("how", ["add", "other network", "nested", "nested Sequential"])
 def test_features_are_those_of_the_call_in_this_network(how):
     model = spiking(called_before(how))
     distiller = Distiller(ordinary(), model, [LOGITS, FEATURES])

@@ -361,8 +361,9 @@ def test_a_folder_that_is_missing_is_an_error_before_anything_is_done(
     missing = rf"{message} in a folder that exists.*{path}.*Make it"
     with pytest.raises(FileNotFoundError, match=missing):
         model.export(path, "onnx")
-    with pytest.raises(IsADirectoryError, match=f"{message}.*which is a folder"):
-        rsnn.export_step(model, tmp_path, "onnx")
+    for folder in (tmp_path, "."):
+        with pytest.raises(IsADirectoryError, match=f"{message}.*which is a folder"):
+            rsnn.export_step(model, folder, "onnx")
 
 
 @pytest.mark.skipif(
