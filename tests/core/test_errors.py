@@ -207,8 +207,6 @@ NO_NETWORK = [
 
 UNKNOWN_GRADIENT = ["`gradient` must be one of", "'rate'", "'bptt'"]
 
-UNKNOWN_MODE = ["`step_mode` must be one of", "'multi'"]
-
 
 def renormalized():
     norm = keras.layers.BatchNormalization(renorm=True, name="norm")
@@ -257,12 +255,6 @@ REFUSED = [
         TypeError,
         *UNKNOWN_GRADIENT,
         "add the parentheses",
-    ),
-    (
-        lambda: spiking(step_mode="multiple"),
-        ValueError,
-        *UNKNOWN_MODE,
-        "step_mode='multiple'",
     ),
     (
         lambda: setattr(spiking(), "network", mlp()),
@@ -397,6 +389,7 @@ REFUSED = [
     (lambda: rsnn.layers.Encoder().encode(ZEROS, 0, 3), *UNWRITTEN, "encode(inputs"),
     (lambda: rsnn.layers.TimeMixing().step(ZEROS, ()), *UNWRITTEN, "`step(inputs"),
     (lambda: rsnn.gradients.GradientMethod().call(None), *UNWRITTEN, "`call(run)`"),
+    (lambda: rsnn.surrogates.Surrogate().derivative(0.0), *UNWRITTEN, "derivative"),
     # Arguments of functions.
     (
         lambda: spiking().load_weights("weights.txt"),

@@ -43,14 +43,14 @@ class MaskedAverage(layers.Layer):
         return ops.sum(weights * inputs[0], axis=1) / ops.sum(weights, axis=1)
 
 
-def frames_of(timesteps, constant=False):
+def frames_of(timesteps):
     """Frames of five rows each, `(6, T, 5, 8)`; some rows are 0, for `Masking`, and
     which may change from step to step."""
     random = np.random.default_rng(0)
     frames = random.normal(0.5, 1.0, (6, timesteps, 5, 8)).astype("float32")
     frames[random.random((6, timesteps, 5)) < 0.4] = 0.0
     frames[:, :, 0] = 1.0
-    return np.repeat(frames[:, :1], timesteps, axis=1) if constant else frames
+    return frames
 
 
 def words_of(timesteps):

@@ -141,16 +141,6 @@ def mean_over_units(y_true, y_pred):
             "`y_pred` must be the outputs of each of timesteps=5",
         ),
         (
-            lambda: AnytimeAccuracy(T, "dense"),
-            ValueError,
-            "`labels` must be one of 'auto', 'sparse'",
-        ),
-        (
-            lambda: SelfDistillation(temperature=0),
-            ValueError,
-            "`temperature` must be > 0",
-        ),
-        (
             lambda: SelfDistillation()(np.array([0]), np.zeros((1, 3))),
             ValueError,
             "`y_pred` must be the logits of all heads.*add_branches",
