@@ -156,20 +156,19 @@ def test_a_model_made_from_another_has_its_policy_and_not_the_global_one():
     assert single.dtype_policy.name == "float32"
 
 
-def test_single_step_mode_leaves_frozen_weights_in_single_precision():
+def test_single_steps_have_weights_in_single_precision():
+    """So that the sums of gradients over steps have digits beyond half precision, and
+    frozen weights stay."""
     keras.config.set_dtype_policy("mixed_float16")
     frozen = layers.Dense(8, trainable=False)
     network = chain(frozen, rsnn.layers.LIF(), layers.Dense(3))
     before = to_numpy(frozen.kernel)
-    spiking(network, 6, step_mode="single").predict(data(8)[0], verbose=0)
+    model = spiking(network, 6, "sltt", step_mode="single")
+    model.predict(data(8)[0], verbose=0)
     np.testing.assert_array_equal(to_numpy(frozen.kernel), before)
-
-
-def test_steps_are_recomputed_with_weights_in_single_precision():
-    """So that the sums of gradients over steps have digits beyond half precision."""
-    keras.config.set_dtype_policy("mixed_float16")
-    model = spiking(timesteps=3, gradient="sltt", step_mode="single")
-    _, gradients = loss_and_gradients(model, *data(4, (3, 6)))
+    _, gradients = loss_and_gradients(
+        spiking(step_mode="single", gradient="sltt"), *data(4, (3, 6))
+    )
     kernel = next(iter(gradients.values()))
     assert np.mean(kernel.astype("float16") == kernel) < 0.8
 
