@@ -25,16 +25,6 @@ from keras_ratesnn.layers import LIF
 X, _ = helpers.data()
 
 
-def functional():
-    return helpers.chain(layers.Dropout(0.5), layers.Dense(3))
-
-
-def assert_has(owner, attribute):
-    assert hasattr(owner, attribute), (
-        f"Keras {keras.__version__} has no {type(owner).__name__}.{attribute} any more"
-    )
-
-
 @pytest.mark.parametrize(
     ("version", "is_newer"),
     [
@@ -89,7 +79,7 @@ print(dense.dtype_policy.name, dense.name, inputs.name, model.name)
 
 
 def test_losses_of_layers_in_a_tried_model_end_with_it():
-    network = functional()
+    network = helpers.chain(layers.Dropout(0.5), layers.Dense(3))
     network.layers[-1].activity_regularizer = keras.regularizers.L2(0.1)
     values = [(variable, variable.value) for variable in network.trainable_variables]
     with keras_internals.Tried(network, values, lambda value, before: value):
@@ -333,7 +323,7 @@ def test_models_of_several_processes_leave_gradients_of_others_to_the_library():
     assert here.__module__ == "keras.src.trainers.trainer"
     if here is not keras.Model.get_metrics_result:
         # Since Keras 3.16 both are in its trainer for PyTorch.
-        assert_has(keras.Model, "_initialize_ddp")
+        assert hasattr(keras.Model, "_initialize_ddp")
         model = Mixed()
         model._initialize_ddp()
         assert model.ddp_model is None

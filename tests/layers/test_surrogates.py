@@ -56,8 +56,8 @@ every_kind = pytest.mark.parametrize("kind", PRIMITIVES, ids=lambda kind: kind._
 every_number = pytest.mark.parametrize("number", [None, 0.3])
 
 
-def derivative(surrogate, distances, dtype="float32"):
-    distances = ops.convert_to_tensor(distances, dtype)
+def derivative(surrogate, distances):
+    distances = ops.convert_to_tensor(distances, "float32")
     return helpers.to_numpy(surrogate.derivative(distances))
 
 

@@ -32,8 +32,8 @@ def ordinary():
     return chain(layers.Dense(8), features, layers.Dense(3))
 
 
-def student(neurons=None, **settings):
-    neurons = neurons or rsnn.layers.LIF(threshold=0.3, name="spikes")
+def student(**settings):
+    neurons = rsnn.layers.LIF(threshold=0.3, name="spikes")
     first = [layers.Dense(8), rsnn.layers.LIF(), layers.Dense(8)]
     return spiking(chain(*first, neurons, layers.Dense(3)), **settings)
 

@@ -95,8 +95,8 @@ def signature_of(x, **kwargs):
     }
 
 
-def assert_outputs(found, expected, atol=1e-5):
-    np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
+def assert_outputs(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
 def check_file(model, x, folder, format, batches=(5,), **kwargs):
