@@ -182,12 +182,7 @@ def spiking_network():
     return chain(rsnn.layers.IF(), first, rsnn.layers.LIF(threshold=0.4), second)
 
 
-def int4_without_blocks(mode):
-    if mode == "int4":
-        return keras.quantizers.Int4QuantizationConfig(block_size=None)
-    return None
-
-
+WITHOUT_BLOCKS = keras.quantizers.Int4QuantizationConfig(block_size=None)
 LARGEST = {"int8": 127, "int4": 7}
 
 
@@ -199,16 +194,16 @@ def rounded(weight, mode):
 
 
 @pytest.mark.parametrize(
-    ("mode", "step_mode", "gradient"),
-    [("int8", "multi", "rate"), ("int4", "single", "bptt")],
+    ("mode", "config", "step_mode", "gradient"),
+    [("int8", None, "multi", "rate"), ("int4", WITHOUT_BLOCKS, "single", "bptt")],
 )
-def test_outputs_are_those_of_the_rounded_weights(mode, step_mode, gradient):
+def test_outputs_are_those_of_the_rounded_weights(mode, config, step_mode, gradient):
     x, _ = data(10)
     model = spiking(spiking_network(), T, gradient, step_mode=step_mode)
     expected = spiking(keras.models.clone_model(model.network), T)
     expected.set_weights([rounded(weight, mode) for weight in model.get_weights()])
     before = model.predict(x, verbose=0)
-    model.quantize(mode, config=int4_without_blocks(mode))
+    model.quantize(mode, config=config)
     outputs = model.predict(x, verbose=0)
     assert not np.array_equal(outputs, before)
     wanted = expected.predict(x, verbose=0)
