@@ -435,6 +435,20 @@ def data(samples=10, shape=(6,), classes=3, seed=0):
     ), generator.integers(0, classes, samples)
 
 
+RUNS: list = []
+"""The size of the batch for each time that Python runs a `Noted`."""
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Noted(layers.Layer):
+    """Notes each time that Python runs it, of which a replay is none."""
+
+    def call(self, inputs):
+        # An attribute would be a setting that changes.
+        RUNS.append(inputs.shape[0])
+        return inputs * 1.0
+
+
 class Batches(keras.utils.PyDataset):
     """Arrays in batches of four: a data set that nobody looks into before."""
 
@@ -449,10 +463,11 @@ class Batches(keras.utils.PyDataset):
         return tuple(array[4 * index : 4 * index + 4] for array in self.arrays)
 
 
-def distiller(student=None):
-    """What teaches a model the logits of an ordinary one."""
-    teacher, losses = chain(layers.Dense(3)), keras.distillation.LogitsDistillation()
-    return rsnn.distillation.Distiller(teacher, student or spiking(), losses)
+def distiller(student=None, teacher=None):
+    """What teaches a model the logits of an ordinary one, unless another is given."""
+    models = teacher or chain(layers.Dense(3)), student or spiking()
+    losses = keras.distillation.LogitsDistillation()
+    return rsnn.distillation.Distiller(*models, losses)
 
 
 def chain(*parts, shape=(6,), **kwargs):

@@ -65,7 +65,8 @@ def test_measurements_are_in_the_logs_and_training_goes_on_as_without(
     for given in ([], callbacks):
         keras.utils.set_random_seed(0)
         model = spiking(network(), step_mode=step_mode)
-        fitted = compiled(distiller(model) if is_student else model)
+        taught = distiller(model, spiking(network()))
+        fitted = compiled(taught if is_student else model)
         options = {"validation_data": (X, Y), "epochs": 3, "batch_size": 8}
         logs = fitted.fit(X, Y, callbacks=given, verbose=0, **options).history
         trained.append([to_numpy(model.variables), logs["loss"], logs["val_loss"]])
