@@ -23,7 +23,7 @@ import unittest.mock
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND
+from helpers import BACKEND, CROSSENTROPY
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -107,7 +107,7 @@ def model_and_data(network, method, step_mode):
     x = np.random.default_rng(0).normal(0.5, 1.0, shape).astype("float32")
     model.compile(
         "sgd",
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        CROSSENTROPY,
         jit_compile=False,
     )
     return model, (x, np.arange(BATCH) % CLASSES)

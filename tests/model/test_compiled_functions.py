@@ -230,8 +230,7 @@ def test_variables_of_optimizers_metrics_and_losses_do_not_trace_a_step_again(
         return train_step(model, data)
 
     monkeypatch.setattr(keras.Model, "train_step", counting)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model, y, metrics = make(), Y, ["accuracy"]
+    loss, model, y, metrics = CROSSENTROPY, make(), Y, ["accuracy"]
     if make is two_outputs:
         loss, y, metrics = [loss] * 2, [Y] * 2, metrics * 2
     compiled(model, "adam", loss, metrics=metrics)
