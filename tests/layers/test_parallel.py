@@ -133,6 +133,10 @@ def test_frozen_neurons_store_nothing_for_their_own_weights():
     assert_same(of_dense, expected)
 
 
+def test_online_methods_carry_no_gradient_between_steps_also_in_multi_step_mode():
+    assert_same(results(sliding, "sltt"), results(sliding, "sltt", "single"))
+
+
 @pytest.mark.runs_once
 def test_a_mask_is_raised_saved_and_must_be_complete_for_single_steps():
     message = r'`step_mode="single"` runs one time step.*MaskedPSN.*mask=1.0'

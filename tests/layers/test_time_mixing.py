@@ -8,7 +8,7 @@ from helpers import assert_same, chain, loss_and_gradients, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.layers import LIF, SlidingPSN
+from keras_ratesnn.layers import LIF
 
 T = 5
 TAPS = [0.9, 0.6, -0.4]
@@ -55,15 +55,14 @@ def test_one_window_sees_what_the_layer_does_to_constant_inputs():
     np.testing.assert_allclose(of_taps, shares, rtol=1e-5)
 
 
-@pytest.mark.parametrize("make", [LIF, lambda: SlidingPSN(3, threshold=0.1)])
-def test_online_methods_carry_no_gradient_between_steps(make):
+def test_online_methods_carry_no_gradient_between_steps():
     """The derivative of an output with respect to its own step's input alone: the first
     tap."""
     results = []
     for step_mode in ("multi", "single"):
         keras.utils.set_random_seed(0)
         dense = layers.Dense(1, use_bias=False)
-        network = chain(dense, Echo(), make(), shape=(1,))
+        network = chain(dense, Echo(), LIF(), shape=(1,))
         model = spiking(network, T, "sltt", step_mode=step_mode)
         x = np.random.default_rng(0).random((1, T, 1)).astype("float32")
         _, gradients = loss_and_gradients(model, x, x, total)
