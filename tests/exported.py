@@ -13,26 +13,49 @@ SUFFIXES = {
 
 def outputs_of(path, format, inputs):
     """The output of a file that has one input and one output."""
-    return loaded(path, format)(inputs)
+    (outputs,) = function_of(path, format)(inputs).values()
+    return outputs
 
 
-def loaded(path, format):
-    """The function of a file that has one input and one output, for batches of any
-    size."""
-    path = str(path)
+def function_of(path, format):
+    """The function of a file, for batches of any size: from a dict of arrays to a dict
+    of arrays, by the names of its tensors. One input may be an array."""
+    names, run = _loaded(str(path), format)
+
+    def function(inputs):
+        by_name = inputs if isinstance(inputs, dict) else dict.fromkeys(names, inputs)
+        return {name: np.copy(output) for name, output in run(by_name).items()}
+
+    return function
+
+
+def _loaded(path, format):
+    """The names of the inputs of a file, and its function of a dict of arrays."""
     if format == "tf_saved_model":
         import tensorflow as tf
 
-        # The function does not keep the file's variables.
         model = tf.saved_model.load(path)
-        return lambda inputs, model=model: model.serve(inputs).numpy()
+        function = model.signatures["serving_default"]
+        _, specs = function.structured_input_signature
+
+        # The function does not keep the file's variables.
+        def run(inputs, model=model):
+            tensors = {
+                argument: tf.cast(inputs[spec.name], spec.dtype)
+                for argument, spec in specs.items()
+            }
+            return function(**tensors)
+
+        return [spec.name for spec in specs.values()], run
     if format == "onnx":
         import onnxruntime
 
         session = onnxruntime.InferenceSession(path)
-        return lambda inputs: session.run(None, {session.get_inputs()[0].name: inputs})[
-            0
-        ]
+        outputs = [place.name for place in session.get_outputs()]
+        names = [place.name for place in session.get_inputs()]
+        return names, lambda inputs: dict(
+            zip(outputs, session.run(outputs, inputs), strict=True)
+        )
     if format == "openvino":
         import openvino
 
@@ -40,50 +63,17 @@ def loaded(path, format):
         model = openvino.Core().compile_model(
             path, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
         )
-        return lambda inputs: np.copy(model(inputs)[0])
+        names = [place.any_name for place in model.inputs]
+        return names, lambda inputs: {"output": model(inputs)[0]}
     if format == "torch":
         import torch
 
         module = torch.export.load(path).module()
-        return lambda inputs: module(torch.tensor(inputs)).detach().numpy()
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(path)
-
-    def run(inputs):
-        (place,) = interpreter.get_input_details()
-        interpreter.resize_tensor_input(place["index"], inputs.shape)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(place["index"], inputs)
-        interpreter.invoke()
-        return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-
-    return run
-
-
-def function_of(path, format):
-    """The function of a file, from a dict of arrays to a dict of arrays, by the names
-    of its tensors."""
-    path = str(path)
-    if format == "tf_saved_model":
-        import tensorflow as tf
-
-        # The function does not keep the file's variables.
-        loaded = tf.saved_model.load(path)
-        return lambda inputs, loaded=loaded: {
-            name: value.numpy() for name, value in loaded.serve(inputs).items()
+        return ["input"], lambda inputs: {
+            "output": module(*map(torch.tensor, inputs.values())).detach()
         }
-    if format == "onnx":
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(path)
-        names = [output.name for output in session.get_outputs()]
-        return lambda inputs: dict(zip(names, session.run(names, inputs), strict=True))
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(path)
-    runner = interpreter.get_signature_runner()
-    # What the runner returns is the memory that its next call writes to.
-    return lambda inputs, interpreter=interpreter: {
-        name: np.copy(value) for name, value in runner(**inputs).items()
-    }
+    names = interpreter.get_signature_list()["serving_default"]["inputs"]
+    return names, lambda inputs: interpreter.get_signature_runner()(**inputs)

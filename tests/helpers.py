@@ -287,23 +287,15 @@ def in_threads(function, arguments):
         call.result()
 
 
-def assert_trains(model, x, y, unreached=()):
+def assert_trains(model, x, y):
     """One step gives a finite loss and finite gradients, which are nonzero in all
-    kernels except those of `unreached`."""
+    kernels."""
     loss, gradients = loss_and_gradients(model, x, y)
     assert np.isfinite(loss)
-    assert [
-        path for path, gradient in gradients.items() if not np.isfinite(gradient).all()
-    ] == []
-    kernels = {
-        path: gradient
-        for path, gradient in gradients.items()
-        if path.endswith("kernel")
-    }
-    assert kernels
-    assert {path for path, gradient in kernels.items() if not gradient.any()} <= {
-        f"{layer}/kernel" for layer in unreached
-    }
+    for path, gradient in gradients.items():
+        assert np.isfinite(gradient).all(), path
+        assert gradient.any() or not path.endswith("kernel"), path
+    assert any(path.endswith("kernel") for path in gradients)
 
 
 def free_port():
@@ -441,6 +433,41 @@ def data(samples=10, shape=(6,), classes=3, seed=0):
     return generator.normal(0.5, 1.0, (samples, *shape)).astype(
         "float32"
     ), generator.integers(0, classes, samples)
+
+
+RUNS: list = []
+"""The size of the batch for each time that Python runs a `Noted`."""
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Noted(layers.Layer):
+    """Notes each time that Python runs it, of which a replay is none."""
+
+    def call(self, inputs):
+        # An attribute would be a setting that changes.
+        RUNS.append(inputs.shape[0])
+        return inputs * 1.0
+
+
+class Batches(keras.utils.PyDataset):
+    """Arrays in batches of four: a data set that nobody looks into before."""
+
+    def __init__(self, *arrays):
+        super().__init__()
+        self.arrays = arrays
+
+    def __len__(self):
+        return len(self.arrays[0]) // 4
+
+    def __getitem__(self, index):
+        return tuple(array[4 * index : 4 * index + 4] for array in self.arrays)
+
+
+def distiller(student=None, teacher=None):
+    """What teaches a model the logits of an ordinary one, unless another is given."""
+    models = teacher or chain(layers.Dense(3)), student or spiking()
+    losses = keras.distillation.LogitsDistillation()
+    return rsnn.distillation.Distiller(*models, losses)
 
 
 def chain(*parts, shape=(6,), **kwargs):

@@ -8,7 +8,16 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from helpers import CROSSENTROPY, chain, compiled, data, mlp, spiking, to_numpy
+from helpers import (
+    CROSSENTROPY,
+    chain,
+    compiled,
+    data,
+    distiller,
+    mlp,
+    spiking,
+    to_numpy,
+)
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -36,13 +45,6 @@ def network():
     )
 
 
-def distiller_of(student):
-    logits = keras.distillation.LogitsDistillation()
-    distiller = rsnn.distillation.Distiller(spiking(network()), student, logits)
-    distiller.compile("sgd", CROSSENTROPY)
-    return distiller
-
-
 @pytest.mark.parametrize(
     ("is_student", "step_mode"), [(False, "multi"), (True, "single")]
 )
@@ -63,7 +65,8 @@ def test_measurements_are_in_the_logs_and_training_goes_on_as_without(
     for given in ([], callbacks):
         keras.utils.set_random_seed(0)
         model = spiking(network(), step_mode=step_mode)
-        fitted = distiller_of(model) if is_student else compiled(model)
+        taught = distiller(model, spiking(network()))
+        fitted = compiled(taught if is_student else model)
         options = {"validation_data": (X, Y), "epochs": 3, "batch_size": 8}
         logs = fitted.fit(X, Y, callbacks=given, verbose=0, **options).history
         trained.append([to_numpy(model.variables), logs["loss"], logs["val_loss"]])
@@ -236,9 +239,9 @@ def test_labels_that_do_not_fit_end_a_run_before_its_first_epoch(make):
 
 
 def test_a_student_without_neurons_is_an_error_that_says_so():
-    distiller = distiller_of(chain(layers.Dense(3)))
+    model = compiled(distiller(chain(layers.Dense(3))))
     with pytest.raises(TypeError, match="`model` must be a SpikingModel"):
-        distiller.fit(X, Y, callbacks=[FiringRate(X)], verbose=0)
+        model.fit(X, Y, callbacks=[FiringRate(X)], verbose=0)
 
 
 def test_throughput_counts_the_samples_of_the_steps_and_leaves_out_what_follows_them(

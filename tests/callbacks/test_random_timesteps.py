@@ -4,7 +4,16 @@ in the first epochs."""
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, chain, compiled, data, spiking, to_numpy
+from helpers import (
+    Batches,
+    assert_close,
+    chain,
+    compiled,
+    data,
+    distiller,
+    spiking,
+    to_numpy,
+)
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -123,11 +132,9 @@ def test_after_an_error_of_another_callback_the_model_has_its_own_number():
 
 
 def test_the_student_of_a_distiller_is_trained_with_random_numbers():
-    student, logits = spiking(), keras.distillation.LogitsDistillation()
-    teacher = chain(layers.Dense(3))
-    distiller = compiled(rsnn.distillation.Distiller(teacher, student, logits))
-    callback = RandomTimesteps(4, 6)
-    _, drawn = trained(distiller, callback, epochs=1, observed=student)
+    student, callback = spiking(), RandomTimesteps(4, 6)
+    model = compiled(distiller(student))
+    _, drawn = trained(model, callback, epochs=1, observed=student)
     assert drawn == [callback.timesteps_of(0, batch) for batch in range(4)]
 
 
@@ -194,17 +201,9 @@ def test_inputs_with_time_are_an_error():
     said = "`x` must have no time axis with RandomTimesteps.*Received: time in"
     with pytest.raises(ValueError, match=said):
         model.fit(frames, Y, verbose=0, callbacks=[RandomTimesteps(1, 4)])
-
-    class Batches(keras.utils.PyDataset):
-        def __len__(self):
-            return 4
-
-        def __getitem__(self, index):
-            return frames[:5], Y[:5]
-
     # Of a data set nothing is known before its batches.
     with pytest.raises(ValueError, match="one frame for each of timesteps=5") as raised:
-        model.fit(Batches(), verbose=0, callbacks=[RandomTimesteps(5, 5)])
+        model.fit(Batches(frames, Y), verbose=0, callbacks=[RandomTimesteps(5, 5)])
     (note,) = raised.value.__notes__
     assert "inputs must then have no time axis" in note
     assert model.timesteps == 3

@@ -207,8 +207,6 @@ NO_NETWORK = [
 
 UNKNOWN_GRADIENT = ["`gradient` must be one of", "'rate'", "'bptt'"]
 
-UNKNOWN_MODE = ["`step_mode` must be one of", "'multi'"]
-
 
 def renormalized():
     norm = keras.layers.BatchNormalization(renorm=True, name="norm")
@@ -257,12 +255,6 @@ REFUSED = [
         TypeError,
         *UNKNOWN_GRADIENT,
         "add the parentheses",
-    ),
-    (
-        lambda: spiking(step_mode="multiple"),
-        ValueError,
-        *UNKNOWN_MODE,
-        "step_mode='multiple'",
     ),
     (
         lambda: setattr(spiking(), "network", mlp()),
@@ -397,6 +389,7 @@ REFUSED = [
     (lambda: rsnn.layers.Encoder().encode(ZEROS, 0, 3), *UNWRITTEN, "encode(inputs"),
     (lambda: rsnn.layers.TimeMixing().step(ZEROS, ()), *UNWRITTEN, "`step(inputs"),
     (lambda: rsnn.gradients.GradientMethod().call(None), *UNWRITTEN, "`call(run)`"),
+    (lambda: rsnn.surrogates.Surrogate().derivative(0.0), *UNWRITTEN, "derivative"),
     # Arguments of functions.
     (
         lambda: spiking().load_weights("weights.txt"),
@@ -489,6 +482,8 @@ def nested(layer):
 HIDING = {
     "attribute": lambda: Block(inner()),
     "cell": lambda: Block(inner().cell),
+    "time mixing": lambda: Block(rsnn.layers.Delay(3, name="inner")),
+    "time mean": lambda: Block(rsnn.layers.TimeMean(name="inner")),
     "subclassed model": Subclassed,
     "TimeDistributed": lambda: keras.layers.TimeDistributed(inner()),
     "custom layer in a nested model": lambda: nested(Block(inner())),
@@ -546,7 +541,9 @@ def test_an_input_that_does_not_fit_gets_both_shapes_that_would_and_nothing_else
         assert message.startswith("Input ")
         assert message.endswith(f"{', '.join(map(str, shape[1:]))}).")
     if use in ("fit", "evaluate"):
-        wrong = functools.partial(getattr(model, use), Batches(), verbose=0)
+        # They cannot be checked in advance.
+        batches = helpers.Batches(ZEROS[:, :5], LABELS)
+        wrong = functools.partial(getattr(model, use), batches, verbose=0)
         assert_refused(wrong, ValueError, *fragments)
     np.testing.assert_array_equal(model.predict(ZEROS, verbose=0), expected)
 
@@ -565,16 +562,6 @@ def test_an_input_without_a_name_is_called_by_its_layer():
             message = assert_refused(functools.partial(use, model), ValueError)
             assert message.startswith(start)
             assert "keras_tensor" not in message
-
-
-class Batches(keras.utils.PyDataset):
-    """Batches of the wrong shape, which cannot be checked in advance."""
-
-    def __len__(self):
-        return 2
-
-    def __getitem__(self, index):
-        return ZEROS[:, :5], LABELS
 
 
 @pytest.mark.skipif(helpers.BACKEND != "tensorflow", reason="tf.data")
@@ -689,6 +676,7 @@ TAKING_X = {
         *helpers.data(), callbacks=[callbacks.FiringRate(x)], verbose=0
     ),
     "step": lambda model, x: model.step(x),
+    "predict_until_sure": lambda model, x: rsnn.predict_until_sure(model, x, 0.9),
     "predict": lambda model, x: model.predict(x, verbose=0),
     "fit": lambda model, x: compiled(model).fit(x, LABELS, verbose=0),
 }
@@ -796,21 +784,6 @@ def test_a_choice_that_is_unknown_or_no_string_is_an_error_that_names_it(value):
 
 
 @pytest.mark.runs_once
-def test_a_file_to_write_is_in_a_folder_that_exists_and_is_none(tmp_path):
-    def write(path):
-        rsnn.events.write_aedat(path, RECORDING)
-
-    missing = "`path` must be a file in a folder that exists", "/none'"
-    path = tmp_path / "none" / "file"
-    assert_refused(lambda: write(path), FileNotFoundError, *missing)
-    is_folder = "`path` must be a file. Received: ", "which is a folder"
-    for folder in (tmp_path, "."):
-        use = functools.partial(write, folder)
-        assert_refused(use, IsADirectoryError, *is_folder)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.runs_once
 def test_an_earlier_file_stays_whole_if_there_is_no_room_for_a_new_one(tmp_path):
     def write(path):
         rsnn.events.write_aedat(path, RECORDING)
@@ -836,8 +809,8 @@ def describe(verbose):
     rsnn.describe(spiking(), ZEROS, verbose)
 
 
-def distiller(distillation_losses):
-    return rsnn.distillation.Distiller(spiking(), spiking(), distillation_losses)
+def until_sure(confidence):
+    rsnn.predict_until_sure(spiking(), ZEROS, confidence)
 
 
 HARD = functools.partial(LIF, reset="hard")
@@ -859,6 +832,7 @@ WRONG_ARGUMENTS = [
     ("momentum", [-0.1], rsnn.layers.OnlineRenormalization, ValueError, ""),
     ("normalization", [True], rsnn.LayerKind, TypeError, ""),
     ("verbose", ["print"], describe, TypeError, ""),
+    ("confidence", [1.5], until_sure, ValueError, ">= 0 and <= 1"),
     ("shapes", [None, [], (5,), [None], [(2.0,)]], check_shapes, TypeError, ""),
     ("shapes", [[(0,)]], check_shapes, ValueError, ""),
 ]
@@ -965,14 +939,12 @@ def test_nan_in_a_weight_or_in_one_frame_shows_in_the_loss(arguments, gradient):
     ],
     ids=str,
 )
-def test_a_first_axis_as_long_as_time_is_pointed_out(shape, is_like_time):
+def test_a_first_axis_as_long_as_time_is_pointed_out(shape, is_like_time, recwarn):
     inputs = keras.Input(shape, name="events")
-    with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")
-        timesteps = 1 if shape[0] == 1 else 3
-        spiking(keras.Model(inputs, LIF()(inputs)), timesteps)
-    assert len(warned) == is_like_time
-    for warning in warned:
+    timesteps = 1 if shape[0] == 1 else 3
+    spiking(keras.Model(inputs, LIF()(inputs)), timesteps)
+    assert len(recwarn) == is_like_time
+    for warning in recwarn:
         message = str(warning.message)
         assert "'events'" in message
         assert f"keras.Input({shape[1:]})" in message
@@ -1028,9 +1000,8 @@ def test_fit_checks_weights_on_their_device(monkeypatch):
 
 @pytest.mark.parametrize("value", [1, np.array(["auto", "auto"])], ids=str)
 def test_jit_compile_is_checked_when_a_model_is_compiled(value):
-    losses = keras.distillation.LogitsDistillation()
     message = "`jit_compile` must be True, False or 'auto'. Received: jit_compile="
-    for owner in (spiking(), distiller(losses)):
+    for owner in (spiking(), helpers.distiller()):
         use = functools.partial(owner.compile, "sgd", "mse", jit_compile=value)
         assert_refused(use, ValueError, message)
 

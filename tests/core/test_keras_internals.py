@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import types
-import warnings
 
 import helpers
 import keras
@@ -26,16 +25,6 @@ from keras_ratesnn.layers import LIF
 X, _ = helpers.data()
 
 
-def functional():
-    return helpers.chain(layers.Dropout(0.5), layers.Dense(3))
-
-
-def assert_has(owner, attribute):
-    assert hasattr(owner, attribute), (
-        f"Keras {keras.__version__} has no {type(owner).__name__}.{attribute} any more"
-    )
-
-
 @pytest.mark.parametrize(
     ("version", "is_newer"),
     [
@@ -45,12 +34,12 @@ def assert_has(owner, attribute):
         ("4.0.0", True),
     ],
 )
-def test_only_a_keras_newer_than_the_newest_tested_is_warned_of(version, is_newer):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        keras_internals.warn_if_untested(version)
-    assert len(caught) == is_newer
-    for warning in caught:
+def test_only_a_keras_newer_than_the_newest_tested_is_warned_of(
+    version, is_newer, recwarn
+):
+    keras_internals.warn_if_untested(version)
+    assert len(recwarn) == is_newer
+    for warning in recwarn:
         message = str(warning.message)
         assert re.search(r"is newer .* tested, 3\.15\. .*keras<3\.16", message)
         assert f"Keras {version} " in message
@@ -90,7 +79,7 @@ print(dense.dtype_policy.name, dense.name, inputs.name, model.name)
 
 
 def test_losses_of_layers_in_a_tried_model_end_with_it():
-    network = functional()
+    network = helpers.chain(layers.Dropout(0.5), layers.Dense(3))
     network.layers[-1].activity_regularizer = keras.regularizers.L2(0.1)
     values = [(variable, variable.value) for variable in network.trainable_variables]
     with keras_internals.Tried(network, values, lambda value, before: value):
@@ -334,7 +323,7 @@ def test_models_of_several_processes_leave_gradients_of_others_to_the_library():
     assert here.__module__ == "keras.src.trainers.trainer"
     if here is not keras.Model.get_metrics_result:
         # Since Keras 3.16 both are in its trainer for PyTorch.
-        assert_has(keras.Model, "_initialize_ddp")
+        assert hasattr(keras.Model, "_initialize_ddp")
         model = Mixed()
         model._initialize_ddp()
         assert model.ddp_model is None
@@ -347,16 +336,20 @@ def test_values_in_a_scope_keep_their_dtype_whatever_variables_are_read_in(
     dtype, read_in
 ):
     with helpers.double_precision() if dtype == "float64" else contextlib.nullcontext():
-        variable = keras.Variable(np.full(2, 1.001, dtype))
-        value = ops.convert_to_tensor(np.full(2, 1.002, dtype))
-        with (
-            AutocastScope(read_in),
-            keras_internals.Values([(variable, value)]) as scope,
-        ):
-            assert scope.get_current_value(variable) is value
-            assert keras.backend.standardize_dtype(variable.value.dtype) == (
-                read_in or dtype
-            )
+        variable = keras.Variable(np.full(2, 1.5, dtype))
+        tensor = ops.convert_to_tensor(np.full(2, 2.5, dtype))
+        # A variable as a value is read before the scope.
+        for value, number in ((tensor, 2.5), (variable, 1.5)):
+            values = keras_internals.Values([(variable, value)])
+            with AutocastScope(read_in), values as scope:
+                found, read = scope.get_current_value(variable), variable.value
+                assert found is value or value is variable
+                dtypes = [
+                    keras.backend.standardize_dtype(one.dtype) for one in (found, read)
+                ]
+                assert dtypes == [dtype, read_in or dtype]
+                array = helpers.to_numpy(ops.cast(read, dtype))
+                np.testing.assert_array_equal(array, [number] * 2)
 
 
 @pytest.mark.skipif(
@@ -460,16 +453,6 @@ def test_numbers_reach_a_gpu_and_logs_come_back_as_keras_would_send_them_in_one_
     # the device.
     assert all(tensor.ndim or tensor.is_complex() for tensor in moved)
     assert len(read) == 1
-
-
-def test_a_variable_as_a_value_in_a_scope_is_read_before_it():
-    variable = keras.Variable(np.full(2, 1.5, "float32"))
-    values = keras_internals.Values([(variable, variable)])
-    with AutocastScope("bfloat16"), values as scope:
-        dtype = scope.get_current_value(variable).dtype
-        assert keras.backend.standardize_dtype(dtype) == "float32"
-        array = helpers.to_numpy(ops.cast(variable.value, "float32"))
-        np.testing.assert_array_equal(array, [1.5, 1.5])
 
 
 def test_functions_are_replaced_until_the_last_thread_has_left_also_after_an_error():

@@ -84,15 +84,13 @@ def test_keras_is_allowed_up_to_the_newest_that_was_tested():
     assert keras.endswith(f"<{major}.{minor + 1}")
 
 
-def test_the_wheel_has_at_most_24_mib():
+def test_the_wheel_has_the_mark_of_a_typed_package_and_at_most_24_mib():
     """Weights are compressed already; what else there is becomes smaller still."""
-    files = WheelBuilder(str(ROOT)).recurse_included_files()
-    assert (
-        sum(
-            os.path.getsize(file.path) for file in files if file.path.endswith(".keras")
-        )
-        < 22 * 2**20
-    )
+    included = WheelBuilder(str(ROOT)).recurse_included_files()
+    paths = {file.relative_path: file.path for file in included}
+    assert "keras_ratesnn/py.typed" in paths
+    weights = [path for path in paths.values() if path.endswith(".keras")]
+    assert sum(map(os.path.getsize, weights)) < 22 * 2**20
 
 
 def test_a_message_says_which_packages_to_install(monkeypatch):

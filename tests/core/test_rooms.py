@@ -10,6 +10,7 @@ import functools
 import graphlib
 import io
 import pathlib
+import re
 import tokenize
 import tomllib
 
@@ -298,3 +299,27 @@ def test_each_room_keeps_to_its_budget_of_tokens(package):
         for room, count in tokens.items()
         if count + 100 < budget[room] * (1.0 - SLACK)
     }
+
+
+WITH_RECIPES = ("recipes", "benchmark", "docs")
+MODULE = rf"(?:tests\.)?(?:{'|'.join(WITH_RECIPES)})"
+IMPORT = re.compile(
+    rf"^\s*(?:from|import) {MODULE}\b|^\s*from tests import|[\"']{MODULE}\.\w|-m "
+    rf"{MODULE}\b",
+    re.MULTILINE,
+)
+"""Also of a test by its name, and in programs that tests run."""
+
+
+def test_no_test_of_the_library_and_nothing_shared_imports_the_recipes():
+    paths = [
+        path
+        for path in (ROOT / "tests").rglob("*.py")
+        if path.relative_to(ROOT / "tests").parts[0] not in WITH_RECIPES
+    ]
+    assert pathlib.Path(__file__) in paths
+    assert [
+        str(path.relative_to(ROOT / "tests"))
+        for path in paths
+        if IMPORT.search(path.read_text())
+    ] == []

@@ -1,17 +1,13 @@
-"""The public signatures have types, and the package says so; `.ci/run` has mypy check
+"""The public signatures have types; `.ci/run` has mypy check
 them, and `typed_program.py` by them."""
 
 import inspect
-import pathlib
 
 import pytest
-from hatchling.builders.wheel import WheelBuilder
 
 import keras_ratesnn
 
 pytestmark = pytest.mark.runs_once
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 def public_names():
@@ -84,10 +80,3 @@ def test_public_signatures_have_types():
         if "<locals>" not in function.__qualname__
     }
     assert {path: missing for path, missing in found.items() if missing} == {}
-
-
-def test_the_mark_of_a_typed_package_is_in_the_wheel():
-    included = {
-        file.relative_path for file in WheelBuilder(str(ROOT)).recurse_included_files()
-    }
-    assert "keras_ratesnn/py.typed" in included

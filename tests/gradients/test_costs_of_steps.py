@@ -23,7 +23,7 @@ import unittest.mock
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND
+from helpers import BACKEND, CROSSENTROPY
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -65,18 +65,18 @@ METHODS = {
 STEP_MODES = ("multi", "single")
 
 
-def normalized(x, filters, **kwargs):
+def normalized(x):
     return layers.BatchNormalization()(
-        layers.Conv2D(filters, 3, padding="same", use_bias=False, **kwargs)(x)
+        layers.Conv2D(4, 3, padding="same", use_bias=False)(x)
     )
 
 
 def resnet():
     """Frames, a skip connection, learned neurons."""
     inputs = keras.Input((6, 6, 3))
-    x = ParametricLIF(learn_threshold=True)(normalized(inputs, 4))
-    y = LIF(reset="hard", detach_reset=False)(normalized(x, 4))
-    x = LIF()(layers.Add()([normalized(x, 4), normalized(y, 4)]))
+    x = ParametricLIF(learn_threshold=True)(normalized(inputs))
+    y = LIF(reset="hard", detach_reset=False)(normalized(x))
+    x = LIF()(layers.Add()([normalized(x), normalized(y)]))
     return keras.Model(
         inputs, layers.Dense(CLASSES)(layers.GlobalAveragePooling2D()(x))
     )
@@ -107,7 +107,7 @@ def model_and_data(network, method, step_mode):
     x = np.random.default_rng(0).normal(0.5, 1.0, shape).astype("float32")
     model.compile(
         "sgd",
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        CROSSENTROPY,
         jit_compile=False,
     )
     return model, (x, np.arange(BATCH) % CLASSES)

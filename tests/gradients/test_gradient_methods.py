@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import (
+    CROSSENTROPY,
     assert_close,
     both_step_modes,
     chain,
@@ -105,7 +106,7 @@ def test_inference_makes_no_rate_pass():
             return super().call(run)
 
     model = spiking(gradient=Noting())
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile("sgd", CROSSENTROPY)
     x, y = data()
     model.predict(x, verbose=0)
     model.evaluate(x, y, verbose=0)

@@ -71,22 +71,17 @@ def assert_same(found, expected, rtol=1e-3, message=""):
     assert_close(found, expected, rtol=rtol, atol=0.05 * rtol, message=str(message))
 
 
+RENORM = [functools.partial(layers.BatchNormalization, renorm=True, **SETTINGS)]
+
+
 @both_step_modes
-def test_one_step_is_that_of_keras(step_mode):
+@pytest.mark.parametrize("makes", [LAYERS, RENORM])
+def test_one_step_is_that_of_keras(makes, step_mode):
     frames = frames_of(1)
-    expected = results_of(network_of(LAYERS), frames[:, 0])
-    for method in METHODS[step_mode]:
-        model = spiking(network_of(LAYERS), 1, method, step_mode=step_mode)
+    expected = results_of(network_of(makes), frames[:, 0])
+    for method in METHODS[step_mode] if makes is LAYERS else ["sltt"]:
+        model = spiking(network_of(makes), 1, method, step_mode=step_mode)
         assert_same(results_of(model, frames), expected, message=method)
-
-
-@both_step_modes
-def test_one_step_of_batch_renormalization_is_that_of_keras(step_mode):
-    renorm = functools.partial(layers.BatchNormalization, renorm=True, **SETTINGS)
-    frames = frames_of(1)
-    expected = results_of(network_of([renorm]), frames[:, 0])
-    model = spiking(network_of([renorm]), 1, "sltt", step_mode=step_mode)
-    assert_same(results_of(model, frames), expected)
 
 
 @pytest.mark.parametrize(

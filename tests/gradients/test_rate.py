@@ -5,6 +5,8 @@ import keras
 import numpy as np
 import pytest
 from helpers import (
+    RUNS,
+    Noted,
     assert_close,
     both_step_modes,
     chain,
@@ -65,19 +67,12 @@ def test_the_rate_of_every_operation_is_the_time_mean_of_its_spikes(has_time, tr
 def test_layers_before_the_first_neuron_run_once_on_an_input_without_time(
     gradient, step_mode
 ):
-    rows = []
-
-    class Counting(layers.Layer):
-        def call(self, inputs):
-            rows.append(inputs.shape[0])
-            return inputs * 1.0
-
-    network = chain(Counting(), LIF(), layers.Dense(3))
+    network = chain(Noted(), LIF(), layers.Dense(3))
     model = spiking(network, 4, gradient, step_mode=step_mode)
     x, _ = data(10)
-    rows.clear()
+    RUNS.clear()
     model(ops.convert_to_tensor(x), training=True)
-    assert rows == [10]
+    assert RUNS == [10]
 
 
 def affine_layers():

@@ -1,22 +1,11 @@
-"""Single-step mode: a state for each place of a layer, and memory that does not grow
-with T. That results are those of multi-step mode is in the contract."""
+"""Single-step mode: memory that does not grow with T. That results are those of
+multi-step mode is in the contract."""
 
-import numpy as np
 import pytest
 from helpers import BACKEND, chain, data, spiking
 from keras import layers, ops
 
 from keras_ratesnn.layers import LIF, ParametricLIF
-
-
-def test_shared_layers_keep_a_state_for_each_place():
-    neurons, dense = LIF(decay=0.5), layers.Dense(6)
-    network = chain(dense, neurons, dense, neurons)
-    multi, single = (
-        spiking(network, 4, step_mode=step_mode).predict(data(5)[0], verbose=0)
-        for step_mode in ("multi", "single")
-    )
-    np.testing.assert_allclose(single, multi, rtol=1e-6)
 
 
 def temporary_bytes(timesteps, step_mode, gradient="rate"):

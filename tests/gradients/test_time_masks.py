@@ -32,8 +32,8 @@ from keras_ratesnn.gradients import Rate
 from keras_ratesnn.layers import LIF, LeakyReadout, ParametricLIF, TimeMean
 
 
-def frames(timesteps=T, seed=0):
-    random = np.random.default_rng(seed)
+def frames(timesteps=T):
+    random = np.random.default_rng(0)
     return random.normal(0.8, 1.0, (4, timesteps, 6)).astype("float32")
 
 

@@ -43,19 +43,18 @@ class MaskedAverage(layers.Layer):
         return ops.sum(weights * inputs[0], axis=1) / ops.sum(weights, axis=1)
 
 
-def frames_of(timesteps, constant=False):
+def frames_of(timesteps):
     """Frames of five rows each, `(6, T, 5, 8)`; some rows are 0, for `Masking`, and
     which may change from step to step."""
     random = np.random.default_rng(0)
     frames = random.normal(0.5, 1.0, (6, timesteps, 5, 8)).astype("float32")
     frames[random.random((6, timesteps, 5)) < 0.4] = 0.0
     frames[:, :, 0] = 1.0
-    return np.repeat(frames[:, :1], timesteps, axis=1) if constant else frames
+    return frames
 
 
-def words_of(timesteps):
-    """Integers `(6, T, 3)`, of which 0 is padding."""
-    shape = (6, timesteps, 3) if timesteps else (6, 3)
+def words_of(*shape):
+    """Integers, of which 0 is padding."""
     words = np.random.default_rng(0).integers(0, 4, shape).astype("int32")
     words[..., 0] = 1
     return words
@@ -75,44 +74,44 @@ BRANCHES = [
 ]
 
 
-def attention_to_branches(branches=BRANCHES, decay=0.2):
+def attention_to_branches(branches=BRANCHES):
     """An attention for each branch, whose values are what the branch makes of masked
     frames."""
     inputs = keras.Input((5, 8))
     masked = layers.Masking()(inputs)
-    queries = [lif(inputs, decay) for _ in branches]
+    queries = [lif(inputs, 0.2) for _ in branches]
     outputs = []
     for spikes, branch in zip(queries, branches, strict=True):
         outputs.append(layers.Attention()([spikes, branch(masked)]))
     x = layers.Flatten()(layers.Concatenate()(outputs))
-    return keras.Model(inputs, layers.Dense(3)(lif(x, decay)))
+    return keras.Model(inputs, layers.Dense(3)(lif(x, 0.2)))
 
 
-def last_branches(decay=0.2):
+def last_branches():
     """The other branches are parts of these."""
-    return attention_to_branches(BRANCHES[3:], decay)
+    return attention_to_branches(BRANCHES[3:])
 
 
-def attention_to_words(decay=0.5):
+def attention_to_words():
     """Attention takes the masks off its inputs."""
     inputs = keras.Input((3,), dtype="int32")
     x = layers.Embedding(4, 6, mask_zero=True)(inputs)
     x = layers.Flatten()(layers.MultiHeadAttention(2, 3)(x, x))
-    return keras.Model(inputs, layers.Dense(3)(lif(x, decay)))
+    return keras.Model(inputs, layers.Dense(3)(lif(x, 0.5)))
 
 
-def attention_to_constants(decay=0.2):
+def attention_to_constants():
     """The mask is that of what is the same at every step."""
     inputs = [keras.Input((5, 8)), keras.Input((3,), dtype="int32")]
     start = {"embeddings_initializer": "random_normal"}
     values = layers.Embedding(9, 8, mask_zero=True, **start)(inputs[1])
-    x = layers.MultiHeadAttention(2, 3)(lif(inputs[0], decay), values)
-    return keras.Model(inputs, layers.Dense(3)(lif(layers.Flatten()(x), decay)))
+    x = layers.MultiHeadAttention(2, 3)(lif(inputs[0], 0.2), values)
+    return keras.Model(inputs, layers.Dense(3)(lif(layers.Flatten()(x), 0.2)))
 
 
-def results_of(make, timesteps, gradient, step_mode, x, **arguments):
+def results_of(make, timesteps, gradient, step_mode, x):
     keras.utils.set_random_seed(0)
-    model = spiking(make(**arguments), timesteps, gradient, step_mode=step_mode)
+    model = spiking(make(), timesteps, gradient, step_mode=step_mode)
     value, gradients = loss_and_gradients(model, x, Y)
     return value, [*gradients.values()]
 
@@ -143,8 +142,8 @@ def test_one_step_with_masks_is_that_of_keras(step_mode):
     ("make", "x"),
     [
         (last_branches, frames_of(2)),
-        (attention_to_words, words_of(2)),
-        (attention_to_constants, [frames_of(2), words_of(None)]),
+        (attention_to_words, words_of(6, 2, 3)),
+        (attention_to_constants, [frames_of(2), words_of(6, 3)]),
     ],
 )
 def test_gradients_with_masks_are_those_of_bptt_where_each_step_has_its_rate(

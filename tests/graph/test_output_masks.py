@@ -4,7 +4,7 @@ and outer layers leave padding out."""
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, both_step_modes, to_numpy, training_step
+from helpers import CROSSENTROPY, assert_close, both_step_modes, to_numpy, training_step
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -108,7 +108,7 @@ def test_a_mask_that_a_nested_model_is_called_with_counts(gradient, step_mode):
     assert_close([model([x, counts])], [network([x, counts])], rtol=0)
 
 
-TET = rsnn.losses.TET(keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+TET = rsnn.losses.TET(CROSSENTROPY)
 
 
 def test_a_loss_on_every_step_leaves_padding_out():

@@ -145,19 +145,16 @@ def test_the_derivative_is_that_of_batch_statistics_scaled_to_the_running_ones()
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
 
 
-def stabilized(gradient="sltt", timesteps=4, **kwargs):
-    neurons = LIF(DECAY, threshold_stabilizer=True)
-    return spiking(chain(neurons), timesteps, gradient, **kwargs), neurons.stabilizer
-
-
 def test_a_layer_that_nothing_reaches_at_first_follows_its_membranes_when_they_differ():
     frames = np.random.default_rng(0).normal(0.5, 1.0, (12, 4, 6)).astype("float32")
-    model, stabilizer = stabilized(step_mode="single", return_sequences=True)
+    neurons = LIF(DECAY, threshold_stabilizer=True)
+    options = {"step_mode": "single", "return_sequences": True}
+    model = spiking(chain(neurons), 4, "sltt", **options)
     expected = to_numpy(model(frames, training=True))
-    stabilizer.running_threshold.assign(1.0)
+    neurons.stabilizer.running_threshold.assign(1.0)
     late = np.concatenate([np.zeros_like(frames[:, :1]), frames[:, :3]], axis=1)
     found = to_numpy(model(late, training=True))
     np.testing.assert_array_equal(found[:, 1:], expected[:, :3])
     assert not found[:, 0].any()
     assert found[:, 1:].any(axis=(0, 2)).all()
-    assert 0.5 < float(to_numpy(stabilizer.running_threshold)) < 2.0
+    assert 0.5 < float(to_numpy(neurons.stabilizer.running_threshold)) < 2.0

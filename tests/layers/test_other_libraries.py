@@ -74,11 +74,6 @@ CASES = [
         without_reset,
     ),
     ("Lapicque", LAPICQUE, halved),
-    (
-        "Leaky",
-        {**LEAKY, "threshold": 0.7, "learn_threshold": True},
-        LIF(0.8, 0.7, learn_threshold=True, **DELAYED),
-    ),
     ("Leaky", {**LEAKY, "learn_beta": True}, ParametricLIF(0.8, **DELAYED)),
     ("Leaky", {"beta": 1.0, "threshold": 3.0}, IF(3.0, **DELAYED)),
     ("Leaky", {**LEAKY, **TO_ZERO}, LIF(0.8, **HARD)),
@@ -87,7 +82,6 @@ CASES = [
     ("Synaptic", {**SYNAPTIC, **TO_ZERO}, CuBaLIF(0.7, **CURRENT, **HARD)),
     ("LIFNode", HALF, LIF(0.5, 0.5, **SCALED)),
     ("LIFNode", {"tau": 4.0, **HALF, **SOFT}, LIF(0.75, 0.5, decay_input=True)),
-    ("LIFNode", {"tau": 5.0, "decay_input": False}, LIF(0.8, **HARD)),
     # Its membrane, measured from where it rests.
     ("LIFNode", {"v_threshold": 0.3, "v_reset": -0.2}, LIF(0.5, 0.5, **SCALED)),
     ("ParametricLIFNode", HALF, ParametricLIF(0.5, 0.5, **SCALED)),
@@ -98,7 +92,6 @@ CASES = [
         CuBaLIF(0.75, synaptic_decay=0.5),
     ),
     ("IFNode", {}, IF(**HARD)),
-    ("IFNode", {"v_threshold": 3.0, **SOFT}, IF(3.0)),
     ("HalfThresholdIFNode", {"v_threshold": 3.0}, IF(3.0, initial_membrane=1.5)),
     ("ILIFNode", {"v_threshold": 2.0}, ILIF(4, decay=0.25, threshold=2.0)),
 ]

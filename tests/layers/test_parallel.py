@@ -184,7 +184,6 @@ ERRORS = [
         lambda: MaskedPSN(4, 5),
         "`order` must be at most timesteps. Received: order=5 for timesteps=4",
     ),
-    (lambda: SlidingPSN(0), "`order` must be 1 or more"),
 ]
 
 

@@ -99,11 +99,6 @@ ERRORS = [
         r"`v_reset` must be < 1\.0\. Received: v_reset=1\.5",
     ),
     (
-        lambda: built(learn_decay=True).set_decay("zeros"),
-        TypeError,
-        "`decay` must be a real number",
-    ),
-    (
         lambda: built(learn_decay=True).set_decay(keras.initializers.Constant(0.5)),
         TypeError,
         "`decay` must be a real number or an array of real numbers. Received",
@@ -244,11 +239,6 @@ ERRORS = [
         r"`gamma_initializer` is alpha \* threshold",
     ),
     (
-        lambda: ILIF(levels=0),
-        ValueError,
-        "`levels` must be 1 or more. Received: levels=0",
-    ),
-    (
         lambda: ILIF(initial_membrane=0.6),
         ValueError,
         "`initial_membrane` must be <= 0.5",
@@ -274,7 +264,6 @@ ERRORS = [
         ValueError,
         "leaves nothing of it",
     ),
-    (lambda: LeakyReadout(value="median"), ValueError, "`value` must be"),
     (
         lambda: LeakyReadout(threshold=1.0),
         TypeError,

@@ -8,7 +8,7 @@ from helpers import assert_same, chain, loss_and_gradients, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.layers import LIF, TimeMean
+from keras_ratesnn.layers import LIF
 
 T = 5
 TAPS = [0.9, 0.6, -0.4]
@@ -84,18 +84,3 @@ def test_a_layer_that_looks_ahead_needs_all_steps_at_once():
     ):
         with pytest.raises(NotImplementedError, match=message):
             run()
-
-
-class Outer(layers.Layer):
-    def __init__(self, inner):
-        super().__init__()
-        self.inner = inner
-
-    def call(self, inputs):
-        return self.inner(inputs)
-
-
-@pytest.mark.parametrize("inner", [Echo, TimeMean])
-def test_a_layer_inside_another_layer_is_an_error(inner):
-    with pytest.raises(ValueError, match="must not hide neurons or time means"):
-        spiking(chain(Outer(inner()), LIF()), T)

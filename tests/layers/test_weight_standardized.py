@@ -49,20 +49,13 @@ if BACKEND != "tensorflow":  # It has no such convolutions on a CPU.
     CASES.append((WSConv2D, arguments, (2, 6, 6)))
 
 
-def with_random_weights(layer, shape):
-    if not layer.built:
-        layer.build((None, *shape))
-    for variable in layer.trainable_variables:
-        variable.assign(RANDOM.normal(0.3, 1.0, variable.shape))
-    return layer
-
-
 @every_case
 def test_a_layer_equals_keras_own_with_a_standardised_kernel(kind, arguments, shape):
     layer = kind(epsilon=0.5, **arguments)
     layer.build((None, *shape))
     np.testing.assert_array_equal(to_numpy(layer.gain), 1.0)
-    with_random_weights(layer, shape)
+    for variable in layer.trainable_variables:
+        variable.assign(RANDOM.normal(0.3, 1.0, variable.shape))
     plain = PLAIN[kind](**arguments)
     plain.build((None, *shape))
     plain.kernel.assign(naive(layer))

@@ -5,7 +5,7 @@ import re
 import keras
 import numpy as np
 import pytest
-from helpers import called_before, chain, data, saved_and_loaded, spiking, to_numpy
+from helpers import chain, data, saved_and_loaded, spiking, to_numpy
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -51,6 +51,11 @@ def test_branches_train_the_network_they_share_and_go_away(gradient, step_mode):
     outputs = branched.predict(x, verbose=0)
     alone = model.predict(x, verbose=0)
     np.testing.assert_allclose(outputs[:, -1], alone, **CLOSE)
+    # A branch is linear in the rates of its layer.
+    rate = branched.get_layer("branch_pooled_rate").output
+    rates = spiking(keras.Model(branched.network.inputs, rate), 2).predict(x, verbose=0)
+    kernel, bias = branched.get_layer("branch_pooled_logits").get_weights()
+    np.testing.assert_allclose(outputs[:, 2], rates @ kernel + bias, **CLOSE)
     paths = [{weight.path for weight in one.variables} for one in (model, branched)]
     assert paths[0] < paths[1]
     loaded = saved_and_loaded(branched)
@@ -72,19 +77,6 @@ def test_branches_shrink_images_of_which_open_sides_count_as_long(sides, blocks)
     for size in (4, 12):
         x = np.ones((2, *(side or size for side in sides), 2))
         assert branched.predict(x, verbose=0).shape == (2, 2, 3)
-
-
-@pytest.mark.parametrize("how", ["add", "nested Sequential"])
-def test_a_branch_is_on_the_call_of_its_layer_in_this_network(how):
-    model = spiking(called_before(how), 2)
-    branched = add_branches(model, ["spikes"])
-    x, _ = data()
-    outputs = branched.predict(x, verbose=0)
-    np.testing.assert_allclose(outputs[:, -1], model.predict(x, verbose=0), rtol=1e-6)
-    rate = branched.get_layer("branch_spikes_rate").output
-    rates = spiking(keras.Model(branched.network.inputs, rate), 2).predict(x, verbose=0)
-    kernel = to_numpy(branched.get_layer("branch_spikes_logits").kernel.value)
-    np.testing.assert_allclose(outputs[:, 0], rates @ kernel, **CLOSE)
 
 
 def test_what_cannot_have_branches_is_an_error():

@@ -4,6 +4,7 @@ spikes and membranes."""
 import keras
 import numpy as np
 import pytest
+from helpers import CROSSENTROPY
 
 import keras_ratesnn as rsnn
 
@@ -14,7 +15,6 @@ COUNTS = SPIKES[..., :CLASSES]
 LATER = 0.9 ** np.maximum(np.subtract.outer(range(T), range(T)), 0) * np.tri(T)
 MEMBRANES = np.einsum("tj,bjc->btc", LATER, COUNTS).astype("float32")
 LABELS = RANDOM.integers(0, CLASSES, 16)
-CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def targets(correct, incorrect):

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from helpers import (
     BACKEND,
+    RUNS,
+    Noted,
     assert_close,
     chain,
     compiled,
@@ -190,32 +192,20 @@ def test_a_long_run_with_all_that_changes_in_one_is_that_of_eager_mode():
         assert models[1].engine == "recorded"
 
 
-class Counts(layers.Layer):
-    """Counts how often Python runs it."""
-
-    def call(self, inputs):
-        # A list of its own would be a setting that changes.
-        _RUNS.append(self.name)
-        return inputs * 1.0
-
-
-_RUNS: list = []
-
-
 def test_a_replay_runs_no_python_code_of_layers():
     """Which begins after some calls."""
-    _, model = pair(around(Counts))
+    _, model = pair(around(Noted))
     x, y = data()
     with rsnn.engine_settings() as settings:
         for _ in range(settings["eager_calls"]["auto"]):
             model.train_on_batch(x, y)
     assert model.engine == "eager"
     model.train_on_batch(x, y)
-    _RUNS.clear()
+    RUNS.clear()
     for _ in range(3):
         model.train_on_batch(x, y)
     assert model.engine == "recorded"
-    assert not _RUNS
+    assert not RUNS
 
 
 @pytest.mark.parametrize("gradient", ["rate", "sltt", "ottt", "bptt"])

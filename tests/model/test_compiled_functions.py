@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 from helpers import (
     BACKEND,
+    CROSSENTROPY,
+    RUNS,
+    Noted,
     assert_close,
     both_step_modes,
     chain,
     compiled,
+    distiller,
     mlp,
     naive_lif,
     spiking,
@@ -45,9 +49,7 @@ def outputs_at(timesteps, model, x=X):
 
 
 def loss_of(x, model):
-    logits = outputs_at(3, model, x).mean(axis=0)
-    log_probabilities = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
-    return -log_probabilities[np.arange(len(Y)), Y].mean()
+    return float(CROSSENTROPY(Y, outputs_at(3, model, x).mean(axis=0)))
 
 
 class Sets(keras.callbacks.Callback):
@@ -167,28 +169,17 @@ def test_settings_changed_after_compile_take_effect(attribute, first, second):
         assert_close(trained(model), expected[value], rtol=1e-5, atol=1e-6)
 
 
-class Traced(keras.layers.Layer):
-    """Counts how often Python runs it."""
-
-    runs = 0
-
-    def call(self, inputs):
-        self.runs += 1
-        return inputs
-
-
 def counted():
     """A model, and a function that evaluates it with a setting and says how often
     Python ran a layer."""
-    layer = Traced()
-    model = standing_still(network=chain(layer, mlp()))
+    model = standing_still(network=chain(Noted(), mlp()))
     model.run_eagerly = False
 
     def runs(attribute, value):
         setattr(model, attribute, value)
-        before = layer.runs
+        before = len(RUNS)
         model.evaluate(X, Y, verbose=0)
-        return layer.runs - before
+        return len(RUNS) - before
 
     return model, runs
 
@@ -225,11 +216,6 @@ def two_outputs():
     return spiking(keras.Model(network.inputs, outputs))
 
 
-def distiller():
-    losses = keras.distillation.LogitsDistillation()
-    return rsnn.distillation.Distiller(mlp(), spiking(), losses)
-
-
 @pytest.mark.skipif(
     helpers.BACKEND != "tensorflow", reason="other backends make all variables before"
 )
@@ -244,8 +230,7 @@ def test_variables_of_optimizers_metrics_and_losses_do_not_trace_a_step_again(
         return train_step(model, data)
 
     monkeypatch.setattr(keras.Model, "train_step", counting)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model, y, metrics = make(), Y, ["accuracy"]
+    loss, model, y, metrics = CROSSENTROPY, make(), Y, ["accuracy"]
     if make is two_outputs:
         loss, y, metrics = [loss] * 2, [Y] * 2, metrics * 2
     compiled(model, "adam", loss, metrics=metrics)

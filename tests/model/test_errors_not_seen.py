@@ -15,6 +15,7 @@ from helpers import (
     chain,
     compiled,
     data,
+    distiller,
     loss_and_gradients,
     spiking,
     to_numpy,
@@ -118,13 +119,6 @@ def test_time_before_the_batch_is_an_error():
         ValueError, match=r"\(batch, 6\).*\(batch, 3, 6\).*\(3, 10, 6\)"
     ):
         model(x.swapaxes(0, 1))
-
-
-def distiller():
-    teacher = keras.Sequential([keras.Input((6,)), layers.Dense(3)])
-    return rsnn.distillation.Distiller(
-        teacher, spiking(), keras.distillation.LogitsDistillation()
-    )
 
 
 def normalized():

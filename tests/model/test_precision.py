@@ -156,20 +156,19 @@ def test_a_model_made_from_another_has_its_policy_and_not_the_global_one():
     assert single.dtype_policy.name == "float32"
 
 
-def test_single_step_mode_leaves_frozen_weights_in_single_precision():
+def test_single_steps_have_weights_in_single_precision():
+    """So that the sums of gradients over steps have digits beyond half precision, and
+    frozen weights stay."""
     keras.config.set_dtype_policy("mixed_float16")
     frozen = layers.Dense(8, trainable=False)
     network = chain(frozen, rsnn.layers.LIF(), layers.Dense(3))
     before = to_numpy(frozen.kernel)
-    spiking(network, 6, step_mode="single").predict(data(8)[0], verbose=0)
+    model = spiking(network, 6, "sltt", step_mode="single")
+    model.predict(data(8)[0], verbose=0)
     np.testing.assert_array_equal(to_numpy(frozen.kernel), before)
-
-
-def test_steps_are_recomputed_with_weights_in_single_precision():
-    """So that the sums of gradients over steps have digits beyond half precision."""
-    keras.config.set_dtype_policy("mixed_float16")
-    model = spiking(timesteps=3, gradient="sltt", step_mode="single")
-    _, gradients = loss_and_gradients(model, *data(4, (3, 6)))
+    _, gradients = loss_and_gradients(
+        spiking(step_mode="single", gradient="sltt"), *data(4, (3, 6))
+    )
     kernel = next(iter(gradients.values()))
     assert np.mean(kernel.astype("float16") == kernel) < 0.8
 
@@ -183,12 +182,7 @@ def spiking_network():
     return chain(rsnn.layers.IF(), first, rsnn.layers.LIF(threshold=0.4), second)
 
 
-def int4_without_blocks(mode):
-    if mode == "int4":
-        return keras.quantizers.Int4QuantizationConfig(block_size=None)
-    return None
-
-
+WITHOUT_BLOCKS = keras.quantizers.Int4QuantizationConfig(block_size=None)
 LARGEST = {"int8": 127, "int4": 7}
 
 
@@ -200,16 +194,16 @@ def rounded(weight, mode):
 
 
 @pytest.mark.parametrize(
-    ("mode", "step_mode", "gradient"),
-    [("int8", "multi", "rate"), ("int4", "single", "bptt")],
+    ("mode", "config", "step_mode", "gradient"),
+    [("int8", None, "multi", "rate"), ("int4", WITHOUT_BLOCKS, "single", "bptt")],
 )
-def test_outputs_are_those_of_the_rounded_weights(mode, step_mode, gradient):
+def test_outputs_are_those_of_the_rounded_weights(mode, config, step_mode, gradient):
     x, _ = data(10)
     model = spiking(spiking_network(), T, gradient, step_mode=step_mode)
     expected = spiking(keras.models.clone_model(model.network), T)
     expected.set_weights([rounded(weight, mode) for weight in model.get_weights()])
     before = model.predict(x, verbose=0)
-    model.quantize(mode, config=int4_without_blocks(mode))
+    model.quantize(mode, config=config)
     outputs = model.predict(x, verbose=0)
     assert not np.array_equal(outputs, before)
     wanted = expected.predict(x, verbose=0)

@@ -9,6 +9,8 @@ import pytest
 from helpers import (
     BACKEND,
     CROSSENTROPY,
+    RUNS,
+    Noted,
     assert_close,
     recorded_early,
     saved_and_loaded,
@@ -20,18 +22,6 @@ from keras import layers
 import keras_ratesnn as rsnn
 
 SAMPLES, BATCH = 20, 8
-
-RUNS: list[int] = []
-
-
-@keras.saving.register_keras_serializable("recorded models")
-class Noted(layers.Layer):
-    """Notes each time that Python runs it, of which a replay is none."""
-
-    def call(self, inputs):
-        # An attribute would be a setting that changes.
-        RUNS.append(1)
-        return inputs * 1.0
 
 
 def functional():

@@ -33,10 +33,10 @@ MORE_CASES = {**replica_cases.CASES, **replica_cases.MORE_CASES}
 MORE_CASES = {name: case for name, case in MORE_CASES.items() if name not in CASES}
 
 
-def run(folder, devices, names):
-    """The results of the cases on several devices, a list with an element for each
+def run(folder, names):
+    """The results of the cases on two devices, a list with an element for each
     process."""
-    processes = devices if BACKEND == "torch" else 1
+    processes = 2 if BACKEND == "torch" else 1
     environment = {
         **os.environ,
         "KERAS_BACKEND": BACKEND,
@@ -46,7 +46,7 @@ def run(folder, devices, names):
         "WORLD_SIZE": str(processes),
         "PYTHONPATH": str(PROGRAM.parent.parent),
     }
-    arguments = [str(PROGRAM), str(devices), str(folder / "results"), *names]
+    arguments = [str(PROGRAM), "2", str(folder / "results"), *names]
     started, results = [], []
     for rank in range(processes):
         options = {"env": {**environment, "RANK": str(rank)}}
@@ -65,7 +65,7 @@ def on_two_devices(tmp_path_factory, request):
     """All cases on two devices."""
 
     def make(folder):
-        results = run(folder, 2, [*CASES, *replica_cases.OTHERS])
+        results = run(folder, [*CASES, *replica_cases.OTHERS])
         (folder / "all.json").write_text(json.dumps(results))
 
     folder = made_once("replicas", make, tmp_path_factory, request, SECONDS)
@@ -213,7 +213,7 @@ def test_devices_exchange_sums_only_on_jax(on_two_devices):
 
 @pytest.mark.slow
 def test_two_devices_train_as_one_by_other_methods(tmp_path):
-    results_of = run(tmp_path, 2, list(MORE_CASES))
+    results_of = run(tmp_path, list(MORE_CASES))
     for name, case in MORE_CASES.items():
         expected = on_one_device(replica_cases.trained, case)
         for results in results_of:

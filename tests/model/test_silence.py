@@ -8,7 +8,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, CROSSENTROPY, assert_close, chain, to_numpy
+from helpers import BACKEND, CROSSENTROPY, Batches, assert_close, chain, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -231,18 +231,6 @@ def generator(x, y):
         yield x[4:], y[4:]
 
 
-class Pairs(keras.utils.PyDataset):
-    def __init__(self, *arrays):
-        super().__init__()
-        self.arrays = arrays
-
-    def __len__(self):
-        return 2
-
-    def __getitem__(self, index):
-        return tuple(array[4 * index : 4 * index + 4] for array in self.arrays)
-
-
 def batches_of_backend(*arrays):
     if BACKEND == "torch":
         from torch.utils import data
@@ -254,7 +242,7 @@ def batches_of_backend(*arrays):
     return tf.data.Dataset.from_tensor_slices(arrays).batch(4)
 
 
-BATCHES = [generator, Pairs, batches_of_backend]
+BATCHES = [generator, Batches, batches_of_backend]
 
 
 @pytest.mark.parametrize("batches", BATCHES)

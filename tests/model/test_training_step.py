@@ -6,7 +6,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND
+from helpers import BACKEND, CROSSENTROPY
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -61,8 +61,7 @@ def test_a_training_step_runs_the_functions_of_the_page_in_their_order():
         ]
     )
     model = rsnn.SpikingModel(network, timesteps=4, gradient="rate")
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("sgd", loss, jit_compile=False)
+    model.compile("sgd", CROSSENTROPY, jit_compile=False)
     images, labels = np.ones((4, 6, 6, 1), "float32"), np.zeros(4, "int32")
     called = iter(called_functions(lambda: model.fit(images, labels, verbose=0)))
     functions = named_functions()

@@ -170,18 +170,6 @@ X, _ = data(4)
 
 
 @pytest.mark.parametrize(
-    ("x", "options", "error", "said"),
-    [
-        (X, {"confidence": 1.5}, ValueError, "`confidence` must be >= 0 and <= 1"),
-        (X[:, :5], {}, ValueError, r"must have shape \(batch, 6\)"),
-    ],
-)
-def test_a_wrong_argument_is_an_error_that_names_it(x, options, error, said):
-    with pytest.raises(error, match=said):
-        rsnn.predict_until_sure(classifier(), x, **options)
-
-
-@pytest.mark.parametrize(
     ("parts", "said"),
     [
         ([two_outputs], r"one output for each class.*\(None, 3\), \(None, 3\)"),
