@@ -16,9 +16,11 @@ import keras_ratesnn as rsnn
 from keras_ratesnn.layers import (
     IF,
     LIF,
+    CuBaLIF,
     LeakyReadout,
     Neuron,
     ParametricLIF,
+    Recurrent,
 )
 
 NORM = {"momentum": 0.9, "epsilon": 1e-5}
@@ -60,6 +62,21 @@ def integrator():
 # Each returns the network of another library, with fewer channels, the layers of the
 # same network here, the shape of a sample, (T, ...) if there is a frame for each step,
 # and T.
+
+
+def synaptic():
+    """snnTorch, "Building Networks: Synaptic Conductance-based LIF Neuron"."""
+    import snntorch
+    from torch import nn
+
+    def neurons():
+        return snntorch.Synaptic(alpha=0.9, beta=0.85, init_hidden=True)
+
+    def here():
+        return CuBaLIF(0.85, synaptic_decay=0.9, reset_delay=True)
+
+    theirs = nn.Sequential(nn.Linear(64, 32), neurons(), nn.Linear(32, 10), neurons())
+    return theirs, [layers.Dense(32), here(), layers.Dense(10), here()], (64,), 6
 
 
 def convolutional():
@@ -124,6 +141,21 @@ def regression():
     return theirs, ours, (10, 1), 10
 
 
+def recurrent():
+    """snnTorch, regression tutorial 2: recurrent neurons, all to all."""
+    import snntorch
+    from torch import nn
+
+    def rleaky(n):
+        return snntorch.RLeaky(beta=0.9, linear_features=n, init_hidden=True)
+
+    def back(n):
+        return Recurrent(delayed(0.9), layers.Dense(n))
+
+    theirs = nn.Sequential(nn.Linear(64, 24), rleaky(24), nn.Linear(24, 10), rleaky(10))
+    return theirs, [layers.Dense(24), back(24), layers.Dense(10), back(10)], (64,), 6
+
+
 def autoencoder():
     """snnTorch, "Spiking Autoencoder using Convolutional SNNs": images are membranes
     with a threshold that is out of reach."""
@@ -180,6 +212,19 @@ def autoencoder():
         LeakyReadout(0.5, value="last"),
     ]
     return theirs, ours, (8, 8, 1), 4
+
+
+def one_layer():
+    """SpikingJelly, "Single Fully Connected Layer SNN to Classify MNIST",
+    lif_fc_mnist."""
+    from spikingjelly.activation_based import layer
+    from torch import nn
+
+    linear = layer.Linear(28 * 28, 10, bias=False)
+    theirs = nn.Sequential(layer.Flatten(), linear, node("LIFNode", tau=2.0))
+    lif = LIF(0.5, decay_input=True, reset="hard")
+    ours = [layers.Flatten(), layers.Dense(10, use_bias=False), lif]
+    return theirs, ours, (8, 28, 28, 1), 8
 
 
 def normalized():
@@ -242,6 +287,27 @@ def parametric():
     return theirs, ours, (4, 34, 34, 2), 4
 
 
+def feedback():
+    """SpikingJelly, "Recurrent Connection and Stateful Synapse": the images of
+    rsnn_sequential_fmnist, column by column."""
+    from spikingjelly.activation_based import layer
+    from torch import nn
+
+    container = layer.LinearRecurrentContainer(
+        node(), in_features=32, out_features=32, bias=True
+    )
+    linear, last = layer.Linear(28, 32), layer.Linear(32, 10)
+    theirs = nn.Sequential(linear, container, last, node())
+    ours = [
+        layers.Dense(32),
+        layers.Dense(32),
+        Recurrent(integrator(), layers.Dense(32, use_bias=False)),
+        layers.Dense(10),
+        integrator(),
+    ]
+    return theirs, ours, (10, 28), 10
+
+
 def q_network():
     """SpikingJelly, its deep spiking Q-network, dsqn: the largest membrane of neurons
     that never spike."""
@@ -284,11 +350,15 @@ def q_network():
 
 
 EXAMPLES = [
+    synaptic,
     convolutional,
     regression,
+    recurrent,
     autoencoder,
+    one_layer,
     normalized,
     parametric,
+    feedback,
     q_network,
 ]
 
@@ -299,10 +369,11 @@ def draw_weights(net):
     import torch
 
     random = np.random.default_rng(0)
-    kinds = {type(module).__name__ for module in net.modules()}
+    names, modules = zip(*net.named_modules(), strict=True)
+    kinds = [type(module).__name__ for module in modules]
     # What neurons without a leak add up in four steps is no multiple of 1/16 then.
-    offset = 1 / 128 if {"IFNode", "BatchNorm2d"} <= kinds else 1 / 32
-    for module in net.modules():
+    offset = 1 / 128 if {"IFNode", "BatchNorm2d"} <= set(kinds) else 1 / 32
+    for name, module, following in zip(names, modules, [*kinds[1:], ""], strict=True):
         new = {}
         if isinstance(module, torch.nn.BatchNorm2d):
             size = module.num_features
@@ -311,12 +382,18 @@ def draw_weights(net):
             new["running_var"] = deviation**2 - module.eps
             new["weight"] = 2 * deviation
             new["bias"] = random.integers(0, 16, size) / 16 + offset
+        elif following == "LinearRecurrentContainer":
+            # Its first synapse follows at once.
+            new["weight"] = random.integers(-1, 2, module.weight.shape)
+            new["bias"] = random.integers(0, 2, len(module.bias))
         elif is_synapse(module):
             shape = module.weight.shape
             largest = int(np.clip(48 / np.sqrt(module.weight[0].numel()), 1, 8))
             new["weight"] = random.integers(-largest, largest + 1, shape) / 16
             if module.bias is not None:
-                new["bias"] = random.integers(0, 16, len(module.bias)) / 16 + offset
+                # Neurons get the bias of a recurrent synapse beside that of another.
+                more = 0.0 if name.endswith("recurrent") else offset
+                new["bias"] = random.integers(0, 16, len(module.bias)) / 16 + more
         for attribute, value in new.items():
             getattr(module, attribute).data = torch.tensor(value, dtype=torch.float32)
 
@@ -332,7 +409,7 @@ def weights_of(net):
     Keras has them."""
     import torch
 
-    for module in net.modules():
+    for name, module in net.named_modules():
         arrays = {name: value.numpy() for name, value in module.state_dict().items()}
         if isinstance(module, torch.nn.BatchNorm2d):
             names = "weight", "bias", "running_mean", "running_var"
@@ -340,7 +417,11 @@ def weights_of(net):
         elif is_synapse(module):
             weight = arrays.pop("weight")
             kernel = weight.transpose(*range(2, weight.ndim), 1, 0)
-            yield [kernel, *arrays.values()]
+            # A LinearRecurrentContainer has one synapse for its inputs and the spikes
+            # that come back.
+            inputs, *back = np.split(kernel, 2) if name.endswith(".rc") else [kernel]
+            yield [inputs, *arrays.values()]
+            yield from ([kernel] for kernel in back)
 
 
 def recorded(net, frames):
@@ -423,8 +504,9 @@ def model_of(example, theirs, step_mode):
             membranes.append(layer.name)
         if isinstance(layer, Neuron):
             spikes.append(layer.name)
-        elif not isinstance(layer, LeakyReadout) and layer.weights:
-            layer.set_weights(next(weights))
+        synapse = layer.synapse if isinstance(layer, Recurrent) else layer
+        if synapse.weights and not isinstance(synapse, (Neuron, LeakyReadout)):
+            synapse.set_weights(next(weights))
     assert next(weights, None) is None
     options = {"step_mode": step_mode, "return_sequences": True}
     model = rsnn.SpikingModel(network, timesteps, "bptt", **options)
@@ -442,7 +524,9 @@ def assert_same(observed, samples, theirs):
         if name in observed.spikes:
             assert 0.01 < spikes.mean() < 0.99
             np.testing.assert_array_equal(ours["spikes"][name], spikes, err_msg=name)
-            if not observed.network.get_layer(name).cell.reset_delay:
+            layer = observed.network.get_layer(name)
+            neurons = layer.neuron if isinstance(layer, Recurrent) else layer.cell
+            if not neurons.reset_delay:
                 # SpikingJelly has the membrane after the reset.
                 actual = np.where(spikes, 0.0, actual)
         np.testing.assert_allclose(actual, membranes, err_msg=name, **close)
