@@ -252,22 +252,11 @@ def test_an_existing_kernel_is_used_for_small_layers():
     with fusion(least_elements=5 * 4 * 64) as graphs:
         loss_and_gradients(model, *batch)
         WIDTHS.clear()
+        model.set_weights([0.5 * weight for weight in model.get_weights()])
         loss_and_gradients(model, *batch)
     assert len(graphs) == 2, "forward and backward"
     # The first layer, whose input is the same at every step, is another kind of loop.
     assert WIDTHS == [10] * 4
-
-
-@torch_only
-def test_changed_weights_do_not_cause_retracing():
-    model = compiled(chain(layers.Dense(5), Noted(0.73), layers.Dense(3)))
-    WIDTHS.clear()
-    with fusion():
-        model.train_on_batch(*data(5))
-        assert WIDTHS
-        WIDTHS.clear()
-        model.train_on_batch(*data(5))
-        assert not WIDTHS
 
 
 class Holding(rsnn.layers.NeuronCell):
@@ -525,17 +514,6 @@ def test_a_time_loop_is_compiled_for_each_layout_on_gpus_until_there_are_too_man
         for x in (torch.ones(3, 2).T, *sizes):
             np.testing.assert_array_equal(run(x)[0], 2 * x)
     assert 4 < len(graphs) < 20
-
-
-@torch_only
-def test_a_time_loop_is_compiled_for_each_order_of_axes_on_cpus_whatever_the_sizes():
-    import torch
-
-    run = doubling(on_gpu=False)
-    with recording() as graphs:
-        for shape in ((2, 3), (4, 5), (1, 3), (1, 7), (9, 9)):
-            np.testing.assert_array_equal(run(torch.ones(shape))[0], 2.0)
-    assert len(graphs) == 2, "of rows, and of one row"
 
 
 @torch_only
