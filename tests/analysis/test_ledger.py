@@ -191,16 +191,6 @@ def test_what_a_network_without_time_does_not_have_costs_the_rival_nothing():
     assert found.traffic.kept[[0, -1]].tolist() == [T - 1, 0]
 
 
-def test_where_spiking_wins_is_said_in_words():
-    x, costs = np.ones((2, 6), "float32"), Costs(multiply_add=1.0)
-    for parts, said in (
-        ((IF(), layers.Dense(2)), "at any firing rate"),
-        ((layers.Dense(2), IF()), "nowhere, as no layer that is counted takes spikes"),
-    ):
-        found = analysis.energy(helpers.spiking(helpers.chain(*parts), T), x, costs)
-        assert found.wins(found.quantized) == said
-
-
 def test_costs_refuse_what_is_unknown_or_no_cost():
     with pytest.raises(TypeError, match=r"`costs` must be Costs, .*'int8'"):
         analysis.energy(*model_and_images(), costs="int8")

@@ -89,20 +89,6 @@ def nested(inputs):
     return outputs["deep"] + outputs["shallow"]
 
 
-class Around(Composition):
-    """A layer of a class inside of another."""
-
-    def __init__(self, kind, **kwargs):
-        super().__init__(**kwargs)
-        self.kind, self.inner = kind, kind(name="inner")
-
-    def call(self, inputs):
-        return self.inner(inputs)
-
-    def get_config(self):
-        return {**super().get_config(), "kind": self.kind}
-
-
 def in_models(inputs):
     inner = keras.Sequential([keras.Input((6,)), Block(name="block")], name="inner")
     return Block(name="second")(inner(inputs))
@@ -262,12 +248,6 @@ class OwnCall(Block):
         return super().__call__(*args, **kwargs)
 
 
-class OnlyInTraining(Block):
-    def call(self, inputs, training=None):
-        outputs = self.first(inputs)
-        return self.normalize(outputs) if training else outputs
-
-
 def calling(function):
     """A class of blocks that call a function of themselves and their inputs."""
     return type("Calling", (Block,), {"call": function})
@@ -301,7 +281,6 @@ def of_two_ranks(name):
 
 OF_TRAINING = "it does something else in training"
 OF_ITS_OWN = "it has weights or draws random numbers of its own"
-INNER = f"its layer 'inner': {OF_ITS_OWN}"
 ARGUMENTS = "it is called with other arguments each time"
 ONES = calling(lambda self, inputs: ops.ones((1, 6)))
 LISTED = calling(lambda self, inputs: [self.first(inputs)])
@@ -316,8 +295,6 @@ REGULARIZED = functools.partial(Block, activity_regularizer="l2")
         (OtherInTraining, OF_TRAINING),
         (FixedNormalization, OF_TRAINING),
         (OwnWeights, OF_ITS_OWN),
-        (functools.partial(Around, OwnWeights), INNER),
-        (functools.partial(Around, UncopiedWeights), INNER),
         (OwnCall, "it has a `__call__` of its own"),
         (REGULARIZED, "it has an activity regularizer"),
         (masked, "its inputs have masks"),
@@ -327,7 +304,6 @@ REGULARIZED = functools.partial(Block, activity_regularizer="l2")
         (calling(needs_numbers), "its call cannot be traced: TypeError: no numbers"),
         (ONES, "its outputs do not depend on its inputs alone"),
         (LISTED, "its output is a list of one tensor"),
-        (OnlyInTraining, "its call adds losses or weights"),
         (NEW, "its call makes layers with weights"),
         (KERNEL, "its call uses weights of its own"),
     ],
