@@ -202,26 +202,17 @@ def test_a_pretrained_network_of_padded_sequences_knows_its_padding(folder):
         assert loaded.mask_value == -1.0
 
 
-def test_other_classes_get_a_new_last_layer_with_a_message():
-    model = models.load_pretrained("digits")
-    message = "is for 10 classes, not 3: the last layer, 'logits', starts with new"
-    with pytest.warns(UserWarning, match=message) as said:
-        changed = models.load_pretrained("digits", classes=3)
-    assert_points_here(said)
-    assert changed.network.output_shape == (None, 3)
-    assert_same_but_for("logits", model, changed)
-    with no_message():
-        assert_same_but_for(None, model, models.load_pretrained("digits", classes=10))
-
-
-def test_the_last_layer_is_found_behind_preprocessing(with_a_vgg):
+def test_other_classes_get_a_new_last_layer_with_a_message(with_a_vgg):
+    """Also behind preprocessing."""
     model = models.load_pretrained("vgg")
-    with pytest.warns(
-        UserWarning, match="'network/classifier', starts with new weights"
-    ):
+    message = "is for 3 classes, not 5: the last layer, 'network/classifier', starts w"
+    with pytest.warns(UserWarning, match=message) as said:
         changed = models.load_pretrained("vgg", classes=5)
+    assert_points_here(said)
     assert changed.network.output_shape == (None, 5)
     assert_same_but_for("classifier", model, changed)
+    with no_message():
+        assert_same_but_for(None, model, models.load_pretrained("vgg", classes=3))
 
 
 def test_a_network_that_does_not_end_in_a_dense_layer_keeps_its_classes(folder):
