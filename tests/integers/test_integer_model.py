@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import analysis
-from tests.integers.drawn import T, draw
+from tests.integers.drawn import Drawn, T, draw
 from tests.integers.test_integer import frames, spikes_of
 
 
@@ -287,12 +287,7 @@ def test_energy_and_describe_count_what_they_count_of_exact_floats():
         layers.Dense(3),
     )
     random = np.random.default_rng(0)
-    for layer in model.network.layers:
-        if hasattr(layer, "kernel"):
-            kernel = random.integers(-100, 128, layer.kernel.shape)
-            channels = 2 if isinstance(layer, layers.DepthwiseConv2D) else 1
-            kernel[(0,) * (kernel.ndim - channels)] = 127
-            layer.kernel.assign(kernel / 2.0**8)
+    Drawn(random, exact=True).fill(model)
     x = random.integers(0, 2, (4, T, 4, 4, 2), "uint8")
     chip = integers(model, membrane_bits=24)
     # Frames of 0 and 1 are spikes, an image of pixels is not.
