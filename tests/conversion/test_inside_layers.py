@@ -11,6 +11,7 @@ from keras import layers, ops
 
 from keras_ratesnn import spikify
 from keras_ratesnn.layers import IF
+from tests.conversion.test_spikify import activations, replaced, stays
 
 # These layers are built when they are called.
 pytestmark = [
@@ -70,18 +71,6 @@ def network_of(hidden):
 
 def converted(network, **kwargs):
     return spikify(network, 2, verbose=False, **kwargs)
-
-
-def reasons(model):
-    return {change.name: change.reason for change in model.spikify_report.kept}
-
-
-def replaced(model):
-    return [change.name for change in model.spikify_report.replaced]
-
-
-def activations(model):
-    return [change.activation for change in model.spikify_report.replaced]
 
 
 def nested(inputs):
@@ -312,7 +301,7 @@ def test_the_report_says_why_activations_inside_a_layer_stay(make, reason):
     def hidden(x):
         return layers.ReLU()(keras.tree.flatten(make(name="block")(x))[0])
 
-    assert reasons(converted(network_of(hidden))) == {
+    assert stays(converted(network_of(hidden))) == {
         "block": f"inside a layer: {reason}"
     }
 
@@ -336,13 +325,13 @@ def test_a_call_that_depends_on_open_sizes_stays_and_the_report_says_so():
         parts = layers.ReLU(name="mark"), block, layers.GlobalAveragePooling2D()
         return converted(chain(*parts, shape=shape))
 
-    left = reasons(images(MakesResizing(name="block"), (None, None, 3)))["block"]
+    left = stays(images(MakesResizing(name="block"), (None, None, 3)))["block"]
     assert left.startswith("inside a layer: its call depends on sizes of its inputs")
     model = images(MakesResizing(name="block"), (4, 4, 3))
     assert replaced(model) == ["mark", "block/conv"]
     assert model.predict(np.ones((2, 4, 4, 3), "float32"), verbose=0).shape == (2, 3)
     # Sizes that do not matter may be open.
-    assert not reasons(images(Shared(name="head"), (None, None, 3)))
+    assert not stays(images(Shared(name="head"), (None, None, 3)))
 
 
 @keras.saving.register_keras_serializable("tests")

@@ -13,6 +13,7 @@ from own_step import OwnStep
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import spikify
+from tests.conversion.test_inside_layers import Outer
 
 X = np.random.default_rng(0).random((8, 6), dtype="float32")
 Y = {"target": np.random.default_rng(1).random((8, 3), dtype="float32")}
@@ -350,30 +351,13 @@ def test_a_task_that_is_called_otherwise_or_has_names_of_ours_is_an_error(cls, m
         spikify(task, 2, verbose=False)
 
 
-@keras.saving.register_keras_serializable("tests")
-class Block(layers.Layer):
-    """A composition of a composition: two of its layers have the same name."""
-
-    def __init__(self, depth=1, **kwargs):
-        super().__init__(**kwargs)
-        self.depth = depth
-        self.dense = layers.Dense(6, activation="relu", name="dense")
-        self.inner = Block(depth - 1, name="inner") if depth else None
-
-    def call(self, x):
-        x = self.dense(x)
-        return x if self.inner is None else self.inner(x)
-
-    def get_config(self):
-        return {**super().get_config(), "depth": self.depth}
-
-
-class WithBlock(keras.Model):
+class WithOuter(keras.Model):
     def __init__(self, attribute):
         inputs = keras.Input((6,))
-        block = Block(name="block")
-        super().__init__(inputs, layers.Dense(3)(block(inputs)))
-        self.wanted = attribute(block)
+        outer = Outer(name="outer")
+        outputs = outer({"a": inputs, "b": inputs})["deep"]
+        super().__init__(inputs, layers.Dense(3)(outputs))
+        self.wanted = attribute(outer)
         # Keras itself does not see it.
         vars(self)["itself"] = self
 
@@ -382,13 +366,13 @@ class WithBlock(keras.Model):
 
 
 def test_an_attribute_that_is_one_of_two_inner_layers_of_the_same_name_is_an_error():
-    model = spikify(WithBlock(lambda block: block.inner), 2, verbose=False)
+    model = spikify(WithOuter(lambda outer: outer.two), 2, verbose=False)
     assert any(isinstance(layer, rsnn.layers.Neuron) for layer in model.wanted.layers)
     assert model.itself is model
-    message = "an attribute that is one of several layers 'dense' inside of layer"
-    for attribute in (lambda block: block.dense, lambda block: block.inner.dense):
+    message = "an attribute that is one of several layers 'first' inside of layer"
+    for attribute in (lambda outer: outer.one.first, lambda outer: outer.two.first):
         with pytest.raises(TypeError, match=message):
-            spikify(WithBlock(attribute), 2, verbose=False)
+            spikify(WithOuter(attribute), 2, verbose=False)
 
 
 class Unsaved(keras.Model):
