@@ -309,10 +309,6 @@ def test_the_report_is_printed(capsys):
     assert [change.into for change in report.folded] == ["into"]
 
 
-class Subclassed(keras.Model):
-    pass
-
-
 UNBUILT = keras.Sequential([layers.Dense(3), layers.BatchNormalization()])
 NO_GRAPH = "`model` must be a SpikingModel, or a Functional or Sequential"
 
@@ -320,7 +316,7 @@ NO_GRAPH = "`model` must be a SpikingModel, or a Functional or Sequential"
 @pytest.mark.parametrize(
     ("model", "error", "message"),
     [
-        (Subclassed(), TypeError, NO_GRAPH),
+        (keras.Model(), TypeError, NO_GRAPH),
         (UNBUILT, ValueError, "`model` must know its input shape"),
     ],
 )
