@@ -224,17 +224,16 @@ def test_a_network_that_does_not_end_in_a_dense_layer_keeps_its_classes(folder):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("dtype", "said"),
     [
-        ({"name": "digit"}, "`name` must be one of 'digits'. Received: name='digit'"),
-        ({"dtype": "float31"}, "`dtype` must be .*dtype='float31'"),
-        ({"dtype": "int8_from_float32"}, "of quantized layers.*model.quantize"),
-        ({"dtype": "bool"}, "`dtype` must be a policy of floats.*'bool'"),
+        ("float31", "`dtype` must be .*dtype='float31'"),
+        ("int8_from_float32", "of quantized layers.*model.quantize"),
+        ("bool", "`dtype` must be a policy of floats.*'bool'"),
     ],
 )
-def test_wrong_arguments_are_named(arguments, said, folder):
+def test_policies_that_networks_cannot_have_are_errors(dtype, said):
     with pytest.raises(ValueError, match=said):
-        models.load_pretrained(**{"name": "digits", **arguments})
+        models.load_pretrained("digits", dtype=dtype)
 
 
 # The argument `weights` of the networks.
