@@ -303,16 +303,10 @@ def test_energy_and_describe_count_what_they_count_of_exact_floats():
     assert ours.synaptic_operations == theirs.synaptic_operations > 0
 
 
-@pytest.fixture
-def channels_first():
-    keras.config.set_image_data_format("channels_first")
-    yield
-    keras.config.set_image_data_format("channels_last")
-
-
 @pytest.mark.runs_once
 @pytest.mark.parametrize("seed", [4, 25])
-def test_networks_with_channels_first_spike_as_their_integers(seed, channels_first):
+def test_networks_with_channels_first_spike_as_their_integers(seed):
+    keras.config.set_image_data_format("channels_first")
     model, x = draw(seed, exact=True), np.moveaxis(frames(seed, 3), -1, 1)
     chip = integers(model, membrane_bits=24)
     outputs = chip.layer_outputs(x)
@@ -323,7 +317,8 @@ def test_networks_with_channels_first_spike_as_their_integers(seed, channels_fir
 
 
 @pytest.mark.runs_once
-def test_classes_that_channels_first_would_reorder_are_refused(channels_first):
+def test_classes_that_channels_first_would_reorder_are_refused():
+    keras.config.set_image_data_format("channels_first")
     parts, shape = (layers.Conv2D(2, 2), _lif(), layers.Conv2D(3, 2)), (2, 4, 4)
     model = small(*parts, layers.Flatten(), shape=shape)
     integers(model)
