@@ -71,6 +71,8 @@ def test_a_network_without_synapses_or_with_nan_has_no_verdict(model):
     found = audit(rsnn.SpikingModel(alone, timesteps=2), X)
     assert "No layer is counted" in found.verdict
     assert found.to_dict()["break_even"] is None
+    wins = found.energy.wins(found.energy.without_spikes)
+    assert wins == "nowhere, as no layer that is counted takes spikes"
     broken = audit(model, np.where(X > 0.5, np.nan, X))
     assert broken.verdict.startswith("No verdict on 32 of 40 samples: the currents of")
 

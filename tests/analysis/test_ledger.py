@@ -136,7 +136,7 @@ def factor_at(spent, rival):
 
 
 def test_spiking_spends_as_much_as_each_rival_at_its_crossover():
-    measured = analysis.energy(*model_and_images())
+    measured, totals = analysis.energy(*model_and_images()), set()
     for costs, kinds in (
         (INT8, {"never"}),
         (Costs(weight_bits=2, membrane_bits=1), {"below", "always"}),
@@ -157,7 +157,11 @@ def test_spiking_spends_as_much_as_each_rival_at_its_crossover():
             factor = factor_at(functools.partial(spent_in_all, spent), rival.total)
             expected = found.firing_rate * factor
             assert rival.crossover == pytest.approx(expected, rel=1e-6)
+            always = found.wins(rival) == "at any firing rate"
+            assert always == (rival.crossover >= 1)
+            totals.add(always)
         assert seen == kinds
+    assert totals == {False, True}
 
 
 def test_integer_spikes_take_a_bit_for_each_spike_and_the_rival_bits_for_their_sum():
