@@ -1,5 +1,7 @@
 """Small networks of everything that integers compute, drawn from a seed."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import layers
@@ -8,6 +10,8 @@ import keras_ratesnn as rsnn
 
 T = 3
 SHAPE = (5, 6, 2)
+
+integers = functools.partial(rsnn.integer, verbose=False)
 
 
 def draw(seed, exact=False):

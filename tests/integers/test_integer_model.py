@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import analysis
-from tests.integers.drawn import Drawn, T, draw
+from tests.integers.drawn import Drawn, T, draw, integers
 from tests.integers.test_integer import frames, spikes_of
 
 
@@ -36,10 +36,6 @@ def with_kernel(kernel, neurons, bias=0.0, **kwargs):
     model = small(dense, neurons, layers.Dense(2), shape=kernel.shape[:1], **kwargs)
     dense.set_weights([kernel, np.broadcast_to(bias, kernel.shape[1:])])
     return model
-
-
-def integers(model, *args, **kwargs):
-    return rsnn.integer(model, *args, verbose=False, **kwargs)
 
 
 def test_predict_evaluate_and_steps_give_the_integer_logits():
