@@ -234,6 +234,15 @@ class UncopiedWeights(OwnWeights, Uncopied):
     pass
 
 
+class Around(Composition):
+    def __init__(self, width=6, **kwargs):
+        super().__init__(width, **kwargs)
+        self.inner = OwnWeights(name="inner")
+
+    def call(self, inputs):
+        return self.inner(inputs)
+
+
 class OwnCall(Block):
     def __call__(self, *args, **kwargs):
         return super().__call__(*args, **kwargs)
@@ -248,6 +257,10 @@ def needs_numbers(self, inputs):
     if isinstance(inputs, keras.KerasTensor):
         raise TypeError("no numbers")
     return self.first(inputs)
+
+
+def builds_in_training(self, inputs, training=None):
+    return self.normalize(inputs) if training else self.first(inputs)
 
 
 def masked(name):
@@ -286,6 +299,7 @@ REGULARIZED = functools.partial(Block, activity_regularizer="l2")
         (OtherInTraining, OF_TRAINING),
         (FixedNormalization, OF_TRAINING),
         (OwnWeights, OF_ITS_OWN),
+        (Around, f"its layer 'inner': {OF_ITS_OWN}"),
         (OwnCall, "it has a `__call__` of its own"),
         (REGULARIZED, "it has an activity regularizer"),
         (masked, "its inputs have masks"),
@@ -294,6 +308,7 @@ REGULARIZED = functools.partial(Block, activity_regularizer="l2")
         (calling(needs_numbers), "its call cannot be traced: TypeError: no numbers"),
         (ONES, "its outputs do not depend on its inputs alone"),
         (LISTED, "its output is a list of one tensor"),
+        (calling(builds_in_training), "its call adds losses or weights"),
         (NEW, "its call makes layers with weights"),
         (KERNEL, "its call uses weights of its own"),
     ],
