@@ -18,7 +18,7 @@ from sklearn import datasets, model_selection
 import keras_ratesnn as rsnn
 from keras_ratesnn import models
 from keras_ratesnn.layers import LIF
-from keras_ratesnn.models import load_pretrained
+from keras_ratesnn.models import list_pretrained, load_pretrained
 from keras_ratesnn.models.pretrained import Card
 
 pytestmark = pytest.mark.runs_once
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.runs_once
 ROOT = pathlib.Path(__file__).parents[2]
 ARGUMENTS = {"input_shape": [16, 16, 3], "classes": 3, "width": 0.05}
 """Of the small VGG-11 that these tests write."""
-SHIPPED = models.list_pretrained()["digits"]
+SHIPPED = list_pretrained()["digits"]
 LARGEST_SHIPPED = 16 * 2**20
 """Bytes: docs/howto/saving.md."""
 FIELDS = {
@@ -131,7 +131,7 @@ def test_the_digits_are_classified_as_the_card_says():
 
 
 def test_every_card_describes_its_file():
-    for name, card in models.list_pretrained().items():
+    for name, card in list_pretrained().items():
         assert card.name == name
         if card.url is None:
             model = load_pretrained(name)
@@ -408,7 +408,7 @@ def test_the_error_names_a_damaged_card_and_the_problem(changes, said, folder):
     path.write_text(json.dumps(fields))
     message = rf"The card {path} is damaged: .*{said}.*Reinstall keras_ratesnn"
     with pytest.raises(ValueError, match=message):
-        models.list_pretrained()
+        list_pretrained()
     # The others load nevertheless.
     load_pretrained("digits")
 
