@@ -22,6 +22,7 @@ from keras_ratesnn.layers import (
     SlidingPSN,
     WSConv2D,
 )
+from tests.conversion.test_fold import Halved
 
 T = 4
 
@@ -314,6 +315,13 @@ def test_a_spike_that_comes_back_is_added_for_each_connection_in_the_next_step()
     assert (description.parameters, description.not_counted) == (5 * 5 + 5, ())
     unrolled = analysis.energy(rsnn.unroll(model), x)
     assert unrolled.accumulates.sum() == pytest.approx(additions)
+
+
+def test_weights_of_which_nothing_is_known_are_not_counted():
+    neurons = Recurrent(IF(), Halved(6, name="back"), name="recurrent")
+    model = helpers.spiking(helpers.chain(neurons, layers.Dense(2)), T, "bptt")
+    found = analysis.energy(model, np.ones((2, 6), "float32"))
+    assert found.not_counted == ("recurrent/back",)
 
 
 @pytest.mark.parametrize(

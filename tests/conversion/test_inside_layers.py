@@ -235,12 +235,17 @@ class UncopiedWeights(OwnWeights, Uncopied):
 
 
 class Around(Composition):
-    def __init__(self, width=6, **kwargs):
-        super().__init__(width, **kwargs)
-        self.inner = OwnWeights(name="inner")
+    """A layer of a class inside of another."""
+
+    def __init__(self, kind, **kwargs):
+        super().__init__(**kwargs)
+        self.kind, self.inner = kind, kind(name="inner")
 
     def call(self, inputs):
         return self.inner(inputs)
+
+    def get_config(self):
+        return {**super().get_config(), "kind": self.kind}
 
 
 class OwnCall(Block):
@@ -268,12 +273,12 @@ def masked(name):
     return lambda x: mean(block(layers.Masking()(layers.Reshape((2, 3))(x))))
 
 
-def scaled_twice(name):
+def scaled_twice(name, **scale):
     outer = Outer(name=name)
 
     def hidden(x):
         pair = {"a": x, "b": x}
-        return outer(pair)["deep"] + outer(pair, scale=3.0)["deep"]
+        return outer(pair, **scale)["deep"] + outer(pair, scale=3.0)["deep"]
 
     return hidden
 
@@ -285,6 +290,7 @@ def of_two_ranks(name):
 
 OF_TRAINING = "it does something else in training"
 OF_ITS_OWN = "it has weights or draws random numbers of its own"
+INNER = f"its layer 'inner': {OF_ITS_OWN}"
 ARGUMENTS = "it is called with other arguments each time"
 ONES = calling(lambda self, inputs: ops.ones((1, 6)))
 LISTED = calling(lambda self, inputs: [self.first(inputs)])
@@ -299,11 +305,13 @@ REGULARIZED = functools.partial(Block, activity_regularizer="l2")
         (OtherInTraining, OF_TRAINING),
         (FixedNormalization, OF_TRAINING),
         (OwnWeights, OF_ITS_OWN),
-        (Around, f"its layer 'inner': {OF_ITS_OWN}"),
+        (functools.partial(Around, OwnWeights), INNER),
+        (functools.partial(Around, UncopiedWeights), INNER),
         (OwnCall, "it has a `__call__` of its own"),
         (REGULARIZED, "it has an activity regularizer"),
         (masked, "its inputs have masks"),
         (scaled_twice, ARGUMENTS),
+        (functools.partial(scaled_twice, scale=2.0), ARGUMENTS),
         (of_two_ranks, "it is called with inputs of other kinds each time"),
         (calling(needs_numbers), "its call cannot be traced: TypeError: no numbers"),
         (ONES, "its outputs do not depend on its inputs alone"),

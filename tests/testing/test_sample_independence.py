@@ -92,6 +92,9 @@ def test_spiking_networks_have_no_leaks(step_mode, policy):
     np.testing.assert_array_equal(ops.convert_to_numpy(model(x)), before)
 
 
+SILENT = rsnn.layers.LIF(threshold=1e6)
+
+
 class OfThree(OwnLayer):
     def call(self, inputs):
         return ops.reshape(inputs, (3, 6))
@@ -109,6 +112,11 @@ class OfThree(OwnLayer):
             lambda: plain(Keeping(name="keeping"), Centred()),
             VECTORS,
             "^Layer 'keeping' .*state between calls",
+        ),
+        (
+            lambda: rsnn.SpikingModel(plain(SILENT, Centred(name="behind")), 2),
+            VECTORS,
+            "^Layer 'behind'",
         ),
         (
             lambda: keras.Sequential([plain(Centred(name="inner"))]),
@@ -139,6 +147,7 @@ class OfThree(OwnLayer):
     ids=[
         "mean over the batch",
         "kept membrane",
+        "behind silent neurons",
         "nested",
         "function",
         "between layers",
