@@ -353,22 +353,6 @@ def called_before(how):
     return keras.Model(inputs, layers.Dense(3)(x))
 
 
-def inverted_bottlenecks():
-    """Inputs and features of two blocks of a MobileNetV2, the second with a skip
-    connection."""
-    inputs = x = keras.Input((8, 8, 3))
-    for strides in (2, 1):
-        before = x
-        for convolution in (
-            layers.Conv2D(8, 1, use_bias=False),
-            layers.DepthwiseConv2D(3, strides, "same", use_bias=False),
-        ):
-            x = layers.ReLU(6.0)(layers.BatchNormalization()(convolution(x)))
-        x = layers.BatchNormalization()(layers.Conv2D(4, 1, use_bias=False)(x))
-        x = layers.Add()([before, x]) if strides == 1 else x
-    return inputs, x
-
-
 def naive_lif(
     currents,
     decay=0.2,

@@ -6,6 +6,7 @@ import struct
 import numpy as np
 import pytest
 
+from keras_ratesnn.events import write_aedat
 from keras_ratesnn.events.recording import FIELDS, Events
 
 HEADER = (
@@ -47,20 +48,6 @@ def made_events(count, seed, duration=1000):
 
 def arrays_of(events):
     return {name: getattr(events, name) for name in FIELDS}
-
-
-def write_aedat(path, events):
-    """Writes events in the format that `read_aedat` reads."""
-    addresses = (
-        address(127 - y, 127 - x, 1 - p)
-        for x, y, p in zip(events.x, events.y, events.polarity, strict=True)
-    )
-    path.write_bytes(
-        HEADER
-        + aedat_bytes(
-            *zip(map(int, addresses), map(int, events.timestamp), strict=True)
-        )
-    )
 
 
 def write_data_set(folder, classes):

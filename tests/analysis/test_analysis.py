@@ -414,15 +414,16 @@ NO_LOSS = "`loss` must be given for a model that was not compiled with one"
             r"shape \(4, 3\) for .*shape \(4, 4\)",
         ),
         ("shuffle_in_time", {"model": ("a", "b")}, "`model` must have one output"),
-        ("raster", {"layer": "lif_1"}, "`layer` must be one of 'lif'"),
-        ("membranes", {"neurons": [8]}, "`neurons` must be from 0 to 7"),
+        (
+            "membranes",
+            {"layer": "lif", "neurons": [8]},
+            "`neurons` must be from 0 to 7",
+        ),
     ],
 )
 def test_arguments_that_make_no_sense_are_named(name, arguments, message):
     given = {"model": ("a",), "x": X, "y": Y, **arguments}
     given["model"] = with_outputs(*given["model"])
-    if name in ("raster", "membranes"):
-        given.setdefault("layer", "lif")
     with pytest.raises(ValueError, match=message):
         analysed_by(name, **given)
 

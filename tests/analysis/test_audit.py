@@ -71,6 +71,8 @@ def test_a_network_without_synapses_or_with_nan_has_no_verdict(model):
     found = audit(rsnn.SpikingModel(alone, timesteps=2), X)
     assert "No layer is counted" in found.verdict
     assert found.to_dict()["break_even"] is None
+    wins = found.energy.wins(found.energy.without_spikes)
+    assert wins == "nowhere, as no layer that is counted takes spikes"
     broken = audit(model, np.where(X > 0.5, np.nan, X))
     assert broken.verdict.startswith("No verdict on 32 of 40 samples: the currents of")
 
@@ -78,7 +80,9 @@ def test_a_network_without_synapses_or_with_nan_has_no_verdict(model):
 def test_membranes_that_pass_from_sample_to_sample_are_named():
     case = Case("qkformer_cifar")
     found = audit(case.model(shared_membrane=True), case.x)
-    assert "stage3_block1_attention_output_neuron" in found.leak
+    neurons = "Layer 'stage3_block1_attention_output_neuron'"
+    assert found.leak.startswith(neurons)
+    assert "beside copies of itself" in found.leak
     assert "pass their membranes from each sample" in str(found).replace("\n    ", " ")
     assert found.verdict.endswith("a sample's answer depends on its batch.")
     other = audit(case.model(), case.x)

@@ -74,9 +74,10 @@ def test_layers_with_hidden_matrices_are_listed_as_not_counted():
     inputs = keras.Input((4, 6))
     x = layers.MultiHeadAttention(1, 2, name="attention")(LIF()(inputs), inputs)
     model = rsnn.SpikingModel(keras.Model(inputs, x), timesteps=2)
-    description = quiet(model, np.ones((2, 4, 6), "float32"))
-    assert description.not_counted == ("attention",)
-    assert "Not counted: attention" in str(description)
+    x = np.ones((2, 4, 6), "float32")
+    for result in (quiet(model, x), rsnn.analysis.energy(model, x)):
+        assert result.not_counted == ("attention",)
+        assert "Not counted: attention\n" in f"{result}\n"
 
 
 def test_neurons_with_values_of_their_own_are_not_listed_as_not_counted():

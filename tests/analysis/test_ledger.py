@@ -136,7 +136,7 @@ def factor_at(spent, rival):
 
 
 def test_spiking_spends_as_much_as_each_rival_at_its_crossover():
-    measured = analysis.energy(*model_and_images())
+    measured, totals = analysis.energy(*model_and_images()), set()
     for costs, kinds in (
         (INT8, {"never"}),
         (Costs(weight_bits=2, membrane_bits=1), {"below", "always"}),
@@ -157,7 +157,11 @@ def test_spiking_spends_as_much_as_each_rival_at_its_crossover():
             factor = factor_at(functools.partial(spent_in_all, spent), rival.total)
             expected = found.firing_rate * factor
             assert rival.crossover == pytest.approx(expected, rel=1e-6)
+            always = found.wins(rival) == "at any firing rate"
+            assert always == (rival.crossover >= 1)
+            totals.add(always)
         assert seen == kinds
+    assert totals == {False, True}
 
 
 def test_integer_spikes_take_a_bit_for_each_spike_and_the_rival_bits_for_their_sum():
@@ -189,16 +193,6 @@ def test_what_a_network_without_time_does_not_have_costs_the_rival_nothing():
     assert "recurrent/back" in str(found)
     # What follows a time mean has no membranes.
     assert found.traffic.kept[[0, -1]].tolist() == [T - 1, 0]
-
-
-def test_where_spiking_wins_is_said_in_words():
-    x, costs = np.ones((2, 6), "float32"), Costs(multiply_add=1.0)
-    for parts, said in (
-        ((IF(), layers.Dense(2)), "at any firing rate"),
-        ((layers.Dense(2), IF()), "nowhere, as no layer that is counted takes spikes"),
-    ):
-        found = analysis.energy(helpers.spiking(helpers.chain(*parts), T), x, costs)
-        assert found.wins(found.quantized) == said
 
 
 def test_costs_refuse_what_is_unknown_or_no_cost():

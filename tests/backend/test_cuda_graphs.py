@@ -83,6 +83,10 @@ def gradients(model, *losses, repeated=False):
     if repeated:
         loss_of(model, data(4, seed=1)[0])
         losses[0].backward()
+    return found_gradients(model)
+
+
+def found_gradients(model):
     return [to_numpy(variable.value.grad) for variable in model.trainable_variables]
 
 
@@ -119,7 +123,7 @@ def batch_after_batch(model, *batches):
     model.zero_grad()
     for x in batches:
         loss_of(model, x).backward()
-    return [to_numpy(variable.value.grad) for variable in model.trainable_variables]
+    return found_gradients(model)
 
 
 @pytest.mark.parametrize(

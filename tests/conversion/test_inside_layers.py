@@ -11,6 +11,7 @@ from keras import layers, ops
 
 from keras_ratesnn import spikify
 from keras_ratesnn.layers import IF
+from tests.conversion.test_spikify import activations, replaced, stays
 
 # These layers are built when they are called.
 pytestmark = [
@@ -72,35 +73,9 @@ def converted(network, **kwargs):
     return spikify(network, 2, verbose=False, **kwargs)
 
 
-def reasons(model):
-    return {change.name: change.reason for change in model.spikify_report.kept}
-
-
-def replaced(model):
-    return [change.name for change in model.spikify_report.replaced]
-
-
-def activations(model):
-    return [change.activation for change in model.spikify_report.replaced]
-
-
 def nested(inputs):
     outputs = Outer(name="outer")({"a": inputs, "b": inputs}, scale=2.0)
     return outputs["deep"] + outputs["shallow"]
-
-
-class Around(Composition):
-    """A layer of a class inside of another."""
-
-    def __init__(self, kind, **kwargs):
-        super().__init__(**kwargs)
-        self.kind, self.inner = kind, kind(name="inner")
-
-    def call(self, inputs):
-        return self.inner(inputs)
-
-    def get_config(self):
-        return {**super().get_config(), "kind": self.kind}
 
 
 def in_models(inputs):
@@ -247,7 +222,9 @@ class FixedNormalization(Block):
 
 class OwnWeights(Block):
     def build(self, input_shape):
-        self.scale = self.add_weight(shape=(), name="scale")
+        # A list could not be added to a tuple.
+        shape = input_shape[1:] + (1,)  # noqa: RUF005
+        self.scale = self.add_weight(shape=shape[-1:], name="scale")
 
     def call(self, inputs, training=None):
         return self.scale * self.first(inputs)
@@ -257,15 +234,23 @@ class UncopiedWeights(OwnWeights, Uncopied):
     pass
 
 
+class Around(Composition):
+    """A layer of a class inside of another."""
+
+    def __init__(self, kind, **kwargs):
+        super().__init__(**kwargs)
+        self.kind, self.inner = kind, kind(name="inner")
+
+    def call(self, inputs):
+        return self.inner(inputs)
+
+    def get_config(self):
+        return {**super().get_config(), "kind": self.kind}
+
+
 class OwnCall(Block):
     def __call__(self, *args, **kwargs):
         return super().__call__(*args, **kwargs)
-
-
-class OnlyInTraining(Block):
-    def call(self, inputs, training=None):
-        outputs = self.first(inputs)
-        return self.normalize(outputs) if training else outputs
 
 
 def calling(function):
@@ -277,6 +262,10 @@ def needs_numbers(self, inputs):
     if isinstance(inputs, keras.KerasTensor):
         raise TypeError("no numbers")
     return self.first(inputs)
+
+
+def builds_in_training(self, inputs, training=None):
+    return self.normalize(inputs) if training else self.first(inputs)
 
 
 def masked(name):
@@ -327,7 +316,7 @@ REGULARIZED = functools.partial(Block, activity_regularizer="l2")
         (calling(needs_numbers), "its call cannot be traced: TypeError: no numbers"),
         (ONES, "its outputs do not depend on its inputs alone"),
         (LISTED, "its output is a list of one tensor"),
-        (OnlyInTraining, "its call adds losses or weights"),
+        (calling(builds_in_training), "its call adds losses or weights"),
         (NEW, "its call makes layers with weights"),
         (KERNEL, "its call uses weights of its own"),
     ],
@@ -336,7 +325,7 @@ def test_the_report_says_why_activations_inside_a_layer_stay(make, reason):
     def hidden(x):
         return layers.ReLU()(keras.tree.flatten(make(name="block")(x))[0])
 
-    assert reasons(converted(network_of(hidden))) == {
+    assert stays(converted(network_of(hidden))) == {
         "block": f"inside a layer: {reason}"
     }
 
@@ -360,30 +349,18 @@ def test_a_call_that_depends_on_open_sizes_stays_and_the_report_says_so():
         parts = layers.ReLU(name="mark"), block, layers.GlobalAveragePooling2D()
         return converted(chain(*parts, shape=shape))
 
-    left = reasons(images(MakesResizing(name="block"), (None, None, 3)))["block"]
+    left = stays(images(MakesResizing(name="block"), (None, None, 3)))["block"]
     assert left.startswith("inside a layer: its call depends on sizes of its inputs")
     model = images(MakesResizing(name="block"), (4, 4, 3))
     assert replaced(model) == ["mark", "block/conv"]
     assert model.predict(np.ones((2, 4, 4, 3), "float32"), verbose=0).shape == (2, 3)
     # Sizes that do not matter may be open.
-    assert not reasons(images(Shared(name="head"), (None, None, 3)))
+    assert not stays(images(Shared(name="head"), (None, None, 3)))
 
 
 @keras.saving.register_keras_serializable("tests")
-class DerivedWithWeights(Composition):
-    """It stays as it is, its config has more than its constructor takes, and its
-    `build` needs a tuple."""
-
-    def build(self, input_shape):
-        # A list could not be added to a tuple.
-        shape = input_shape[1:] + (self.width,)  # noqa: RUF005
-        self.kernel = self.add_weight(shape=shape, name="kernel")
-
-    def call(self, inputs):
-        return ops.matmul(inputs, self.kernel)
-
-    def get_config(self):
-        return {**super().get_config(), "doubled": 2 * self.width}
+class DerivedWithWeights(Derived, OwnWeights):
+    """It stays as it is, and its config has more than its constructor takes."""
 
 
 def test_layers_with_more_in_their_config_than_their_constructor_takes_are_saved():

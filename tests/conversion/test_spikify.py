@@ -353,10 +353,6 @@ def test_the_report_names_what_is_not_linear_in_spikes():
 
 
 # What is wrong is said.
-class Subclassed(keras.Model):
-    pass
-
-
 UNBUILT = keras.Sequential([layers.Dense(3, activation="relu")])
 WITHOUT_HIDDEN = functional(layers.Identity())
 TWICE = functional(lambda x: ops.relu(ops.relu(x) - 1.0))
@@ -372,7 +368,7 @@ BATCH = "`calibrate` must be a batch"
 @pytest.mark.parametrize(
     ("model", "neuron", "error", "message"),
     [
-        (Subclassed(), IF, TypeError, NO_GRAPH),
+        (keras.Model(), IF, TypeError, NO_GRAPH),
         (helpers.spiking(), IF, TypeError, NO_GRAPH),
         (UNBUILT, IF, ValueError, "`model` must know its input shape"),
         (WITHOUT_HIDDEN, IF, ValueError, NOTHING + r"softmax stays \(output\): outp"),

@@ -1,6 +1,7 @@
 """Tasks: spikify keeps the compile, loss, steps and decoding of a model's class."""
 
 import copy
+import functools
 import importlib.util
 
 import conversions
@@ -13,6 +14,9 @@ from own_step import OwnStep
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import spikify
+from tests.conversion.test_inside_layers import Outer
+
+converted = functools.partial(spikify, timesteps=2, verbose=False)
 
 X = np.random.default_rng(0).random((8, 6), dtype="float32")
 Y = {"target": np.random.default_rng(1).random((8, 3), dtype="float32")}
@@ -82,7 +86,7 @@ class Regression(keras.Model):
 
 
 def regression(**kwargs):
-    return spikify(Regression(5), 2, verbose=False, **kwargs)
+    return converted(Regression(5), **kwargs)
 
 
 def compiled(model, **kwargs):
@@ -116,7 +120,7 @@ def arrays(model):
 
 
 def test_a_folded_task_is_a_task_that_trains_and_is_saved():
-    model = compiled(spikify(Regression(5, normalized=True), 2, verbose=False))
+    model = compiled(converted(Regression(5, normalized=True)))
     model.fit(X, Y, verbose=0)
     folded = rsnn.fold_batch_normalization(model, verbose=False)
     assert (type(folded), folded.normalization) == (type(model), None)
@@ -152,10 +156,10 @@ def test_a_task_fits_evaluates_and_predicts(settings, policy):
 def test_a_spiking_task_has_the_class_and_attributes_of_its_task():
     """They belong to the spiking network."""
     task = Regression(5)
-    model = spikify(task, 2, verbose=False)
+    model = converted(task)
     assert isinstance(model, rsnn.SpikingModel)
     assert isinstance(model, Regression)
-    assert type(spikify(Regression(4), 3, verbose=False)) is type(model)
+    assert type(converted(Regression(4), timesteps=3)) is type(model)
     assert model.task is model
     assert model.width == 5
     assert model.backbone is model.network.get_layer("backbone")
@@ -178,7 +182,7 @@ def test_a_saved_task_predicts_and_trains_as_before_and_leaves_its_task_as_it_wa
     task = Regression(5)
     compiled(task).fit(X, Y, verbose=0)
     before = state()
-    model = spikify(task, 2, calibrate=X, verbose=False)
+    model = converted(task, calibrate=X)
     assert not model.compiled
     compiled(model).fit(X, Y, verbose=0)
     model.decoder = layers.Rescaling(5.0)
@@ -213,7 +217,7 @@ class Doubled(keras.Sequential):
 def test_a_sequential_subclass_is_a_task():
     hidden = layers.Dense(4, activation="relu")
     task = Doubled([keras.Input((6,)), hidden, layers.Dense(3)])
-    model = spikify(task, 2, verbose=False)
+    model = converted(task)
     assert isinstance(model, Doubled)
     model.compile("sgd", "mse")
     actual = model.predict(X, verbose=0)
@@ -231,7 +235,7 @@ class Built(keras.Model):
 
 
 def test_a_class_that_only_builds_a_graph_is_no_task():
-    model = spikify(Built(keras.initializers.Ones()), 2, verbose=False)
+    model = converted(Built(keras.initializers.Ones()))
     assert type(model) is rsnn.SpikingModel
     assert_equal(to_numpy(saved_and_loaded(model)(X)), to_numpy(model(X)))
 
@@ -279,7 +283,7 @@ class Pipeline(keras.Model):
 
 def test_a_task_that_hides_its_layers_and_preprocesses_its_data_is_trained_and_saved():
     task, y = Pipeline(0.5), Y["target"]
-    model = spikify(task, 2, verbose=False)
+    model = converted(task)
     assert model.methods[0].__self__ is model
     assert model.tower is not task.tower
     assert_equal(model.tower.get_weights(), task.tower.get_weights())
@@ -303,8 +307,8 @@ class WholeStep(OwnStep, keras.Model):
 
 def test_a_whole_training_step_of_its_own_trains_the_spiking_network():
     task, y = with_graph(WholeStep), Y["target"]
-    model = spikify(task, 2, verbose=False)
-    usual = spikify(keras.Model(task.inputs, task.outputs), 2, verbose=False)
+    model = converted(task)
+    usual = converted(keras.Model(task.inputs, task.outputs))
     for network in (model, usual):
         network.compile(keras.optimizers.SGD(0.1), "mse")
     assert set(model.fit(X, y, verbose=0).history) == {"own"}
@@ -347,33 +351,16 @@ def test_a_task_that_is_called_otherwise_or_has_names_of_ours_is_an_error(cls, m
     if cls is Stepped:
         task.timesteps = 1
     with pytest.raises(TypeError, match=message):
-        spikify(task, 2, verbose=False)
+        converted(task)
 
 
-@keras.saving.register_keras_serializable("tests")
-class Block(layers.Layer):
-    """A composition of a composition: two of its layers have the same name."""
-
-    def __init__(self, depth=1, **kwargs):
-        super().__init__(**kwargs)
-        self.depth = depth
-        self.dense = layers.Dense(6, activation="relu", name="dense")
-        self.inner = Block(depth - 1, name="inner") if depth else None
-
-    def call(self, x):
-        x = self.dense(x)
-        return x if self.inner is None else self.inner(x)
-
-    def get_config(self):
-        return {**super().get_config(), "depth": self.depth}
-
-
-class WithBlock(keras.Model):
+class WithOuter(keras.Model):
     def __init__(self, attribute):
         inputs = keras.Input((6,))
-        block = Block(name="block")
-        super().__init__(inputs, layers.Dense(3)(block(inputs)))
-        self.wanted = attribute(block)
+        outer = Outer(name="outer")
+        outputs = outer({"a": inputs, "b": inputs})["deep"]
+        super().__init__(inputs, layers.Dense(3)(outputs))
+        self.wanted = attribute(outer)
         # Keras itself does not see it.
         vars(self)["itself"] = self
 
@@ -382,13 +369,13 @@ class WithBlock(keras.Model):
 
 
 def test_an_attribute_that_is_one_of_two_inner_layers_of_the_same_name_is_an_error():
-    model = spikify(WithBlock(lambda block: block.inner), 2, verbose=False)
+    model = converted(WithOuter(lambda outer: outer.two))
     assert any(isinstance(layer, rsnn.layers.Neuron) for layer in model.wanted.layers)
     assert model.itself is model
-    message = "an attribute that is one of several layers 'dense' inside of layer"
-    for attribute in (lambda block: block.dense, lambda block: block.inner.dense):
+    message = "an attribute that is one of several layers 'first' inside of layer"
+    for attribute in (lambda outer: outer.one.first, lambda outer: outer.two.first):
         with pytest.raises(TypeError, match=message):
-            spikify(WithBlock(attribute), 2, verbose=False)
+            converted(WithOuter(attribute))
 
 
 class Unsaved(keras.Model):
@@ -404,7 +391,7 @@ class Unsaved(keras.Model):
 
 
 def test_a_task_that_cannot_be_saved_or_whose_class_has_changed_says_so(tmp_path):
-    model = spikify(with_graph(Unsaved), 2, verbose=False)
+    model = converted(with_graph(Unsaved))
     message = "because Unsaved cannot be: NotImplementedError: no config"
     with pytest.raises(ValueError, match=message):
         model.save(tmp_path / "model.keras")
@@ -442,7 +429,7 @@ def test_a_spiking_detector_has_the_losses_of_its_ann_and_decodes_boxes():
     )
     settings = {"num_classes": 3, "bounding_box_format": "xyxy", "fpn_depth": 1}
     ann = models.YOLOV8Detector(backbone=backbone, **settings)
-    model = spikify(ann, 2, verbose=False)
+    model = converted(ann)
     losses = {"box_loss": "ciou", "classification_loss": "binary_crossentropy"}
     for detector in (ann, model):
         # What is fastest.

@@ -22,7 +22,7 @@ REFUSED = {
 LAYERS = {name for name in OF_LIBRARY if not name.endswith("Cell")}
 
 
-def networks_of(pieces, seed=0, size=5):
+def networks_of(pieces, seed=0, size=5, marks=()):
     """The names of pieces that can be unrolled, in parts, in the order of a seed; what
     ends time comes last in its part."""
     names = sorted(set(pieces) - {*REFUSED, *LAST})
@@ -31,28 +31,9 @@ def networks_of(pieces, seed=0, size=5):
     for part, last in zip(parts, sorted({*LAST} & {*pieces}), strict=False):
         part.append(last)
     return [
-        pytest.param(part, 100 * seed + number, id="-".join(part))
+        pytest.param(part, 100 * seed + number, id="-".join(part), marks=marks)
         for number, part in enumerate(parts)
     ]
-
-
-def assert_unrolled_is_the_same(names, seed):
-    """Predicts the same without time, with frames, and step by step."""
-    keras.utils.set_random_seed(seed)
-    model = rsnn.SpikingModel(draw(names, seed), T, "bptt")
-    binary = rsnn.unroll(model)
-    shape = (8, T, *model.network.inputs[0].shape[1:])
-    frames = np.random.default_rng(seed).normal(size=shape).astype("float32")
-    for x in (frames[:, 0], frames):
-        expected = to_numpy(model(x))
-        assert expected.std() > 0.01
-        assert_same(to_numpy(binary(x)), expected)
-    for _ in range(2):
-        for t in range(T):
-            steps = binary.step(frames[:, t]), model.step(frames[:, t])
-            assert_same(*to_numpy(steps))
-        binary.reset_state()
-        model.reset_state()
 
 
 def assert_same(actual, expected):
@@ -73,17 +54,29 @@ def test_every_layer_is_drawn():
     }
 
 
-@pytest.mark.parametrize(("names", "seed"), networks_of(LAYERS))
-def test_a_network_of_layers_of_the_library_is_the_same_unrolled(names, seed):
-    assert_unrolled_is_the_same(names, seed)
-
-
-@pytest.mark.runs_once
-@pytest.mark.parametrize(
-    ("names", "seed"), networks_of({*OF_LIBRARY, *OF_KERAS} - LAYERS, 1)
+CELLS_AND_KERAS = networks_of(
+    {*OF_LIBRARY, *OF_KERAS} - LAYERS, seed=1, marks=pytest.mark.runs_once
 )
-def test_a_network_of_cells_and_layers_of_keras_is_the_same_unrolled(names, seed):
-    assert_unrolled_is_the_same(names, seed)
+
+
+@pytest.mark.parametrize(("names", "seed"), [*networks_of(LAYERS), *CELLS_AND_KERAS])
+def test_a_drawn_network_is_the_same_unrolled(names, seed):
+    """Without time, with frames, and step by step."""
+    keras.utils.set_random_seed(seed)
+    model = rsnn.SpikingModel(draw(names, seed), T, "bptt")
+    binary = rsnn.unroll(model)
+    shape = (8, T, *model.network.inputs[0].shape[1:])
+    frames = np.random.default_rng(seed).normal(size=shape).astype("float32")
+    for x in (frames[:, 0], frames):
+        expected = to_numpy(model(x))
+        assert expected.std() > 0.01
+        assert_same(to_numpy(binary(x)), expected)
+    for _ in range(2):
+        for t in range(T):
+            steps = binary.step(frames[:, t]), model.step(frames[:, t])
+            assert_same(*to_numpy(steps))
+        binary.reset_state()
+        model.reset_state()
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -76,7 +76,6 @@ def test_a_pipe_or_a_device_is_refused_instead_of_waited_for(tmp_path, read):
         with expect_error(ValueError, "`path` must be the path of a file", said):
             read(path)
     for path, error, said in (
-        ("", ValueError, "`path` must be a path. Received: path='', an empty string"),
         (tmp_path / "none", FileNotFoundError, tmp_path / "none"),
         (tmp_path, IsADirectoryError, tmp_path),
     ):

@@ -1,5 +1,7 @@
 """Small networks of everything that integers compute, drawn from a seed."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import layers
@@ -8,6 +10,8 @@ import keras_ratesnn as rsnn
 
 T = 3
 SHAPE = (5, 6, 2)
+
+integers = functools.partial(rsnn.integer, verbose=False)
 
 
 def draw(seed, exact=False):
@@ -19,7 +23,7 @@ def draw(seed, exact=False):
             binary fractions of few bits, kernels that 8 bits hold. Defaults to `False`.
     """
     random = np.random.default_rng(seed)
-    draws = _Drawn(random, exact)
+    draws = Drawn(random, exact)
     x = inputs = keras.Input((SHAPE[2], *SHAPE[:2]) if draws.first else SHAPE)
     x = layers.Rescaling(2.0**-8, float(random.choice([0.0, -0.5])))(x)
     x = draws.neurons(draws.normalized(draws.convolution(x)))
@@ -73,7 +77,7 @@ BLOCKS = (
 )
 
 
-class _Drawn:
+class Drawn:
     def __init__(self, random, exact):
         self.random, self.exact = random, exact
         self.first = keras.config.image_data_format() == "channels_first"

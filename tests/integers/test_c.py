@@ -13,7 +13,7 @@ from helpers import assert_close
 from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
-from tests.integers.drawn import SEEDS, draw, sums
+from tests.integers.drawn import SEEDS, draw, integers, sums
 from tests.integers.test_integer import CASES, frames
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -95,14 +95,14 @@ def assert_the_program_gives_the_logits(chip, x, folder, *flags, **kwargs):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_program_of_a_drawn_network_gives_its_logits(seed, tmp_path):
     weights, bits = [(None, 16), ("int4", 12), ("ternary", 20)][seed % 3]
-    chip, x = rsnn.integer(draw(seed), weights, bits, verbose=False), frames(seed, 5)
+    chip, x = integers(draw(seed), weights, bits), frames(seed, 5)
     options = {"cache_input": bool(seed % 2)}
     assert_the_program_gives_the_logits(chip, x, tmp_path, *SANITIZED, **options)
 
 
 @pytest.mark.parametrize("bits", [16, 24])
 def test_the_program_of_sums_of_currents_gives_their_logits(bits, tmp_path):
-    chip = rsnn.integer(sums(), membrane_bits=bits, verbose=False)
+    chip = integers(sums(), membrane_bits=bits)
     x = np.arange(3000).astype("uint8").reshape(5, 600)
     assert_the_program_gives_the_logits(chip, x, tmp_path, *SANITIZED)
     # Factors beyond 32 bits are some of those with 24.
@@ -111,7 +111,7 @@ def test_the_program_of_sums_of_currents_gives_their_logits(bits, tmp_path):
 
 @pytest.mark.parametrize("seed", [0, 3])
 def test_the_program_stops_where_the_network_does(seed, tmp_path):
-    chip, x = rsnn.integer(draw(seed), verbose=False), frames(seed, 5)
+    chip, x = integers(draw(seed)), frames(seed, 5)
     # A margin with which some samples stop early, if not all of them are equally sure.
     first = np.sort(chip.logits_until_sure(x, 0)[0])
     margin = int(np.median(np.diff(first[:, -2:])))
@@ -125,7 +125,7 @@ def test_the_program_of_the_docs_prints_the_class(tmp_path):
     page = (ROOT / "docs" / "tutorials" / "chip.md").read_text()
     (program,) = re.findall(r"```c\n(.*?)```", page, re.DOTALL)
     model = rsnn.models.load_pretrained("digits")
-    chip = rsnn.integer(model, largest_input=16, verbose=False)
+    chip = integers(model, largest_input=16)
     sizes = rsnn.export_c(chip, tmp_path / "digits.c", cache_input=False)
     assert sizes.memory <= 32_000
     assert sizes.constants <= 230_000
@@ -146,7 +146,7 @@ def test_membranes_hold_that_begin_far_below_their_threshold(where, tmp_path):
     x = np.arange(24, dtype="uint8").reshape(8, 3)
     expected = model.predict(x, verbose=0)
     assert np.unique(expected[:, 0]).size > 1
-    chip = rsnn.integer(model, membrane_bits=16, verbose=False)
+    chip = integers(model, membrane_bits=16)
     assert_allclose(chip.predict(x, verbose=0), expected, rtol=0.02, atol=1e-3)
     assert_the_program_gives_the_logits(chip, x, tmp_path, *SANITIZED)
 

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
 from tests.core import inside
-from tests.integers.drawn import SEEDS, SHAPE, T, draw, sums
+from tests.integers.drawn import SEEDS, SHAPE, T, draw, integers, sums
 from tests.integers.simulated import simulate
 
 CASES = pathlib.Path(__file__).parents[1] / "reference" / "integer"
@@ -54,13 +54,13 @@ def check_against_simulator(chip, x):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_drawn_network_gives_the_integers_of_a_slow_simulator(seed):
     weights, bits = [(None, 16), ("int4", 12), ("ternary", 20)][seed % 3]
-    chip = rsnn.integer(draw(seed), weights, bits, verbose=False)
+    chip = integers(draw(seed), weights, bits)
     check_against_simulator(chip, frames(seed, 2, time=bool(seed % 2)))
 
 
 def test_a_sum_of_currents_of_very_unlike_units_spikes_as_in_training():
     model, x = sums(), np.random.default_rng(0).integers(0, 256, (100, 600), "uint8")
-    chip = rsnn.integer(model, membrane_bits=24, verbose=False)
+    chip = integers(model, membrane_bits=24)
     assert_close(chip.layer_outputs(x), spikes_of(model, x), rtol=0)
     check_against_simulator(chip, x[:20])
     assert len(set(chip.plan.of("of_sums").facts["shift"])) == 3
@@ -82,7 +82,7 @@ def spikes_of(model, x):
 @pytest.mark.parametrize("seed", [2, 8, 12, 14, 16, 22, 25])
 def test_a_drawn_network_whose_floats_are_exact_spikes_as_its_integers_do(seed):
     model, x = draw(seed, exact=True), frames(seed, 4, time=bool(seed % 2))
-    chip = rsnn.integer(model, membrane_bits=24, verbose=False)
+    chip = integers(model, membrane_bits=24)
     expected = spikes_of(model, x)
     assert_close(chip.layer_outputs(x), expected, rtol=0)
     assert sum(spikes.mean() for spikes in expected.values()) > 0.02

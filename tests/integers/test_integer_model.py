@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import analysis
-from tests.integers.drawn import T, draw
+from tests.integers.drawn import Drawn, T, draw, integers
 from tests.integers.test_integer import frames, spikes_of
 
 
@@ -36,10 +36,6 @@ def with_kernel(kernel, neurons, bias=0.0, **kwargs):
     model = small(dense, neurons, layers.Dense(2), shape=kernel.shape[:1], **kwargs)
     dense.set_weights([kernel, np.broadcast_to(bias, kernel.shape[1:])])
     return model
-
-
-def integers(model, *args, **kwargs):
-    return rsnn.integer(model, *args, verbose=False, **kwargs)
 
 
 def test_predict_evaluate_and_steps_give_the_integer_logits():
@@ -287,12 +283,7 @@ def test_energy_and_describe_count_what_they_count_of_exact_floats():
         layers.Dense(3),
     )
     random = np.random.default_rng(0)
-    for layer in model.network.layers:
-        if hasattr(layer, "kernel"):
-            kernel = random.integers(-100, 128, layer.kernel.shape)
-            channels = 2 if isinstance(layer, layers.DepthwiseConv2D) else 1
-            kernel[(0,) * (kernel.ndim - channels)] = 127
-            layer.kernel.assign(kernel / 2.0**8)
+    Drawn(random, exact=True).fill(model)
     x = random.integers(0, 2, (4, T, 4, 4, 2), "uint8")
     chip = integers(model, membrane_bits=24)
     # Frames of 0 and 1 are spikes, an image of pixels is not.
@@ -308,16 +299,10 @@ def test_energy_and_describe_count_what_they_count_of_exact_floats():
     assert ours.synaptic_operations == theirs.synaptic_operations > 0
 
 
-@pytest.fixture
-def channels_first():
-    keras.config.set_image_data_format("channels_first")
-    yield
-    keras.config.set_image_data_format("channels_last")
-
-
 @pytest.mark.runs_once
 @pytest.mark.parametrize("seed", [4, 25])
-def test_networks_with_channels_first_spike_as_their_integers(seed, channels_first):
+def test_networks_with_channels_first_spike_as_their_integers(seed):
+    keras.config.set_image_data_format("channels_first")
     model, x = draw(seed, exact=True), np.moveaxis(frames(seed, 3), -1, 1)
     chip = integers(model, membrane_bits=24)
     outputs = chip.layer_outputs(x)
@@ -328,7 +313,8 @@ def test_networks_with_channels_first_spike_as_their_integers(seed, channels_fir
 
 
 @pytest.mark.runs_once
-def test_classes_that_channels_first_would_reorder_are_refused(channels_first):
+def test_classes_that_channels_first_would_reorder_are_refused():
+    keras.config.set_image_data_format("channels_first")
     parts, shape = (layers.Conv2D(2, 2), _lif(), layers.Conv2D(3, 2)), (2, 4, 4)
     model = small(*parts, layers.Flatten(), shape=shape)
     integers(model)

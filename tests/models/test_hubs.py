@@ -14,7 +14,7 @@ import pytest
 from keras import layers
 from made_networks import HuggingFace, Kaggle, sha256, small, write_network
 
-from keras_ratesnn import models
+from keras_ratesnn.models import load_pretrained, place_to_publish
 
 pytestmark = pytest.mark.runs_once
 
@@ -31,10 +31,10 @@ def folder(tmp_path):
 
 
 def test_files_are_published_in_a_folder_together_and_load(folder, tmp_path):
-    place = models.place_to_publish(str(tmp_path / "other" / "place"))
+    place = place_to_publish(str(tmp_path / "other" / "place"))
     place.publish(str(folder))
     assert {path.name for path in place.path.iterdir()} == {"card.json", "made.keras"}
-    assert models.load_pretrained(place.path).name == "made"
+    assert load_pretrained(place.path).name == "made"
 
 
 def test_a_place_to_publish_is_a_folder_or_a_hub_without_a_version(
@@ -42,10 +42,10 @@ def test_a_place_to_publish_is_a_folder_or_a_hub_without_a_version(
 ):
     hub = HuggingFace(tmp_path)
     monkeypatch.setitem(sys.modules, hub.__name__, hub)
-    assert models.place_to_publish("hf://some-one/digits").path is None
+    assert place_to_publish("hf://some-one/digits").path is None
     message = r"must not name a version.*Received: 'hf://a/b@main'"
     with pytest.raises(ValueError, match=message):
-        models.place_to_publish("hf://a/b@main")
+        place_to_publish("hf://a/b@main")
 
 
 def changed_card(folder, **changes):
@@ -81,7 +81,7 @@ def rewritten(folder, config=None, weights=None, compression=zipfile.ZIP_STORED,
 
 def refused(folder, said, error=ValueError):
     with pytest.raises(error, match=said):
-        models.load_pretrained(folder)
+        load_pretrained(folder)
 
 
 # Addresses.
@@ -90,7 +90,7 @@ def refused(folder, said, error=ValueError):
 )
 def test_an_address_that_is_none_is_an_error(address):
     with pytest.raises(ValueError, match=r"must be hf://user/name, .*Received"):
-        models.load_pretrained(address)
+        load_pretrained(address)
 
 
 def test_a_missing_folder_or_file_is_named(folder):
@@ -128,7 +128,7 @@ def hugging_face(folder, monkeypatch):
 
 
 def test_a_network_of_hugging_face_is_loaded_in_a_revision(hugging_face):
-    model = models.load_pretrained("hf://some-one/digits@v1.0")
+    model = load_pretrained("hf://some-one/digits@v1.0")
     assert model.name == "made"
     assert hugging_face.calls[-1] == ("some-one/digits", "made.keras", "v1.0", False)
 
@@ -150,7 +150,7 @@ def test_a_network_of_kaggle_is_loaded_in_a_version(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "kagglehub", hub)
     names = "me/digits/keras/small/3", "me/digits/keras/small"
     for name in names:
-        models.load_pretrained(f"kaggle://{name}")
+        load_pretrained(f"kaggle://{name}")
     files = "card.json", "made.keras"
     assert hub.calls == [(name, file) for name in names for file in files]
 
@@ -350,6 +350,6 @@ def test_classes_that_the_user_has_registered_are_loaded(tmp_path):
             return 2 * inputs
 
     write(tmp_path, small(Twice()))
-    assert models.load_pretrained(tmp_path).count_params() == 9
+    assert load_pretrained(tmp_path).count_params() == 9
     keras.saving.get_custom_objects().pop("mine>Twice")
     refused(tmp_path, "Twice, which is not a part of networks .* is not registered")

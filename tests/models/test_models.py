@@ -14,6 +14,7 @@ import keras_ratesnn as rsnn
 from keras_ratesnn import models
 from keras_ratesnn.layer_kinds import kind_of
 from keras_ratesnn.layers.pooling import PaddedMaxPooling2D
+from tests.models.test_builders import without_weights
 
 pytestmark = pytest.mark.runs_once
 
@@ -30,12 +31,6 @@ def small(network, size=16, **kwargs):
     """A narrow network for small images, quick to train."""
     arguments = {"classes": 3, "timesteps": 2, "width": 0.125, **kwargs}
     return network((size, size, 3), **arguments)
-
-
-def without_weights():
-    """A context in which networks are built without drawing weights, which takes most
-    of the time."""
-    return keras.StatelessScope(initialize_variables=False)
 
 
 def layers_of(model):

@@ -18,6 +18,7 @@ from sklearn import datasets, model_selection
 import keras_ratesnn as rsnn
 from keras_ratesnn import models
 from keras_ratesnn.layers import LIF
+from keras_ratesnn.models import list_pretrained, load_pretrained
 from keras_ratesnn.models.pretrained import Card
 
 pytestmark = pytest.mark.runs_once
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.runs_once
 ROOT = pathlib.Path(__file__).parents[2]
 ARGUMENTS = {"input_shape": [16, 16, 3], "classes": 3, "width": 0.05}
 """Of the small VGG-11 that these tests write."""
-SHIPPED = models.list_pretrained()["digits"]
+SHIPPED = list_pretrained()["digits"]
 LARGEST_SHIPPED = 16 * 2**20
 """Bytes: docs/howto/saving.md."""
 FIELDS = {
@@ -120,7 +121,7 @@ def assert_same_but_for(layer, network, changed):
 @pytest.mark.on_each_backend
 def test_the_digits_are_classified_as_the_card_says():
     _, images, _, labels = digits()
-    outputs = models.load_pretrained("digits").predict(images, verbose=0)
+    outputs = load_pretrained("digits").predict(images, verbose=0)
     correct = (outputs.argmax(-1) == labels).sum()
     expected = SHIPPED.test_accuracy * SHIPPED.test_images
     # Backends add in different orders, and a membrane may fall on the other side of its
@@ -130,10 +131,10 @@ def test_the_digits_are_classified_as_the_card_says():
 
 
 def test_every_card_describes_its_file():
-    for name, card in models.list_pretrained().items():
+    for name, card in list_pretrained().items():
         assert card.name == name
         if card.url is None:
-            model = models.load_pretrained(name)
+            model = load_pretrained(name)
             assert model.count_params() == card.parameters
             assert model.timesteps == card.timesteps
             method = rsnn.gradients.BY_NAME[card.gradient.partition(",")[0]]
@@ -149,10 +150,10 @@ def precisions_of(model):
 
 @pytest.mark.on_each_backend
 def test_a_pretrained_network_has_the_precision_that_is_asked_for():
-    exact, images = models.load_pretrained("digits"), digits()[1]
-    half = models.load_pretrained("digits", dtype="mixed_bfloat16")
+    exact, images = load_pretrained("digits"), digits()[1]
+    half = load_pretrained("digits", dtype="mixed_bfloat16")
     keras.config.set_dtype_policy("mixed_bfloat16")
-    for model in (half, models.load_pretrained("digits")):
+    for model in (half, load_pretrained("digits")):
         assert precisions_of(model) == {"mixed_bfloat16"}
     predicted = [model.predict(images, verbose=0).argmax(-1) for model in (half, exact)]
     assert np.mean(np.equal(*predicted)) > 0.97
@@ -176,19 +177,19 @@ def test_a_model_in_another_precision_has_the_same_weights_and_settings():
 
 @pytest.mark.on_each_backend
 def test_a_pretrained_network_with_quantized_weights_keeps_them(folder):
-    model = models.load_pretrained("digits")
+    model = load_pretrained("digits")
     model.network.get_layer("logits").quantize("int8")
     write(model, folder)
-    loaded = models.load_pretrained("made", dtype="mixed_bfloat16")
+    loaded = load_pretrained("made", dtype="mixed_bfloat16")
     assert loaded.network.get_layer("logits").dtype_policy.name == "int8_from_float32"
     assert precisions_of(loaded) == {"int8_from_float32", "mixed_bfloat16"}
 
 
 def test_arguments_override_the_settings_of_training():
-    model = models.load_pretrained("digits")
+    model = load_pretrained("digits")
     assert (model.name, model.timesteps, model.step_mode) == ("digits", 4, "multi")
     settings = {"timesteps": 2, "gradient": "bptt", "step_mode": "single"}
-    changed = models.load_pretrained("digits", **settings)
+    changed = load_pretrained("digits", **settings)
     assert (changed.timesteps, changed.step_mode) == (2, "single")
     assert isinstance(changed.gradient, rsnn.gradients.BPTT)
     assert_same_but_for(None, model, changed)
@@ -198,30 +199,21 @@ def test_a_pretrained_network_of_padded_sequences_knows_its_padding(folder):
     network = chain(LIF(threshold=0.5), keras.layers.Dense(3), shape=(2,))
     write(rsnn.SpikingModel(network, 3, mask_value=-1.0), folder)
     for classes in (None, 3):
-        loaded = models.load_pretrained("made", classes=classes)
+        loaded = load_pretrained("made", classes=classes)
         assert loaded.mask_value == -1.0
 
 
-def test_other_classes_get_a_new_last_layer_with_a_message():
-    model = models.load_pretrained("digits")
-    message = "is for 10 classes, not 3: the last layer, 'logits', starts with new"
+def test_other_classes_get_a_new_last_layer_with_a_message(with_a_vgg):
+    """Also behind preprocessing."""
+    model = load_pretrained("vgg")
+    message = "is for 3 classes, not 5: the last layer, 'network/classifier', starts w"
     with pytest.warns(UserWarning, match=message) as said:
-        changed = models.load_pretrained("digits", classes=3)
+        changed = load_pretrained("vgg", classes=5)
     assert_points_here(said)
-    assert changed.network.output_shape == (None, 3)
-    assert_same_but_for("logits", model, changed)
-    with no_message():
-        assert_same_but_for(None, model, models.load_pretrained("digits", classes=10))
-
-
-def test_the_last_layer_is_found_behind_preprocessing(with_a_vgg):
-    model = models.load_pretrained("vgg")
-    with pytest.warns(
-        UserWarning, match="'network/classifier', starts with new weights"
-    ):
-        changed = models.load_pretrained("vgg", classes=5)
     assert changed.network.output_shape == (None, 5)
     assert_same_but_for("classifier", model, changed)
+    with no_message():
+        assert_same_but_for(None, model, load_pretrained("vgg", classes=3))
 
 
 def test_a_network_that_does_not_end_in_a_dense_layer_keeps_its_classes(folder):
@@ -229,21 +221,20 @@ def test_a_network_that_does_not_end_in_a_dense_layer_keeps_its_classes(folder):
     write(rsnn.SpikingModel(chain(LIF(), mean, shape=(4, 3)), 1), folder)
     message = "`classes` must be None here: .*'made' ends in 'mean', a GlobalAverageP"
     with pytest.raises(ValueError, match=message):
-        models.load_pretrained("made", classes=3)
+        load_pretrained("made", classes=3)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("dtype", "said"),
     [
-        ({"name": "digit"}, "`name` must be one of 'digits'. Received: name='digit'"),
-        ({"dtype": "float31"}, "`dtype` must be .*dtype='float31'"),
-        ({"dtype": "int8_from_float32"}, "of quantized layers.*model.quantize"),
-        ({"dtype": "bool"}, "`dtype` must be a policy of floats.*'bool'"),
+        ("float31", "`dtype` must be .*dtype='float31'"),
+        ("int8_from_float32", "of quantized layers.*model.quantize"),
+        ("bool", "`dtype` must be a policy of floats.*'bool'"),
     ],
 )
-def test_wrong_arguments_are_named(arguments, said, folder):
+def test_policies_that_networks_cannot_have_are_errors(dtype, said):
     with pytest.raises(ValueError, match=said):
-        models.load_pretrained(**{"name": "digits", **arguments})
+        load_pretrained("digits", dtype=dtype)
 
 
 # The argument `weights` of the networks.
@@ -254,7 +245,7 @@ def test_weights_load_by_name_into_a_network_and_its_images_are_preprocessed(
     with no_message():
         model = vgg(weights="vgg", timesteps=1)
     pixels = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3)).astype("uint8")
-    expected = models.load_pretrained("vgg", timesteps=1).predict(pixels, verbose=0)
+    expected = load_pretrained("vgg", timesteps=1).predict(pixels, verbose=0)
     assert np.ptp(expected, axis=0).any()
     outputs = model.predict(pixels / 255, verbose=0)
     np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-4)
@@ -336,11 +327,11 @@ def test_a_missing_file_and_one_of_another_hash_are_named(folder):
     path.write_bytes(path.read_bytes()[:-1])
     message = f"do not match its card: .*{sha256(path)}, that on the card is "
     with pytest.raises(ValueError, match=f"{message}{SHIPPED.sha256}"):
-        models.load_pretrained("digits")
+        load_pretrained("digits")
     path.unlink()
     message = r"The weights of 'digits' should be in .*digits.keras, but are missing"
     with pytest.raises(FileNotFoundError, match=message):
-        models.load_pretrained("digits")
+        load_pretrained("digits")
 
 
 # Files.
@@ -367,22 +358,22 @@ def upload(folder, cache):
 def test_weights_that_do_not_ship_are_downloaded_once_with_a_progress_bar(
     upload, cache, capsys
 ):
-    model = models.load_pretrained("digits")
+    model = load_pretrained("digits")
     size = upload.stat().st_size
     assert f"{size}/{size}" in capsys.readouterr().out
     assert [path.name for path in cache.iterdir()] == ["digits.keras"]
     # Again if they are damaged in the cache, or else not.
     (cache / "digits.keras").write_bytes(b"half of it")
-    assert models.load_pretrained("digits").count_params() == SHIPPED.parameters
+    assert load_pretrained("digits").count_params() == SHIPPED.parameters
     upload.unlink()
-    assert_same_but_for(None, model, models.load_pretrained("digits"))
+    assert_same_but_for(None, model, load_pretrained("digits"))
 
 
 def test_a_download_of_another_hash_is_an_error(upload):
     upload.write_bytes(upload.read_bytes()[:-1])
     message = f"from file://.* do not match its card: .*{SHIPPED.sha256}"
     with pytest.raises(ValueError, match=message):
-        models.load_pretrained("digits")
+        load_pretrained("digits")
 
 
 def test_without_a_network_the_error_says_where_to_put_the_file(folder, cache):
@@ -391,7 +382,7 @@ def test_without_a_network_the_error_says_where_to_put_the_file(folder, cache):
     dataclasses.replace(SHIPPED, url=url).write(folder / "cards")
     message = "The weights of 'digits' cannot be downloaded .*Connection refused"
     with pytest.raises(OSError, match=message) as raised:
-        models.load_pretrained("digits")
+        load_pretrained("digits")
     place = f"{url} as digits.keras in the folder keras_ratesnn of Keras' cache"
     assert place in str(raised.value)
 
@@ -417,9 +408,9 @@ def test_the_error_names_a_damaged_card_and_the_problem(changes, said, folder):
     path.write_text(json.dumps(fields))
     message = rf"The card {path} is damaged: .*{said}.*Reinstall keras_ratesnn"
     with pytest.raises(ValueError, match=message):
-        models.list_pretrained()
+        list_pretrained()
     # The others load nevertheless.
-    models.load_pretrained("digits")
+    load_pretrained("digits")
 
 
 # The wheel.

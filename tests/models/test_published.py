@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import torch
-from helpers import BACKEND, assert_close, chain, compiled, saved_and_loaded, to_numpy
+from helpers import BACKEND, assert_close, chain, saved_and_loaded, to_numpy
 from published_cases import FOLDER, Case, counted
 
 import keras_ratesnn as rsnn
@@ -529,19 +529,13 @@ def test_networks_of_no_program_are_not_written(tmp_path):
 
 @on_torch
 @pytest.mark.parametrize("name", ["ratebp_vgg11", "sdt_v1"])
-def test_a_network_is_analysed_and_tuned_for_other_classes(name):
+def test_a_network_is_analysed_and_has_other_classes(name):
     case = Case(name)
     energy = rsnn.analysis.energy(case.model(), case.x)
     assert 0 < energy.total < np.inf
     assert energy.not_counted == ()
-    # Other classes.
     model = case.model(classes=3)
     assert model.network.output_shape == (None, 3)
     reasons = list(model.checkpoint_report.unused.values())
     reason = "it is for 10 classes; what is new, for 3, is not trained"
     assert 0 < reasons.count(reason) <= 2
-    compiled(model, keras.optimizers.SGD(0.01))
-    before = model.network.get_weights()
-    assert np.isfinite(model.train_on_batch(case.x, np.arange(3)))
-    pairs = zip(before, model.network.get_weights(), strict=True)
-    assert np.mean([not np.array_equal(*pair) for pair in pairs]) > 0.8

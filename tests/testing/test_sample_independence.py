@@ -13,7 +13,6 @@ from keras_ratesnn.testing import check_sample_independence
 RANDOM = np.random.default_rng(0)
 VECTORS = RANDOM.uniform(0.0, 2.0, (3, 6)).astype("float32")
 SEQUENCES = RANDOM.uniform(0.0, 2.0, (3, 4, 6)).astype("float32")
-IMAGES = RANDOM.uniform(0.0, 1.0, (2, 8, 8, 3)).astype("float32")
 PADDED = SEQUENCES.copy()
 PADDED[0, 2:] = PADDED[2, 3:] = 0.0
 
@@ -93,17 +92,7 @@ def test_spiking_networks_have_no_leaks(step_mode, policy):
     np.testing.assert_array_equal(ops.convert_to_numpy(model(x)), before)
 
 
-def test_the_leak_of_qkformer_is_found_though_its_neurons_are_silent():
-    arguments = {"classes": 2, "timesteps": 1, "dims": 32, "blocks": 3}
-    model = rsnn.models.QKFormer((8, 8, 3), shared_membrane=True, **arguments)
-    name = "stage3_block1_attention_output_neuron"
-    said = f"^Layer '{name}' .*beside copies of itself"
-    with pytest.raises(AssertionError, match=said):
-        check_sample_independence(model, IMAGES)
-    if keras.backend.backend() == "torch":
-        # The same layers on each backend, which JAX compiles one by one.
-        model = rsnn.models.QKFormer((8, 8, 3), shared_membrane=False, **arguments)
-        check_sample_independence(model, IMAGES)
+SILENT = rsnn.layers.LIF(threshold=1e6)
 
 
 class OfThree(OwnLayer):
@@ -123,6 +112,11 @@ class OfThree(OwnLayer):
             lambda: plain(Keeping(name="keeping"), Centred()),
             VECTORS,
             "^Layer 'keeping' .*state between calls",
+        ),
+        (
+            lambda: rsnn.SpikingModel(plain(SILENT, Centred(name="behind")), 2),
+            VECTORS,
+            "^Layer 'behind'",
         ),
         (
             lambda: keras.Sequential([plain(Centred(name="inner"))]),
@@ -153,6 +147,7 @@ class OfThree(OwnLayer):
     ids=[
         "mean over the batch",
         "kept membrane",
+        "behind silent neurons",
         "nested",
         "function",
         "between layers",
