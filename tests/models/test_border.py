@@ -8,7 +8,7 @@ from helpers import assert_close, chain, loss_and_gradients, spiking, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.gradients import SLTT
+from keras_ratesnn.gradients import SLTT, Rate
 from keras_ratesnn.layers import LIF
 from keras_ratesnn.layers.border import BorderedBatchNormalization
 
@@ -81,9 +81,9 @@ def network_of():
     return chain(*parts, shape=(3, 5, 2))
 
 
-def results_of(model):
+def results_of(model, x=X):
     """The loss, the gradients and the running statistics after a batch."""
-    value, gradients = loss_and_gradients(model, X, np.arange(4) % 3)
+    value, gradients = loss_and_gradients(model, x, np.arange(4) % 3)
     network = model.network if isinstance(model, rsnn.SpikingModel) else model
     return [value, *gradients.values(), *map(to_numpy, network.non_trainable_variables)]
 
@@ -97,3 +97,13 @@ def test_one_step_of_every_method_is_that_of_keras(method, step_mode):
     model = spiking(network_of(), 1, method, step_mode=step_mode)
     expected = results_of(network_of())
     assert_close(results_of(model), expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("step_mode", ["multi", "single"])
+def test_the_rate_gradient_is_that_of_bptt_where_each_step_has_its_rate(step_mode):
+    frames = np.stack([X, X[::-1]], axis=1)
+    results = [
+        results_of(spiking(network_of(), 2, method, step_mode=step_mode), frames)
+        for method in (Rate(windows=2), "bptt")
+    ]
+    assert_close(*results, rtol=1e-3, atol=1e-5)
