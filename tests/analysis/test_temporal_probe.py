@@ -387,7 +387,6 @@ def test_the_cheapest_twin_is_recommended_that_none_exceeds_by_a_standard_error(
     assert found.rising == (["rate-1"] if "rises" in text else [])
 
 
-@pytest.mark.on_each_backend
 def test_twins_that_are_stopped_early_are_found():
     x = np.random.default_rng(0).normal(size=(200, 8)).astype("float32")
     y = (x[:, 0] > 0).astype(int)

@@ -77,7 +77,6 @@ def run_with_delays(tmp_path_factory):
     return train(tmp_path_factory.mktemp("delays"), "temporal=delays")
 
 
-@pytest.mark.on_each_backend
 def test_the_recipe_trains(run):
     _, record = run
     assert np.isfinite(record["curve"]["loss"]).all()
