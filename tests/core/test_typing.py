@@ -1,5 +1,5 @@
-"""The public signatures have types; `.ci/run` has mypy check
-them, and `typed_program.py` by them."""
+"""The public signatures have types; `.ci/run` has mypy check them, and
+`typed_program.py` by them."""
 
 import inspect
 
