@@ -12,7 +12,7 @@ from keras_ratesnn._core.annotations import ParameterValue, Shape, Structure, Te
 from keras_ratesnn.layers import dynamics, parameters
 from keras_ratesnn.layers._arguments import arguments_of
 from keras_ratesnn.layers._other_names import refuse_other_names
-from keras_ratesnn.layers.neuron_cell import THRESHOLD_ADVICE, NeuronCell
+from keras_ratesnn.layers.neuron_cell import THRESHOLD_ADVICE, NeuronCell, Targets
 from keras_ratesnn.layers.neurons import NeuronWithArguments
 from keras_ratesnn.layers.parameters import LOGIT, Parameter
 
@@ -60,7 +60,7 @@ class ILIFCell(NeuronCell):
     initial_membrane = Parameter(advice=_AT_REST)
     decay_logit: keras.Variable | None = None
     levels: int
-    rounds = True
+    targets = Targets(integers=True)
 
     def __init__(
         self,
