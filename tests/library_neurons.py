@@ -53,8 +53,7 @@ def layer(kind, timesteps, /, **kwargs):
 
 def learned(name):
     """Arguments with which they learn all that they can."""
-    names = names_of_arguments(name)
-    return {key: True for key in names if key.startswith("learn_")}
+    return {key: True for key in names_of_arguments(name) if key.startswith("learn_")}
 
 
 STEPPING = [name for name in ARGUMENTS if not cell_class(name).in_parallel]
