@@ -312,7 +312,7 @@ class LIFCell(IntegrateAndFireCell):
     >>> print(ops.convert_to_numpy(spikes), ops.convert_to_numpy(state).round(2))
     [[1. 0.]] [[0.2  0.25]]
 
-    Args: as in `LIF`, without `threshold_stabilizer`.
+    Args: as in `LIF`.
 
     Call arguments:
         inputs: Tensor of any shape `(batch, ...)`, the input current of this step.

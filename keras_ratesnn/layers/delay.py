@@ -47,9 +47,8 @@ class Delay(TimeMixing):
     >>> model = keras_ratesnn.SpikingModel(
     ...     keras.Model(inputs, keras_ratesnn.layers.IF()(delay(inputs))), timesteps=4
     ... )
-    >>> delay.set_weights(
-    ...     [np.array([0.2]), np.array(2.0)]
-    ... )  # (5 − 1)/2 − 0.2, about 2 steps
+    >>> # (5 − 1)/2 − 0.2, about 2 steps.
+    >>> delay.set_weights([np.array([0.2]), np.array(2.0)])
     >>> model.return_sequences = True
     >>> print(
     ...     ops.convert_to_numpy(

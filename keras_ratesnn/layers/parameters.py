@@ -45,7 +45,7 @@ class GivenArray(keras.initializers.Initializer):
     """Values that were given as an array.
 
     Args:
-        values: GivenArray in float64.
+        values: The array, in float64.
     """
 
     def __init__(self, values: np.ndarray) -> None:

@@ -164,9 +164,8 @@ class WSDense(_WeightStandardized, keras.layers.Dense):
 
     Example:
 
-    >>> outputs = WSDense(3)(
-    ...     np.ones((1, 4))
-    ... )  # The weights of each output add up to zero.
+    >>> # The weights of each output add up to zero.
+    >>> outputs = WSDense(3)(np.ones((1, 4)))
     >>> bool(np.abs(ops.convert_to_numpy(outputs)).max() < 1e-6)
     True
 

@@ -290,7 +290,7 @@ class Backend(abc.ABC):
         """Each channel of `(rows, T, channels)`, filtered by its part of a kernel `(L,
         channels)`, L > 1, of the same dtype:
 
-        y_t = Σ_i K_i x_{t−L+1+i} x_t = 0 before the first step
+            y_t = Σ_i K_i x_{t−L+1+i}   x_t = 0 before the first step
         """
         padded = ops.pad(inputs, [[0, 0], [kernel.shape[0] - 1, 0], [0, 0]])
         return ops.depthwise_conv(
