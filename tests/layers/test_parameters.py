@@ -1,4 +1,4 @@
-"""Parameters of neurons as arrays and initialisers: a value for each channel or neuron,
+"""Parameters of neurons as arrays and initializers: a value for each channel or neuron,
 fixed or learned."""
 
 import keras
@@ -94,7 +94,7 @@ def test_neurons_with_values_of_their_own_are_those_of_layers_with_one_value(
 
 
 def test_learned_values_move_and_stay_in_their_ranges_and_all_are_in_float32():
-    """Arrays and initialisers, for each channel or each neuron, in half precision."""
+    """Arrays and initializers, for each channel or each neuron, in half precision."""
     keras.config.set_dtype_policy("mixed_bfloat16")
     channels = neurons.LIF(**ALL, **HARD, learn_decay=True)
     single = neurons.CuBaLIF(
