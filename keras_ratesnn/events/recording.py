@@ -33,7 +33,7 @@ NEEDED = ("x", "t", "p")
 class Events:
     """One recording: arrays with one entry per event, in temporal order.
 
-    Attributes:
+    Args:
         x: Integers >= 0, the column, from the left of the image.
         y: Integers >= 0, the row, from the top of the image.
         polarity: 1 (or True) if the pixel became brighter (ON), 0 if it became darker

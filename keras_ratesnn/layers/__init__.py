@@ -3,6 +3,7 @@ because saved files name them."""
 
 from typing import Any
 
+from keras_ratesnn._core import docstrings
 from keras_ratesnn.layers import border as border
 from keras_ratesnn.layers import firing_rate_scale as firing_rate_scale
 from keras_ratesnn.layers import pooling as pooling
@@ -67,6 +68,8 @@ __all__ = [
     "WSConv2D",
     "WSDense",
 ]
+
+docstrings.write_out(globals())
 
 
 def __getattr__(name: str) -> Any:

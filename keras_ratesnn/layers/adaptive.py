@@ -35,7 +35,8 @@ class ALIFCell(LIFCell):
     >>> print(ops.convert_to_numpy(spikes), ops.convert_to_numpy(state["adaptation"]))
     [[0. 1.]] [[0.25 0.5 ]]
 
-    Args: as in `ALIF`.
+    Args: as in `ALIF`, but
+        **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
 
     Call arguments:
         inputs: Tensor of any shape `(batch, ...)`, the input current of this step.

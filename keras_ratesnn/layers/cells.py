@@ -45,7 +45,8 @@ class IntegrateAndFireCell(NeuronCell):
     With `reset_delay` the reset acts in the next step, after integration: v_t is what
     the reset by s_{t−1} makes of decay · v_{t−1} + I_t, and the state is v_t and s_t.
 
-    Args: as in `IF`.
+    Args: as in `IF`, but
+        **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
     """
 
     fixed_arguments: tuple[str, ...] = (
@@ -312,7 +313,8 @@ class LIFCell(IntegrateAndFireCell):
     >>> print(ops.convert_to_numpy(spikes), ops.convert_to_numpy(state).round(2))
     [[1. 0.]] [[0.2  0.25]]
 
-    Args: as in `LIF`.
+    Args: as in `LIF`, but
+        **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
 
     Call arguments:
         inputs: Tensor of any shape `(batch, ...)`, the input current of this step.
@@ -362,7 +364,8 @@ class IFCell(IntegrateAndFireCell):
     """One time step of integrate-and-fire neurons: like `LIFCell` without a leak,
     `decay = 1`.
 
-    Args: as in `IF`.
+    Args: as in `IF`, but
+        **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
 
     Example:
 
@@ -386,7 +389,8 @@ class ParametricLIFCell(LIFCell):
     >>> print([weight.name for weight in cell.trainable_weights])
     ['decay_logit']
 
-    Args: as in `ParametricLIF`.
+    Args: as in `ParametricLIF`, but
+        **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
     """
 
     fixed_arguments = (

@@ -36,7 +36,8 @@ class CuBaLIFCell(LIFCell):
     >>> print(ops.convert_to_numpy(spikes), ops.convert_to_numpy(state["current"]))
     [[0. 1.]] [[0.4  0.75]]
 
-    Args: as in `CuBaLIF`.
+    Args: as in `CuBaLIF`, but
+        **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
 
     Call arguments:
         inputs: Tensor of any shape `(batch, ...)`, the input of this step.

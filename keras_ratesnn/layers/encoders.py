@@ -21,13 +21,17 @@ class Encoder(keras.layers.Layer):
     A subclass implements `encode`. Outside a `SpikingModel`, an encoder returns the
     only step of a sequence with T = 1.
 
-    Args: as in `keras.layers.Layer`, for example `name` and `dtype`.
+    Args:
+        **kwargs: `name`, `dtype` of a Keras layer.
     """
 
     layer_kind = LayerKind(role=ENCODER)
 
     rate_derivative = 1.0
     """The derivative of the firing rate with respect to the input."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
 
     def encode(self, inputs: Tensor, t: Any, timesteps: int) -> Tensor:
         """The spikes of one step.
@@ -113,7 +117,7 @@ class LatencyEncoder(Encoder):
     [[0. 1. 0.]]
     [[0. 0. 0.]]
 
-    Args: as in `keras.layers.Layer`, for example `name` and `dtype`.
+    Args: as in `Encoder`.
 
     Input shape:
         Any, `(batch, ...)`: intensities in [0, 1]. Values above 1 spike at the first

@@ -30,7 +30,8 @@ class ILIFCell(NeuronCell):
     >>> print(ops.convert_to_numpy(spikes), ops.convert_to_numpy(state).round(2))
     [[0. 2. 4.]] [[ 0.4 -0.3  5. ]]
 
-    Args: as in `ILIF`.
+    Args: as in `ILIF`, but
+        **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
 
     Call arguments:
         inputs: Tensor of any shape `(batch, ...)`, the input current of this step.

@@ -211,7 +211,8 @@ class LIF(NeuronWithArguments):
         learn_decay: Boolean, whether the layer learns its decay, starting at `decay`,
             which is then above 0: one for all its neurons if it is a number. Defaults
             to `False`.
-        learn_threshold: Boolean, the same for its threshold. Defaults to `False`.
+        learn_threshold: Boolean, whether the layer learns its threshold, starting at
+            `threshold`: one for all its neurons if it is a number. Defaults to `False`.
         initial_membrane: Float < `threshold`, the membrane v⁺_0 before the first step.
             In a network that was converted from an ordinary one, `threshold / 2` rounds
             firing rates instead of truncating them (Bu et al., AAAI 2022). Defaults to

@@ -38,7 +38,8 @@ class ParallelCell(NeuronCell):
 class PSNCell(ParallelCell):
     """The parallel spiking neurons of `PSN`: all time steps at once.
 
-    Args: as in `PSN`.
+    Args: as in `PSN`, but
+        **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
     """
 
     fixed_arguments = ("timesteps", *NeuronCell.fixed_arguments)
@@ -114,7 +115,8 @@ class MaskedPSNCell(PSNCell):
     """The parallel spiking neurons of `MaskedPSN`. With `mask` 1 the state is a queue
     of inputs, and a number of steps.
 
-    Args: as in `MaskedPSN`.
+    Args: as in `MaskedPSN`, but
+        **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
     """
 
     fixed_arguments = ("timesteps", "order", *NeuronCell.fixed_arguments)
@@ -215,7 +217,8 @@ class SlidingPSNCell(ParallelCell):
     """The parallel spiking neurons of `SlidingPSN`. The state is a queue of the last
     `order` − 1 inputs, the latest first.
 
-    Args: as in `SlidingPSN`.
+    Args: as in `SlidingPSN`, but
+        **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
     """
 
     fixed_arguments = ("order", *NeuronCell.fixed_arguments)

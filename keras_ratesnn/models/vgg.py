@@ -88,7 +88,7 @@ def VGG13(
     Args: as in `VGG11`.
 
     Source: Yu et al., NeurIPS 2024, and the authors' program, which pools before the
-        last convolution instead of before the last two.
+    last convolution instead of before the last two.
     """
     blocks = ((64, 64), (128, 128), (256, 256), (512, 512, 512), (512,))
     return _network(blocks, input_shape, classes, **options)

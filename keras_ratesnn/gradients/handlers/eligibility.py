@@ -49,6 +49,8 @@ class EligibilityHandler(NeuronHandler):
 
     Each time window has a rate, with a derivative with respect to the input in that
     window and in each earlier one.
+
+    Args: as in `Handler`.
     """
 
     begins_incomplete = True

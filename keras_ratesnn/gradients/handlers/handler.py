@@ -50,7 +50,7 @@ class Context:
         chosen: Boolean tensor `(T,)`: which steps carry gradient. Defaults to `None`,
             all steps.
         layout: Context for calls of layers that can keep the memory layout of their
-            data.
+            data. Defaults to that of the backend.
     """
 
     windows: Windows
@@ -117,8 +117,8 @@ class Handler:
     stores nothing on itself.
 
     Args:
-        call: `PlannedCall`.
-        context: `Context`.
+        call: `PlannedCall`: the operation, with the slots of its inputs and outputs.
+        context: `Context`, what all handlers of a run share.
 
     Attributes:
         static: For each input, whether it is the same at every step, `(batch, ...)`.
@@ -374,7 +374,11 @@ def plus(loss: Any, added: Any) -> Any:
 
 
 def stopped(carried: Structure) -> Structure:
-    """What is carried to the next step, without gradient."""
+    """What is carried to the next step, without gradient.
+
+    Args:
+        carried: Structure of tensors and other values, the states of all nodes.
+    """
     return tree.map_leaves(
         lambda leaf: ops.stop_gradient(leaf) if ops.is_tensor(leaf) else leaf, carried
     )

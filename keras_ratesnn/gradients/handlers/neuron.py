@@ -29,7 +29,10 @@ class State(NamedTuple):
 
 
 class NeuronHandler(LoopedHandler):
-    """A neuron layer: spikes at each step."""
+    """A neuron layer: spikes at each step.
+
+    Args: as in `Handler`.
+    """
 
     def __init__(self, call, context):
         super().__init__(call, context)

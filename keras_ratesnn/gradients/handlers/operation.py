@@ -39,7 +39,10 @@ class State(NamedTuple):
 
 class OperationHandler(Handler):
     """Any operation without a kind of its own; on rates it has the time mean of its
-    outputs, and its own derivative."""
+    outputs, and its own derivative.
+
+    Args: as in `Handler`.
+    """
 
     adds_losses = False
     """Whether the layer has added a loss at a step of a run that records rates, which

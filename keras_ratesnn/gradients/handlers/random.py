@@ -26,7 +26,10 @@ class State(NamedTuple):
 
 class RandomHandler(OperationHandler):
     """A layer that draws random numbers: the same ones at all steps of a sample, and on
-    its rate."""
+    its rate.
+
+    Args: as in `Handler`.
+    """
 
     def start(self, inputs):
         seeds = [ops.copy(seed) for seed in layer_kinds.seeds_of(self.operation)]
