@@ -26,7 +26,8 @@ def add_arguments(parser):
     command_line.add_checkpoint(parser)
     parser.add_argument(
         "--data",
-        help="digits, fashion_mnist, or a folder with a folder of images a class",
+        help="digits, fashion_mnist, or a folder with a folder of images a class "
+        "(default: images are drawn)",
     )
     command_line.add_count(parser, "--samples", "number of images", 32)
     command_line.add_path(
@@ -137,21 +138,20 @@ def _check_takes_images(model, of_known_size):
 
     from recipes.run import layers_of
 
-    shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
-    embeds = any(
-        isinstance(layer, keras.layers.Embedding) for layer in layers_of(model)
-    )
-    for is_so, what in (
-        (len(shapes) > 1, f"{len(shapes)} inputs"),
-        (embeds, "indices, for an Embedding"),
-        (None in shapes[0] and not of_known_size, f"inputs of any size, {shapes[0]}"),
-    ):
-        if is_so:
-            raise ValueError(
-                f"FILE must be a network of images of one size. Received: one that "
-                f"takes {what}. Audit it in Python, with what it takes: print("
-                "keras_ratesnn.analysis.audit(model, x))."
-            )
+    shapes = [tensor.shape[1:] for tensor in model.inputs]
+    takes = ""
+    if len(shapes) > 1:
+        takes = f"{len(shapes)} inputs"
+    elif any(isinstance(layer, keras.layers.Embedding) for layer in layers_of(model)):
+        takes = "indices, for an Embedding"
+    elif None in shapes[0] and not of_known_size:
+        takes = f"inputs of any size, {shapes[0]}"
+    if takes:
+        raise ValueError(
+            f"FILE must be a network of images of one size. Received: one that takes "
+            f"{takes}. Audit it in Python, with what it takes: "
+            "print(keras_ratesnn.analysis.audit(model, x))."
+        )
 
 
 def _page(audited):

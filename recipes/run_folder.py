@@ -90,7 +90,11 @@ class Progress:
         if here not in self.parts:
             self.parts.append(here)
         self.peak_bytes = max(self.peak_bytes, device.peak_bytes())
-        self.rows.append({name: float(value) for name, value in sorted(logs.items())})
+        row = {
+            name: value if isinstance(value, int) else float(value)
+            for name, value in sorted(logs.items())
+        }
+        self.rows.append(row)
 
     def write_log(self, path):
         """Writes the rows as a CSV file, with the number of the epoch, counted from 0,

@@ -41,8 +41,9 @@ RESULTS = pathlib.Path(__file__).parent / "results" / "temporal_map"
 
 
 def add_arguments(parser):
-    tasks = f"one of {', '.join(TASKS)}"
-    parser.add_argument("tasks", metavar="TASK", nargs="+", choices=TASKS, help=tasks)
+    parser.add_argument(
+        "tasks", metavar="TASK", nargs="+", choices=TASKS, help="tasks to map"
+    )
     command_line.add_seeds(parser, 3)
     command_line.add_path(parser, "--output", "folder of results", default=RESULTS)
     command_line.add_data_dir(parser)
