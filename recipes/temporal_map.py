@@ -55,10 +55,10 @@ def draw_map(arguments):
     maps = []
     for name in arguments.tasks:
         task = TASKS[name]
-        results = Results(arguments.output / f"{name}.jsonl")
-        if not arguments.show:
-            with command_line.mistakes():
-                data = task.load(arguments.data_dir)
+        with command_line.mistakes():
+            results = Results(arguments.output / f"{name}.jsonl")
+            data = None if arguments.show else task.load(arguments.data_dir)
+        if data is not None:
             complete(results, task, data, arguments.seeds)
         print(f"\n{name}: {task.about}.\n")
         for network in task.networks:

@@ -94,6 +94,31 @@ def test_a_recipe_is_shown_with_all_settings_and_data_and_not_trained(
     assert not list(tmp_path.iterdir())
 
 
+DAMAGED = """
+train | digits --output run | run/settings.json
+evaluate | run | run/settings.json
+publish | run --name a --data-set b --preprocessing c --licence d | run/result.json
+compare.results | run | run/result.json
+compare.results |  | results/digits.jsonl
+compare.time_to_accuracy | digits --methods bptt-multi --output . --show | T4/steps.json
+temporal_map | order-4 --output . --show | order-4.jsonl
+audit | digits --output . | audit.json
+"""
+
+
+@pytest.mark.parametrize("line", DAMAGED.strip().splitlines())
+def test_the_error_names_a_damaged_file_of_results(line, tmp_path, monkeypatch, capsys):
+    module, arguments, file = line.split(" | ")
+    command = importlib.import_module(f"recipes.{module}")
+    monkeypatch.setattr(command, "FOLDER", tmp_path / "results", raising=False)
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("{")
+    error = error_of(arguments.split(), capsys, command.main)
+    assert f"{file} is damaged" in error
+
+
 @pytest.mark.parametrize("given", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}], ids=str)
 def test_threads_wait_without_spinning_in_recipes_unless_the_user_has_said_how(given):
     environment = {**os.environ, **given}
