@@ -72,7 +72,9 @@ class Events:
             dtype = getattr(self, name).dtype
             if dtype.kind not in "biu":
                 raise TypeError(
-                    f"`{name}` must hold integers. Received: an array of {dtype}."
+                    f"`{name}` must hold integers. Received: an array of {dtype}. "
+                    f'Round it, np.rint({name}).astype("int64"). Times are in '
+                    "microseconds: multiply seconds by 1e6 before."
                 )
         for name, values in (("x", self.x), ("y", self.y)):
             if values.min() < 0:
@@ -83,7 +85,8 @@ class Events:
         if self.polarity.min() < 0 or self.polarity.max() > 1:
             raise ValueError(
                 "`polarity` must be 0 (OFF) or 1 (ON). It goes from "
-                f"{self.polarity.min()} to {self.polarity.max()}."
+                f"{self.polarity.min()} to {self.polarity.max()}. If these are OFF and "
+                f"ON, pass polarity == {self.polarity.max()}."
             )
         backwards = np.flatnonzero(self.timestamp[1:] < self.timestamp[:-1])
         if len(backwards):

@@ -17,7 +17,7 @@ backpropagates once.
 
 Source: Yu et al., "Advancing Training Efficiency of Deep Spiking Neural Networks
 through Rate-based Backpropagation", NeurIPS 2024. Unlike in the authors' program, the
-gradient is not divided by T: its scale is that of BPTT.
+gradient is not divided by T.
 """
 
 from collections.abc import Sequence
@@ -46,11 +46,13 @@ class Rate(GradientMethod):
     """Rate-based backpropagation: one backward pass through firing rates, as in an
     ordinary network.
 
-    The loss is that of the spiking network, and the gradient has the scale of BPTT's.
-    The cost and memory of the backward pass do not grow with T. `windows` interpolates
-    between this gradient and BPTT: each of W consecutive time windows has a rate. A
-    training step then costs T + 2W forward passes and W times the memory of an ordinary
-    network. One window gives the gradient of the paper, T windows that of BPTT.
+    The loss is that of the spiking network. The gradient is BPTT's for T = 1; otherwise
+    it approximates that, in deep networks before training only roughly: see
+    `analysis.gradient_agreement`. The cost and memory of the backward pass do not grow
+    with T. `windows` interpolates between this gradient and BPTT: each of W consecutive
+    time windows has a rate. A training step then costs T + 2W forward passes and W
+    times the memory of an ordinary network. One window gives the gradient of the paper,
+    T windows that of BPTT.
 
     Args:
         windows: Integer W from 1 to T, or a tuple of sizes that add up to T. With an
