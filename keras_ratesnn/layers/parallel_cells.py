@@ -41,6 +41,7 @@ class PSNCell(ParallelCell):
     Args: as in `PSN`.
     """
 
+    neurons_share_weights = True
     fixed_arguments = ("timesteps", *NeuronCell.fixed_arguments)
     exact_timesteps = True
 
@@ -117,6 +118,7 @@ class MaskedPSNCell(PSNCell):
     Args: as in `MaskedPSN`.
     """
 
+    neurons_share_weights = True
     fixed_arguments = ("timesteps", "order", *NeuronCell.fixed_arguments)
     exact_timesteps = False
 
@@ -218,6 +220,7 @@ class SlidingPSNCell(ParallelCell):
     Args: as in `SlidingPSN`.
     """
 
+    neurons_share_weights = True
     fixed_arguments = ("order", *NeuronCell.fixed_arguments)
     derivative_needs_inputs = True
 
