@@ -85,6 +85,9 @@ class NeuronCell(keras.layers.Layer):
     in_parallel = False
     """Whether `over_time` computes the membranes of all steps, which are affine in the
     inputs of all steps."""
+    neurons_share_weights = False
+    """Whether all neurons have the same weights, of cells with `in_parallel`. It is not
+    inherited."""
     moves_in_padding = False
     """Whether a step that is padding is one with inputs of zero, as for a queue of
     inputs; otherwise the state waits."""

@@ -42,6 +42,7 @@ class PSNCell(ParallelCell):
         **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
     """
 
+    neurons_share_weights = True
     fixed_arguments = ("timesteps", *NeuronCell.fixed_arguments)
     exact_timesteps = True
 
@@ -119,6 +120,7 @@ class MaskedPSNCell(PSNCell):
         **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
     """
 
+    neurons_share_weights = True
     fixed_arguments = ("timesteps", "order", *NeuronCell.fixed_arguments)
     exact_timesteps = False
 
@@ -221,6 +223,7 @@ class SlidingPSNCell(ParallelCell):
         **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
     """
 
+    neurons_share_weights = True
     fixed_arguments = ("order", *NeuronCell.fixed_arguments)
     derivative_needs_inputs = True
 

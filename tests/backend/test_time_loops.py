@@ -90,10 +90,10 @@ def network(names, features=(6,), units=8):
     return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
 
 
-def sequences(features=(6,), samples=5):
+def sequences(features=(6,), samples=5, timesteps=TIMESTEPS):
     """A batch that no rounding moves over a threshold: sums of multiples of 1/16 are
     exact in every policy."""
-    x = dyadic((samples, TIMESTEPS, *features), seed=1).astype("float32")
+    x = dyadic((samples, timesteps, *features), seed=1).astype("float32")
     return x, np.arange(samples) % 3
 
 
@@ -118,6 +118,7 @@ def loops(monkeypatch):
 
 LENGTHS = 5, 3, 1, 4, 2
 WINDOWS, UNEQUAL = rsnn.gradients.Rate(windows=2), rsnn.gradients.Rate(windows=(1, 4))
+MANY = rsnn.gradients.Rate(windows=8)
 IMAGE = {"features": (2, 3, 6)}
 
 
@@ -130,6 +131,7 @@ IMAGE = {"features": (2, 3, 6)}
         (["IF"], WINDOWS, "mixed_bfloat16", {"lengths": LENGTHS}),
         (["LIF", "ILIF"], "bptt", "mixed_bfloat16", IMAGE),
         (["SlidingPSN", "LIF"], UNEQUAL, "float32", {}),
+        (["LIF"], MANY, "float32", {"timesteps": 9, "lengths": (9, 8, 3)}),
         (["SlidingPSN"], "bptt", "float64", IMAGE),
         # As many lags as neurons, or samples, or one neuron.
         (["SlidingPSN"], "rate", "float32", {"units": 3, "samples": 3}),
@@ -141,11 +143,12 @@ def test_loops_give_the_same_results_as_operations(
 ):
     keras.config.set_dtype_policy(policy)
     units, features = sizes.get("units", 8), sizes.get("features", (6,))
+    timesteps = sizes.get("timesteps", TIMESTEPS)
     mask_value = 0.0 if "lengths" in sizes else None
     shared = network(names, features, units)
     shared.get_layer("currents").kernel.assign(dyadic((6, units)))
-    model = spiking(shared, TIMESTEPS, gradient, mask_value=mask_value)
-    x, y = sequences(features, sizes.get("samples", 5))
+    model = spiking(shared, timesteps, gradient, mask_value=mask_value)
+    x, y = sequences(features, sizes.get("samples", 5), timesteps)
     for sample, length in enumerate(sizes.get("lengths", ())):
         x[sample, length:] = 0.0
 

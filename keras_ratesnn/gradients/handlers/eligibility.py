@@ -14,7 +14,8 @@ from keras_ratesnn.gradients.time.windows import accumulate, inside, join
 
 MOST_COMPILED_WINDOWS = 8
 """With more windows a time loop is not compiled: each of its steps has a trace for each
-pair of windows."""
+pair of windows. Passes that TensorFlow compiles are slower from 10 windows on, and
+programs of PyTorch are written for as long as the cube of their number."""
 
 
 class Sums(NamedTuple):
