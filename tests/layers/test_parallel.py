@@ -161,6 +161,23 @@ def test_padding_in_gaps_moves_the_queue(step_mode):
     np.testing.assert_array_equal(to_numpy(model(x, mask=mask)), expected)
 
 
+@both_step_modes
+def test_a_membrane_that_was_not_finite_is_nan_for_ever_whatever_the_order(step_mode):
+    """NaN, infinity, and a sum that overflows, each in a sample of its own."""
+    makers = [lambda order=order: SlidingPSN(order) for order in (1, 2)]
+    makers += [lambda order=order: MaskedPSN(T, order) for order in (1, 2)]
+    for make in makers:
+        model = spiking(chain(make()), T, step_mode=step_mode)
+        (neurons,) = neurons_of(model.network)
+        neurons.cell.weight.assign(np.full(neurons.cell.weight.shape, 2.0))
+        x = frames()
+        x[:3, 1, 0] = np.nan, -np.inf, 3e38
+        steps = [to_numpy(model.step(x[:, t])) for t in range(T)]
+        for outputs in (steps[-1], to_numpy(model(x)), model.predict(x, verbose=0)):
+            assert np.isnan(outputs[:3]).all()
+            assert np.isfinite(outputs[3]).all()
+
+
 @pytest.mark.runs_once
 def test_frozen_neurons_store_nothing_for_their_own_weights():
     from counted_operations import Counter
