@@ -27,6 +27,7 @@ from keras_ratesnn.layers.temporal_normalization import (
     TemporalEffectiveBatchNormalization,
     ThresholdDependentBatchNormalization,
 )
+from keras_ratesnn.layers.time_constants import TimeConstants
 from keras_ratesnn.layers.time_mean import TimeMean
 from keras_ratesnn.layers.time_mixing import TimeMixing
 from keras_ratesnn.layers.weight_standardized import WSConv2D, WSDense
@@ -63,6 +64,7 @@ __all__ = [
     "SlidingPSNCell",
     "TemporalEffectiveBatchNormalization",
     "ThresholdDependentBatchNormalization",
+    "TimeConstants",
     "TimeMean",
     "TimeMixing",
     "WSConv2D",
