@@ -397,7 +397,7 @@ class Backend(abc.ABC):
             gradient, `(channels,)`, float32 or wider.
         """
         return plain_normalization.normalize(
-            self.replicas, inputs, axis, gamma, beta, epsilon, weights
+            self.graft, self.replicas, inputs, axis, gamma, beta, epsilon, weights
         )
 
     def normalize_as(
