@@ -206,8 +206,8 @@ GRADIENTS = [
     ),
     (
         "keras_ratesnn/gradients/rate.py",
-        "backend.graft(value, rate, 1.0)",
-        "backend.graft(value, rate, 0.5)",
+        "engine.graft(value, rate, 1.0)",
+        "engine.graft(value, rate, 0.5)",
         "gradients/test_rate.py",
     ),
     (
@@ -305,8 +305,8 @@ LAYERS = [
     ),
     (
         "keras_ratesnn/layers/quantized.py",
-        "backend.graft(used, kernel, 1.0)",
-        "backend.graft(used, kernel, 0.5)",
+        "engine.graft(used, kernel, 1.0)",
+        "engine.graft(used, kernel, 0.5)",
         "layers/test_quantized.py",
     ),
     (

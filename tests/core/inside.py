@@ -50,7 +50,7 @@ def in_two_alike_replicas(monkeypatch):
     same data."""
     from keras import ops
 
-    from keras_ratesnn._core import backend
+    from keras_ratesnn._core.backend import engine
 
     alike = {
         "count": lambda self: 2,
@@ -63,7 +63,7 @@ def in_two_alike_replicas(monkeypatch):
     def call(function):
         with monkeypatch.context() as patch:
             for name, method in alike.items():
-                patch.setattr(type(backend.replicas), name, method)
+                patch.setattr(type(engine.replicas), name, method)
             return function()
 
     return call

@@ -239,12 +239,12 @@ class _Recorded:
         self._targets: Any = None
         layers = list(keras_internals.with_sublayers(model))
         self._function: Any = functools.partial(self._run, function, layers, variables)
-        noise = backend.noise_state()
+        noise = backend.engine.noise_state()
         try:
             self._first = self._function(tensors)
         except Exception:
             # The call is repeated in eager mode, and draws the same numbers.
-            backend.set_noise_state(noise)
+            backend.engine.set_noise_state(noise)
             raise
         self._is_copied = CallGraph.share_memory(self._first, tensors)
 
