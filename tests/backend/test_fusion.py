@@ -36,8 +36,10 @@ if BACKEND == "torch":
     from recorded_calls import recording
 
     # For what differs on GPUs, which these tests have not.
-    from keras_ratesnn._core.backend.torch import fusion as torch_fusion
-    from keras_ratesnn._core.backend.torch.recorder.compiler import CompiledByLayout
+    from keras_ratesnn._core.backend.torch.graphs import fusion as torch_fusion
+    from keras_ratesnn._core.backend.torch.graphs.recorder.compiler import (
+        CompiledByLayout,
+    )
 else:
     HELD = {}
 

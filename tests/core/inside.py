@@ -11,7 +11,7 @@ import pytest
 def _nothing_is_compiled_before():
     """Else what one test compiles for large layers would be compiled for the small
     layers of all later ones, too."""
-    if fusion := sys.modules.get("keras_ratesnn._core.backend.torch.fusion"):
+    if fusion := sys.modules.get("keras_ratesnn._core.backend.torch.graphs.fusion"):
         fusion._kinds.clear()
 
 

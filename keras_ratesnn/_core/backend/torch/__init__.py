@@ -12,24 +12,25 @@ import torch
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import base
-from keras_ratesnn._core.backend.torch import fusion, normalization, time_filter
+from keras_ratesnn._core.backend.torch import normalization, time_filter
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
-from keras_ratesnn._core.backend.torch.layout import LayoutKept
-from keras_ratesnn._core.backend.torch.recorder import (
+from keras_ratesnn._core.backend.torch.graphs import fusion
+from keras_ratesnn._core.backend.torch.graphs.recorder import (
     call_graphs,
     choices,
     compiler,
     cuda_graphs,
 )
-from keras_ratesnn._core.backend.torch.recorder.call_graphs import (
+from keras_ratesnn._core.backend.torch.graphs.recorder.call_graphs import (
     CallGraphs,
     record_calls,
 )
-from keras_ratesnn._core.backend.torch.recorder.graph import (
+from keras_ratesnn._core.backend.torch.graphs.recorder.graph import (
     is_recording,
     is_recording_for_compiler,
     noticing_repeated_draws,
 )
+from keras_ratesnn._core.backend.torch.layout import LayoutKept
 from keras_ratesnn._core.backend.torch.replicas import replicas
 from keras_ratesnn._core.contexts import setting
 

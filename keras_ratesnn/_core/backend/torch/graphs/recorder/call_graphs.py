@@ -20,10 +20,12 @@ from keras import ops
 
 from keras_ratesnn._core import backend, keras_internals, tree
 from keras_ratesnn._core.backend import base
-from keras_ratesnn._core.backend.torch.recorder.graph import CallGraph
-from keras_ratesnn._core.backend.torch.recorder.layer_attributes import LayerAttributes
-from keras_ratesnn._core.backend.torch.recorder.signature import Signatures
-from keras_ratesnn._core.latest_settings import LatestSettings
+from keras_ratesnn._core.backend.torch.graphs.latest_settings import LatestSettings
+from keras_ratesnn._core.backend.torch.graphs.recorder.graph import CallGraph
+from keras_ratesnn._core.backend.torch.graphs.recorder.layer_attributes import (
+    LayerAttributes,
+)
+from keras_ratesnn._core.backend.torch.graphs.recorder.signature import Signatures
 
 EAGER_CALLS = {"auto": 32, True: 1}
 """Calls of a kind before one is recorded, by `jit_compile`. Recording takes as long as

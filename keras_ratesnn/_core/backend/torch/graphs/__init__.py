@@ -1,0 +1,1 @@
+"""PyTorch's accelerator: graphs of calls, fused time loops, and loops in C++."""
