@@ -1,6 +1,6 @@
 """What Keras does not provide portably: `engine`, which does it on this backend."""
 
-import importlib
+import importlib.util
 
 import keras
 
@@ -14,5 +14,10 @@ if _name not in ("jax", "tensorflow", "torch"):
         "KERAS_BACKEND to one of the three before Keras is imported."
     )
 
-engine: Backend = importlib.import_module(f"{__name__}.{_name}").Backend()
+_package = f"{__name__}.{_name}"
+if importlib.util.find_spec(f"{_package}.graphs"):
+    # What accelerates a backend that compiles nothing by itself: a subclass.
+    _package = f"{_package}.graphs"
+
+engine: Backend = importlib.import_module(_package).Backend()
 """The only object of its class. Only one backend's package is imported."""

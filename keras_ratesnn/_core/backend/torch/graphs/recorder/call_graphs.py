@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from keras import ops
 
-from keras_ratesnn._core import backend, keras_internals, tree
+from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.backend import base
+from keras_ratesnn._core.backend.torch import Backend
 from keras_ratesnn._core.backend.torch.graphs.latest_settings import LatestSettings
 from keras_ratesnn._core.backend.torch.graphs.recorder.graph import CallGraph
 from keras_ratesnn._core.backend.torch.graphs.recorder.layer_attributes import (
@@ -241,12 +242,12 @@ class _Recorded:
         self._targets: Any = None
         layers = list(keras_internals.with_sublayers(model))
         self._function: Any = functools.partial(self._run, function, layers, variables)
-        noise = backend.engine.noise_state()
+        before = Backend.noise_state()
         try:
             self._first = self._function(tensors)
         except Exception:
             # The call is repeated in eager mode, and draws the same numbers.
-            backend.engine.set_noise_state(noise)
+            Backend.set_noise_state(before)
             raise
         self._is_copied = CallGraph.share_memory(self._first, tensors)
 
