@@ -27,8 +27,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_ratesnn._core import backend, checks, keras_internals, registry
+from keras_ratesnn._core import checks, keras_internals, registry
 from keras_ratesnn._core.annotations import Config, Tensor
+from keras_ratesnn._core.backend import engine
 
 
 class Surrogate(registry.Configured):
@@ -96,7 +97,7 @@ class Sigmoid(Surrogate):
     def derivative(self, distance: Tensor) -> Tensor:
         alpha = _present(self.alpha, distance)
         sigmoid = ops.sigmoid(alpha * distance)
-        return sigmoid * backend.multiply_add(sigmoid, -alpha, alpha)
+        return sigmoid * engine.multiply_add(sigmoid, -alpha, alpha)
 
     def get_config(self) -> Config:
         return {"alpha": float(self.alpha)}

@@ -8,7 +8,8 @@ import warnings
 import keras
 from keras import ops
 
-from keras_ratesnn._core import backend, keras_internals
+from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn._core.contexts import replaced
 from keras_ratesnn._model import replicas, silence_causes
 from keras_ratesnn._model.checked_methods import takes_usual_batches
@@ -78,7 +79,7 @@ class SilentLayers(keras.callbacks.Callback):
         """
         if self._missing <= 0:
             return data
-        batches, data = backend.batches_of_step(data, model.steps_per_execution)
+        batches, data = engine.batches_of_step(data, model.steps_per_execution)
         for batch in batches:
             x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
             self._keep(x, model.timesteps)
@@ -206,8 +207,8 @@ def _activity(twin, x, timesteps):
         return ops.stack([ops.stack(row) for row in (spike, broken, overdriven)])
 
     values = [variable.value for variable in watched.variables]
-    with backend.no_gradient(), backend.repeated_noise(backend.noise_state()):
-        return layers, ops.convert_to_numpy(backend.traced(run)(x, values))
+    with engine.no_gradient(), engine.repeated_noise(engine.noise_state()):
+        return layers, ops.convert_to_numpy(engine.traced(run)(x, values))
 
 
 def _names(layers):

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from keras_ratesnn._core import backend, call_kernels, keras_internals, time_axis, tree
+from keras_ratesnn._core import call_kernels, keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn._graph import PlannedCall, last_uses
 from keras_ratesnn.gradients._propagate_nan import propagate_nan
 from keras_ratesnn.gradients.handlers import (
@@ -305,7 +306,7 @@ class Network:
             states.append(state)
             return outputs
 
-        outputs = backend.detached(outputs_alone)
+        outputs = engine.detached(outputs_alone)
         return states[0], outputs
 
     def _with_inputs(self, constants, rows_of, t):
@@ -398,7 +399,7 @@ class Network:
         ]
         outputs = self.alarmed(states, outputs)
         if self.context.detached:
-            return backend.detached(lambda: finished), outputs
+            return engine.detached(lambda: finished), outputs
         return finished, outputs
 
     def carried(self, states: States) -> list[Structure]:
@@ -427,7 +428,7 @@ class Network:
             return states, self._gather(gathered, outputs, t)
 
         carried, timesteps = advance(0, None), self.windows.timesteps
-        is_long = timesteps > backend.unrolled_network_steps()
+        is_long = timesteps > engine.unrolled_network_steps()
         if is_long and not self.context.with_gradient:
             variables = self.run.network.variables
             return loops.run(advance, carried, variables, timesteps)

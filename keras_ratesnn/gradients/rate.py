@@ -24,15 +24,9 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_ratesnn._core import (
-    backend,
-    checks,
-    keras_internals,
-    registry,
-    time_axis,
-    tree,
-)
+from keras_ratesnn._core import checks, keras_internals, registry, time_axis, tree
 from keras_ratesnn._core.annotations import Config, Structure
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.gradients import neuron_independence
 from keras_ratesnn.gradients.method import GradientMethod
 from keras_ratesnn.gradients.network import Network, plain
@@ -107,7 +101,7 @@ class Rate(GradientMethod):
             with_gradient=False,
             detached=True,
         )
-        with backend.reading_once(run.network):
+        with engine.reading_once(run.network):
             constants = network.once()
             states, outputs = network.through_time(constants)
             rates = network.rates(states, constants)
@@ -122,7 +116,7 @@ class Rate(GradientMethod):
                 return value
             rate = windows.repeat(rate) if slot.index in network.static else rate
             rate = time_axis.cast(rate_of_output(rate), value.dtype)
-            grafted = backend.graft(value, rate, 1.0)
+            grafted = engine.graft(value, rate, 1.0)
             return keras_internals.put_mask(grafted, keras_internals.mask_of(value))
 
         return tree.map_leaves(with_derivative, outputs, rates, network.outputs)

@@ -7,7 +7,7 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from keras_ratesnn._core import backend, checks, registry
+from keras_ratesnn._core import checks, registry
 from keras_ratesnn._core.annotations import (
     Config,
     ParameterValue,
@@ -16,6 +16,7 @@ from keras_ratesnn._core.annotations import (
     Structure,
     Tensor,
 )
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.layers import dynamics, parameters
 from keras_ratesnn.layers._arguments import passed_on
 from keras_ratesnn.layers._other_names import advice_on_reset, refuse_other_names
@@ -132,7 +133,7 @@ class IntegrateAndFireCell(NeuronCell):
         decay = ops.clip(ops.round(decay * steps), 1.0, steps - 1.0) / steps
         decay = ops.stop_gradient(decay)
         logit = ops.convert_to_tensor(self.decay_logit)
-        return backend.graft(decay, logit, decay * (1.0 - decay))
+        return engine.graft(decay, logit, decay * (1.0 - decay))
 
     def trace_decay(self) -> float | Tensor | None:
         # A subclass with another step may decay differently.

@@ -9,8 +9,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_ratesnn._core import backend, checks, registry
+from keras_ratesnn._core import checks, registry
 from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.layer_kinds import ENCODER, LayerKind
 
 
@@ -51,7 +52,7 @@ class Encoder(keras.layers.Layer):
     def spikes(self, inputs: Tensor, t: Any, timesteps: int) -> Tensor:
         """`encode`, with the derivative that the encoder declares."""
         encoded = ops.cast(self.encode(inputs, t, timesteps), inputs.dtype)
-        return backend.graft(ops.stop_gradient(encoded), inputs, self.rate_derivative)
+        return engine.graft(ops.stop_gradient(encoded), inputs, self.rate_derivative)
 
     def call(self, inputs: Tensor) -> Structure:
         return self.spikes(inputs, 0, 1)

@@ -7,8 +7,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_ratesnn._core import backend, checks, registry
+from keras_ratesnn._core import checks, registry
 from keras_ratesnn._core.annotations import ParameterValue, Shape, Structure, Tensor
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.layers import dynamics, parameters
 from keras_ratesnn.layers._arguments import arguments_of
 from keras_ratesnn.layers._other_names import refuse_other_names
@@ -139,10 +140,10 @@ class ILIFCell(NeuronCell):
         spikes = dynamics.fire_levels(
             membrane, threshold, self.levels, self.round_half_up
         )
-        if not backend.grad_enabled():
+        if not engine.grad_enabled():
             return spikes
         slope = dynamics.fire_levels_derivative(membrane, threshold, self.levels)
-        return backend.graft(spikes, membrane, ops.stop_gradient(slope))
+        return engine.graft(spikes, membrane, ops.stop_gradient(slope))
 
     def step(
         self, inputs: Tensor, state: Structure

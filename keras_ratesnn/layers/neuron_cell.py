@@ -8,8 +8,9 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import surrogates
-from keras_ratesnn._core import backend, registry, time_axis
+from keras_ratesnn._core import registry, time_axis
 from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.layer_kinds import CELL, LayerKind
 from keras_ratesnn.layers import dynamics, parameters
 from keras_ratesnn.surrogates import Surrogate
@@ -336,10 +337,10 @@ class NeuronCell(keras.layers.Layer):
         if threshold is None:
             threshold = self.effective_threshold()
         spikes = dynamics.fire(membrane, threshold)
-        if not backend.grad_enabled():
+        if not engine.grad_enabled():
             return spikes
         distance = membrane - threshold
-        return backend.graft(
+        return engine.graft(
             spikes, distance, ops.stop_gradient(self.surrogate.derivative(distance))
         )
 

@@ -9,8 +9,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ratesnn._core import backend, checks, registry, time_axis
+from keras_ratesnn._core import checks, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.layers.neuron_cell import NeuronCell
 from keras_ratesnn.surrogates import Surrogate
 
@@ -269,7 +270,7 @@ class SlidingPSNCell(ParallelCell):
         dtype = latest_first[0].dtype
         membrane = ops.cast(self.bias, dtype)
         for weight, x in zip(self._latest_first(dtype), latest_first, strict=True):
-            membrane = backend.multiply_add(x, weight, membrane)
+            membrane = engine.multiply_add(x, weight, membrane)
         return membrane
 
     def _by_lag(self, inputs):

@@ -26,7 +26,7 @@ from helpers import (
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._core import backend
+from keras_ratesnn._core.backend import engine
 
 torch_only = pytest.mark.skipif(
     BACKEND != "torch", reason="other backends fuse by themselves"
@@ -36,8 +36,10 @@ if BACKEND == "torch":
     from recorded_calls import recording
 
     # For what differs on GPUs, which these tests have not.
-    from keras_ratesnn._core.backend.torch import fusion as torch_fusion
-    from keras_ratesnn._core.backend.torch.recorder.compiler import CompiledByLayout
+    from keras_ratesnn._core.backend.torch.graphs import fusion as torch_fusion
+    from keras_ratesnn._core.backend.torch.graphs.recorder.compiler import (
+        CompiledByLayout,
+    )
 else:
     HELD = {}
 
@@ -96,7 +98,7 @@ def fusion(compiler=None, least_elements=0):
     Yields the list of `recording`. What is compiled stays so: there is nothing of loops
     that were compiled in another context.
     """
-    in_cpp = mock.patch.object(backend, "time_loop", return_value=None)
+    in_cpp = mock.patch.object(engine, "time_loop", return_value=None)
     with in_cpp, recording(99, compiler, least_elements=least_elements) as graphs:
         yield graphs
 

@@ -27,8 +27,8 @@ import torch
 from counted_operations import Counter
 from recorded_calls import assert_equal_state, operations, pair, recording, train
 
-from keras_ratesnn._core.backend.torch import fusion, time_loops
-from keras_ratesnn._core.backend.torch.time_loops import TimeLoop, programs
+from keras_ratesnn._core.backend.torch.graphs import fusion, time_loops
+from keras_ratesnn._core.backend.torch.graphs.time_loops import TimeLoop, programs
 
 pytestmark = pytest.mark.runs_once
 

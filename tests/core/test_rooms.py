@@ -207,6 +207,18 @@ def test_a_backends_package_is_imported_in_its_room_alone():
     assert elsewhere == BACKENDS_ELSEWHERE.keys(), "an exception is no longer needed"
 
 
+def test_nothing_imports_what_accelerates_pytorch():
+    """So that the library works without the folder; `_core.backend` looks whether it is
+    there."""
+    graphs = "keras_ratesnn._core.backend.torch.graphs"
+    assert graphs in modules()
+    assert [
+        f"{one} imports {other}"
+        for one, other, _ in [*arrows(LIBRARY), *arrows(RECIPES)]
+        if other.startswith(graphs) and not one.startswith(graphs)
+    ] == []
+
+
 def private_uses(text, attributes):
     """What is private to the library in a file of the recipes: imports, and attributes
     with one of these names."""

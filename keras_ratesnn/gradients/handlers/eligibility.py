@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from keras_ratesnn._core import backend, time_axis, tree
+from keras_ratesnn._core import time_axis, tree
 from keras_ratesnn._core.annotations import Tensor
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.gradients.handlers.neuron import NeuronHandler, State
 from keras_ratesnn.gradients.time import derivative
 from keras_ratesnn.gradients.time.windows import accumulate, inside, join
@@ -205,7 +206,7 @@ def grafted(value: Tensor, onto: list[Tensor], slopes: Sequence[Any]) -> Tensor:
         (time_axis.cast(tensor, value.dtype), slope)
         for tensor, slope in zip(onto, slopes, strict=True)
     ]
-    return backend.graft(value, tensor, slope, *more)
+    return engine.graft(value, tensor, slope, *more)
 
 
 def _accumulated(totals, slope, tangent, here):
@@ -215,7 +216,7 @@ def _accumulated(totals, slope, tangent, here):
         return totals
 
     def plus(total, tangent):
-        return backend.multiply_add(slope, tangent, total)
+        return engine.multiply_add(slope, tangent, total)
 
     if all(isinstance(share, float) for share in here):
         return accumulate(totals, tangent, here, plus)

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from keras_ratesnn._core import backend, time_axis
+from keras_ratesnn._core import time_axis
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.gradients.handlers.eligibility import (
     EligibilityHandler,
     WindowMeans,
@@ -84,7 +85,7 @@ class AllStepsHandler(NeuronHandler):
 
     def final(self, state):
         mask = state.record.counts if ops.is_tensor(state.record.counts) else None
-        after, _ = backend.detached(self.at_once, state.record.inputs, mask)
+        after, _ = engine.detached(self.at_once, state.record.inputs, mask)
         return state._replace(record=after.record)
 
     def firing_rate(self, record, mean_input):

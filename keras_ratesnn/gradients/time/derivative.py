@@ -17,7 +17,8 @@ faster. Any other step is differentiated here.
 
 from keras import ops
 
-from keras_ratesnn._core import backend, inheritance, keras_internals, time_axis, tree
+from keras_ratesnn._core import inheritance, keras_internals, time_axis, tree
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.layers import NeuronCell
 
 
@@ -98,7 +99,7 @@ def _forward_mode(cell, current, state):
             )
             return [spikes, *filter(tree.is_float, tree.flatten(after))]
 
-        _, (spikes_tangent, *changes) = backend.jvp(function, primals, directions)
+        _, (spikes_tangent, *changes) = engine.jvp(function, primals, directions)
         return spikes_tangent, tree.filled(
             outside["state"], changes, lambda leaf: leaf is None
         )

@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from keras_ratesnn._core import keras_internals, tree
-from keras_ratesnn._core.backend.torch.recorder import graph_passes
+from keras_ratesnn._core.backend.torch.graphs.recorder import graph_passes
 
 _draws: list = []
 _numbers: dict = {}

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from keras_ratesnn._core import tree
-from keras_ratesnn._core.backend.torch.recorder.compiler import lock
-from keras_ratesnn._core.backend.torch.time_loops import programs, text
-from keras_ratesnn._core.backend.torch.time_loops.derivative import Derivative
-from keras_ratesnn._core.backend.torch.time_loops.operations import stored
-from keras_ratesnn._core.backend.torch.time_loops.tracing import traced
+from keras_ratesnn._core.backend.torch.graphs.recorder.compiler import lock
+from keras_ratesnn._core.backend.torch.graphs.time_loops import programs, text
+from keras_ratesnn._core.backend.torch.graphs.time_loops.derivative import Derivative
+from keras_ratesnn._core.backend.torch.graphs.time_loops.operations import stored
+from keras_ratesnn._core.backend.torch.graphs.time_loops.tracing import traced
 
 
 class TimeLoop:

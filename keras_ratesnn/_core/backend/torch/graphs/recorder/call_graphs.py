@@ -18,12 +18,15 @@ import numpy as np
 import torch
 from keras import ops
 
-from keras_ratesnn._core import backend, keras_internals, tree
+from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.backend import base
-from keras_ratesnn._core.backend.torch.recorder.graph import CallGraph
-from keras_ratesnn._core.backend.torch.recorder.layer_attributes import LayerAttributes
-from keras_ratesnn._core.backend.torch.recorder.signature import Signatures
-from keras_ratesnn._core.latest_settings import LatestSettings
+from keras_ratesnn._core.backend.torch import Backend
+from keras_ratesnn._core.backend.torch.graphs.latest_settings import LatestSettings
+from keras_ratesnn._core.backend.torch.graphs.recorder.graph import CallGraph
+from keras_ratesnn._core.backend.torch.graphs.recorder.layer_attributes import (
+    LayerAttributes,
+)
+from keras_ratesnn._core.backend.torch.graphs.recorder.signature import Signatures
 
 EAGER_CALLS = {"auto": 32, True: 1}
 """Calls of a kind before one is recorded, by `jit_compile`. Recording takes as long as
@@ -239,12 +242,12 @@ class _Recorded:
         self._targets: Any = None
         layers = list(keras_internals.with_sublayers(model))
         self._function: Any = functools.partial(self._run, function, layers, variables)
-        noise = backend.noise_state()
+        before = Backend.noise_state()
         try:
             self._first = self._function(tensors)
         except Exception:
             # The call is repeated in eager mode, and draws the same numbers.
-            backend.set_noise_state(noise)
+            Backend.set_noise_state(before)
             raise
         self._is_copied = CallGraph.share_memory(self._first, tensors)
 

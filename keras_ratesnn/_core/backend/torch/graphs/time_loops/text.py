@@ -8,13 +8,13 @@ import math
 import torch
 from torch import fx
 
-from keras_ratesnn._core.backend.torch.normalization import HALF
-from keras_ratesnn._core.backend.torch.time_loops import templates
-from keras_ratesnn._core.backend.torch.time_loops.operations import (
+from keras_ratesnn._core.backend.torch.graphs.time_loops import templates
+from keras_ratesnn._core.backend.torch.graphs.time_loops.operations import (
     literal,
     operation_text,
     type_text,
 )
+from keras_ratesnn._core.backend.torch.normalization import HALF
 
 _aten = torch.ops.aten
 
