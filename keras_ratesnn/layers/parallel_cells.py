@@ -220,6 +220,7 @@ class SlidingPSNCell(ParallelCell):
 
     fixed_arguments = ("order", *NeuronCell.fixed_arguments)
     derivative_needs_inputs = True
+    derivative_weights = ("weight", "bias")
 
     def __init__(
         self,
