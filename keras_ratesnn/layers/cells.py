@@ -70,6 +70,7 @@ class IntegrateAndFireCell(NeuronCell):
     log_threshold: keras.Variable | None = None
     decay_logit: keras.Variable | None = None
     decay_bits: int | None = None
+    derivative_weights = ("decay_logit", "log_threshold")
 
     def __init__(
         self,

@@ -61,6 +61,7 @@ class ILIFCell(NeuronCell):
     threshold = Parameter(above=0, advice=THRESHOLD_ADVICE)
     initial_membrane = Parameter(advice=_AT_REST)
     decay_logit: keras.Variable | None = None
+    derivative_weights = ("decay_logit",)
     levels: int
     rounds = True
 

@@ -100,6 +100,9 @@ class NeuronCell(keras.layers.Layer):
     then."""
     derivative_needs_inputs = False
     """Whether `step_derivative` also takes the `inputs` of the step, as a keyword."""
+    derivative_weights: tuple[str, ...] = ()
+    """Names of the attributes that are the weights which `step_derivative` knows. They
+    do not change the state at rest."""
     exact_timesteps = False
     """Whether it cannot run for fewer time steps than `most_timesteps` either."""
 
@@ -265,7 +268,7 @@ class NeuronCell(keras.layers.Layer):
 
         It belongs to the `step` and `fire` of the same class or a base class. If a
         subclass overrides these, it is not used, nor if `has_step_derivative` is
-        `False`.
+        `False`, or the cell learns a weight that `derivative_weights` does not name.
 
         Args:
             state: The state before the step.

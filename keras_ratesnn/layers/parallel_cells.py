@@ -227,6 +227,7 @@ class SlidingPSNCell(ParallelCell):
     neurons_share_weights = True
     fixed_arguments = ("order", *NeuronCell.fixed_arguments)
     derivative_needs_inputs = True
+    derivative_weights = ("weight", "bias")
 
     def __init__(
         self,

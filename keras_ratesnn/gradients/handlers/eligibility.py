@@ -93,12 +93,15 @@ class EligibilityHandler(NeuronHandler):
 
     def start(self, inputs):
         state = super().start(inputs)
-        return state._replace(record=self.nothing(state.cell))
+        return state._replace(record=self.nothing(inputs[0], state.cell))
 
-    def nothing(self, cell: Any) -> Sums:
-        """The sums before the first step, given the state of the independent cell."""
-        at_rest = tree.map_leaves(lambda _: 0.0, cell)
-        tangents = [at_rest for _ in self.directions]
+    def nothing(self, current: Tensor, cell: Any) -> Sums:
+        """The sums before the first step, given its current and the state of the
+        independent cell."""
+        tangents = [
+            derivative.at_rest(self.neurons, current, cell, part)
+            for _, part in self.directions
+        ]
         slopes = [[0.0] * len(self._answering(pair)) for pair in self.directions]
         return Sums(tangents, [0.0 for _ in self.sizes], slopes)
 

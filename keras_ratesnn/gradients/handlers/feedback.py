@@ -34,7 +34,7 @@ class FeedbackHandler(EligibilityHandler):
 
     def start(self, inputs):
         state = NeuronHandler.start(self, inputs)
-        sums = self.nothing(state.cell["cell"])
+        sums = self.nothing(inputs[0], state.cell["cell"])
         return state._replace(record=sums._replace(fed=[0.0 for _ in self.sizes]))
 
     def advance(self, state, inputs, phase):
