@@ -28,7 +28,6 @@ class ParallelCell(NeuronCell):
     bias starts at −threshold."""
 
     in_parallel = True
-    moves_in_padding = True
 
     def effective_threshold(self) -> float | Tensor:
         # The bias, which is part of the membrane, is the threshold.

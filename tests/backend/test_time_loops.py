@@ -17,8 +17,10 @@ from helpers import (
     to_numpy,
 )
 from keras import layers, ops
+from library_neurons import STEPPING
 
 import keras_ratesnn as rsnn
+from keras_ratesnn.gradients.time.derivative import has_written_derivative
 
 if BACKEND != "torch":
     pytest.skip("other backends compile loops by themselves", allow_module_level=True)
@@ -33,9 +35,6 @@ from keras_ratesnn._core.backend.torch.graphs.time_loops import TimeLoop, progra
 pytestmark = pytest.mark.runs_once
 
 SURROGATES = "atan", "sigmoid", "triangle", "rectangular", "gaussian"
-NAMES = "IF", "LIF", "ParametricLIF", "CuBaLIF", "ALIF", "ILIF"
-"""Of neurons that are not parallel."""
-
 TIMESTEPS = 5
 
 
@@ -126,8 +125,8 @@ IMAGE = {"features": (2, 3, 6)}
 @pytest.mark.parametrize(
     ("names", "gradient", "policy", "sizes"),
     [
-        (NAMES, "rate", "float32", {"lengths": LENGTHS}),
-        (NAMES, "bptt", "float32", {"lengths": LENGTHS}),
+        (STEPPING, "rate", "float32", {"lengths": LENGTHS}),
+        (STEPPING, "bptt", "float32", {"lengths": LENGTHS}),
         (["IF"], WINDOWS, "mixed_bfloat16", {"lengths": LENGTHS}),
         (["LIF", "ILIF"], "bptt", "mixed_bfloat16", IMAGE),
         (["SlidingPSN", "LIF"], UNEQUAL, "float32", {}),
@@ -167,9 +166,10 @@ def test_loops_give_the_same_results_as_operations(
         assert_close(found, gradients, rtol=tolerance, atol=tolerance / 10)
     # One for each layer in inference, and in training, with any windows, but for those
     # without written derivatives.
-    without = {"CuBaLIF", "ALIF"} if gradient != "bptt" else set()
+    cells = [layer.cell for layer in model.network.layers if hasattr(layer, "cell")]
+    trained = [gradient == "bptt" or has_written_derivative(cell) for cell in cells]
     if "units" not in sizes:
-        assert len(loops) == len(names) + len(set(names) - without)
+        assert len(loops) == len(names) + sum(trained)
 
 
 @contextlib.contextmanager

@@ -169,7 +169,8 @@ class EligibilityHandler(NeuronHandler):
         """In the precision of the layer, which gradients have, unless they are scaled,
         fed back, or summed over neurons."""
         has_weights = any(part is not None for _, part in self.directions)
-        if self.context.windows.mask is not None or self.cell.feeds_back or has_weights:
+        is_scaled = self.context.windows.mask is not None
+        if is_scaled or self.cell.feedback is not None or has_weights:
             return means
 
         def stored(x):

@@ -65,7 +65,7 @@ def at_rest(cell, current, state, weight):
         return list(filter(tree.is_float, tree.flatten(started)))
 
     (value,) = keras_internals.values_of([weight])
-    _, changes = backend.jvp(function, [value], [_like(1.0, value)])
+    _, changes = engine.jvp(function, [value], [_like(1.0, value)])
     return _tangent_of(state, changes)
 
 
