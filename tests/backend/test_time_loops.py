@@ -9,6 +9,7 @@ import pytest
 from helpers import (
     BACKEND,
     assert_close,
+    chain,
     compiled,
     dyadic,
     loss_and_gradients,
@@ -119,6 +120,19 @@ LENGTHS = 5, 3, 1, 4, 2
 WINDOWS, UNEQUAL = rsnn.gradients.Rate(windows=2), rsnn.gradients.Rate(windows=(1, 4))
 MANY = rsnn.gradients.Rate(windows=8)
 IMAGE = {"features": (2, 3, 6)}
+
+
+@needs_compiler
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+def test_neurons_with_a_long_queue_of_inputs_have_no_loop(early, loops, gradient):
+    """Their steps take much longer than all steps at once."""
+    queues = [rsnn.layers.SlidingPSN(order) for order in (8, 9)]
+    for queue, number in zip(queues, (1, 0), strict=True):
+        loops.clear()
+        model = spiking(chain(queue, shape=(6,)), TIMESTEPS, gradient)
+        for _ in range(4):
+            loss_and_gradients(model, *sequences())
+        assert len(loops) == number
 
 
 @needs_compiler

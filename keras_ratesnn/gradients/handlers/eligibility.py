@@ -80,7 +80,8 @@ class EligibilityHandler(NeuronHandler):
         # PyTorch's compiler fails on the graphs of its forward-mode differentiation,
         # and takes minutes for many windows.
         return (
-            derivative.has_written_derivative(self.cell)
+            self.cell.fuses
+            and derivative.has_written_derivative(self.cell)
             and len(self.sizes) <= MOST_COMPILED_WINDOWS
         )
 
