@@ -69,9 +69,9 @@ def at_rest(cell, current, state, weight):
     return _tangent_of(state, changes)
 
 
-def _tangent_of(state, of_floats):
+def _tangent_of(state, tangents):
     """The tangent of a state, given those of its floats."""
-    remaining = iter(of_floats)
+    remaining = iter(tangents)
     return tree.map_leaves(
         lambda leaf: next(remaining) if tree.is_float(leaf) else 0.0, state
     )
