@@ -46,7 +46,7 @@ def _statistics(graft, replicas, inputs, axis, weights=None):
 
     def average(values):
         # On PyTorch the mean of Keras is one of float32, of float64, too.
-        return ops.sum(values, axes, keepdims=True) / count
+        return ops.sum(values, axes, keepdims=True) / ops.cast(count, values.dtype)
 
     if weights is None:
         size, weights = count, 1.0
