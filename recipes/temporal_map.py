@@ -41,8 +41,9 @@ RESULTS = pathlib.Path(__file__).parent / "results" / "temporal_map"
 
 
 def add_arguments(parser):
-    tasks = f"one of {', '.join(TASKS)}"
-    parser.add_argument("tasks", metavar="TASK", nargs="+", choices=TASKS, help=tasks)
+    parser.add_argument(
+        "tasks", metavar="TASK", nargs="+", choices=TASKS, help="tasks to map"
+    )
     command_line.add_seeds(parser, 3)
     command_line.add_path(parser, "--output", "folder of results", default=RESULTS)
     command_line.add_data_dir(parser)
@@ -54,10 +55,10 @@ def draw_map(arguments):
     maps = []
     for name in arguments.tasks:
         task = TASKS[name]
-        results = Results(arguments.output / f"{name}.jsonl")
-        if not arguments.show:
-            with command_line.mistakes():
-                data = task.load(arguments.data_dir)
+        with command_line.mistakes():
+            results = Results(arguments.output / f"{name}.jsonl")
+            data = None if arguments.show else task.load(arguments.data_dir)
+        if data is not None:
             complete(results, task, data, arguments.seeds)
         print(f"\n{name}: {task.about}.\n")
         for network in task.networks:

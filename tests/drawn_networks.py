@@ -13,6 +13,10 @@ from keras_ratesnn.layers.pooling import PaddedMaxPooling2D
 
 own = rsnn.layers
 T = 3
+PUBLIC = [
+    name for name in own.__all__ if issubclass(getattr(own, name), keras.layers.Layer)
+]
+"""The names of the layers and cells that users have."""
 
 
 @keras.saving.register_keras_serializable(package="tests")

@@ -40,7 +40,8 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import backend, checks, keras_internals, progress, time_axis
+from keras_ratesnn._core import checks, keras_internals, progress, time_axis
+from keras_ratesnn._core.backend import engine
 
 _LARGEST_HALF = float(np.finfo("float16").max)
 
@@ -120,7 +121,7 @@ def measure(
                 bar.add(1)
         return outputs
 
-    with backend.no_gradient():
+    with engine.no_gradient():
         _graph.whole_of(functional, inside).run(tensors, without_spikes, training=False)
     return found
 

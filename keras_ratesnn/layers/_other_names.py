@@ -14,7 +14,7 @@ def advice_on_class(name: str, choices: list[str]) -> str:
     here; an empty string if not known."""
     similar = [choice for choice in choices if choice.lower() == name.lower()]
     if name in _CLASSES or similar:
-        return f" Use {_CLASSES.get(name) or similar[0]}."
+        return f" Use {_CLASSES.get(name) or similar[0]}, of keras_ratesnn.layers."
     return (
         f" It is a layer of Keras, keras.layers.{name}."
         if hasattr(keras.layers, name)

@@ -8,8 +8,9 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import surrogates
-from keras_ratesnn._core import backend, registry, time_axis
+from keras_ratesnn._core import registry, time_axis
 from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.layer_kinds import CELL, LayerKind
 from keras_ratesnn.layers import dynamics, parameters
 from keras_ratesnn.surrogates import Surrogate
@@ -98,10 +99,16 @@ class NeuronCell(keras.layers.Layer):
     library does that."""
     derivative_needs_inputs = False
     """Whether `step_derivative` also takes the `inputs` of the step, as a keyword."""
+    derivative_weights: tuple[str, ...] = ()
+    """Names of the attributes that are the weights which `step_derivative` knows. They
+    do not change the state at rest."""
     in_parallel = False
     """Whether `over_time` computes the membranes of all steps, which are affine in the
     inputs of all steps. At steps that are padding inputs are then zero; other neurons
     wait."""
+    neurons_share_weights = False
+    """Whether all neurons have the same weights, of cells with `in_parallel`. It is not
+    inherited."""
     exact_timesteps = False
     """Whether it cannot run for fewer time steps than `most_timesteps` either."""
     couples_samples = False
@@ -271,7 +278,7 @@ class NeuronCell(keras.layers.Layer):
 
         It belongs to the `step` and `fire` of the same class or a base class. If a
         subclass overrides these, it is not used, nor if `has_step_derivative` is
-        `False`.
+        `False`, or the cell learns a weight that `derivative_weights` does not name.
 
         Args:
             state: The state before the step.
@@ -357,10 +364,10 @@ class NeuronCell(keras.layers.Layer):
         if threshold is None:
             threshold = self.effective_threshold()
         spikes = dynamics.fire(membrane, threshold)
-        if not backend.grad_enabled():
+        if not engine.grad_enabled():
             return spikes
         distance = membrane - threshold
-        return backend.graft(
+        return engine.graft(
             spikes, distance, ops.stop_gradient(self.surrogate.derivative(distance))
         )
 

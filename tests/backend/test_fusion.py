@@ -28,7 +28,7 @@ from keras import layers, ops
 from library_neurons import STEPPING, layer
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._core import backend
+from keras_ratesnn._core.backend import engine
 
 torch_only = pytest.mark.skipif(
     BACKEND != "torch", reason="other backends fuse by themselves"
@@ -38,8 +38,10 @@ if BACKEND == "torch":
     from recorded_calls import recording
 
     # For what differs on GPUs, which these tests have not.
-    from keras_ratesnn._core.backend.torch import fusion as torch_fusion
-    from keras_ratesnn._core.backend.torch.recorder.compiler import CompiledByLayout
+    from keras_ratesnn._core.backend.torch.graphs import fusion as torch_fusion
+    from keras_ratesnn._core.backend.torch.graphs.recorder.compiler import (
+        CompiledByLayout,
+    )
 else:
     HELD = {}
 
@@ -93,7 +95,7 @@ def fusion(compiler=None, least_elements=0):
     Yields the list of `recording`. What is compiled stays so: there is nothing of loops
     that were compiled in another context.
     """
-    in_cpp = mock.patch.object(backend, "time_loop", return_value=None)
+    in_cpp = mock.patch.object(engine, "time_loop", return_value=None)
     with in_cpp, recording(99, compiler, least_elements=least_elements) as graphs:
         yield graphs
 

@@ -9,6 +9,7 @@ import pytest
 from helpers import (
     BACKEND,
     assert_close,
+    chain,
     compiled,
     dyadic,
     loss_and_gradients,
@@ -29,8 +30,8 @@ import torch
 from counted_operations import Counter
 from recorded_calls import assert_equal_state, operations, pair, recording, train
 
-from keras_ratesnn._core.backend.torch import fusion, time_loops
-from keras_ratesnn._core.backend.torch.time_loops import TimeLoop, programs
+from keras_ratesnn._core.backend.torch.graphs import fusion, time_loops
+from keras_ratesnn._core.backend.torch.graphs.time_loops import TimeLoop, programs
 
 pytestmark = pytest.mark.runs_once
 
@@ -88,10 +89,10 @@ def network(names, features=(6,), units=8):
     return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
 
 
-def sequences(features=(6,), samples=5):
+def sequences(features=(6,), samples=5, timesteps=TIMESTEPS):
     """A batch that no rounding moves over a threshold: sums of multiples of 1/16 are
     exact in every policy."""
-    x = dyadic((samples, TIMESTEPS, *features), seed=1).astype("float32")
+    x = dyadic((samples, timesteps, *features), seed=1).astype("float32")
     return x, np.arange(samples) % 3
 
 
@@ -116,7 +117,21 @@ def loops(monkeypatch):
 
 LENGTHS = 5, 3, 1, 4, 2
 WINDOWS, UNEQUAL = rsnn.gradients.Rate(windows=2), rsnn.gradients.Rate(windows=(1, 4))
+MANY = rsnn.gradients.Rate(windows=8)
 IMAGE = {"features": (2, 3, 6)}
+
+
+@needs_compiler
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+def test_neurons_with_a_long_queue_of_inputs_have_no_loop(early, loops, gradient):
+    """Their steps take much longer than all steps at once."""
+    queues = [rsnn.layers.SlidingPSN(order) for order in (8, 9)]
+    for queue, number in zip(queues, (1, 0), strict=True):
+        loops.clear()
+        model = spiking(chain(queue, shape=(6,)), TIMESTEPS, gradient)
+        for _ in range(4):
+            loss_and_gradients(model, *sequences())
+        assert len(loops) == number
 
 
 @needs_compiler
@@ -128,6 +143,7 @@ IMAGE = {"features": (2, 3, 6)}
         (["IF"], WINDOWS, "mixed_bfloat16", {"lengths": LENGTHS}),
         (["LIF", "ILIF"], "bptt", "mixed_bfloat16", IMAGE),
         (["SlidingPSN", "LIF"], UNEQUAL, "float32", {}),
+        (["LIF"], MANY, "float32", {"timesteps": 9, "lengths": (9, 8, 3)}),
         (["SlidingPSN"], "bptt", "float64", IMAGE),
         # As many lags as neurons, or samples, or one neuron.
         (["SlidingPSN"], "rate", "float32", {"units": 3, "samples": 3}),
@@ -139,11 +155,12 @@ def test_loops_give_the_same_results_as_operations(
 ):
     keras.config.set_dtype_policy(policy)
     units, features = sizes.get("units", 8), sizes.get("features", (6,))
+    timesteps = sizes.get("timesteps", TIMESTEPS)
     mask_value = 0.0 if "lengths" in sizes else None
     shared = network(names, features, units)
     shared.get_layer("currents").kernel.assign(dyadic((6, units)))
-    model = spiking(shared, TIMESTEPS, gradient, mask_value=mask_value)
-    x, y = sequences(features, sizes.get("samples", 5))
+    model = spiking(shared, timesteps, gradient, mask_value=mask_value)
+    x, y = sequences(features, sizes.get("samples", 5), timesteps)
     for sample, length in enumerate(sizes.get("lengths", ())):
         x[sample, length:] = 0.0
 

@@ -21,7 +21,7 @@ import keras
 import library_neurons
 import numpy as np
 import pytest
-from drawn_networks import Odd, Rectified, Saturating, give_weights
+from drawn_networks import PUBLIC, Odd, Rectified, Saturating, give_weights
 from helpers import (
     BACKEND,
     assert_close,
@@ -416,6 +416,19 @@ def a_stream_is_the_sequence(subject, gradient, step_mode):
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
 
 
+def a_current_that_is_not_finite_is_nan_in_the_outputs(subject, gradient, step_mode):
+    """Of its sample alone, also once a queue has no place for it, and in a stream."""
+    x = data_of(subject)
+    x[0, 0], x[1, 0] = np.nan, np.inf
+    model = model_of(subject, gradient, step_mode)
+    found = [to_numpy(model(x))]
+    if "at once" not in subject.facts:
+        found.append([to_numpy(model.step(x[:, t])) for t in range(T)][-1])
+    for outputs in found:
+        assert np.isnan(outputs[:2]).all()
+        assert np.isfinite(outputs[2:]).all()
+
+
 def padding_anywhere_is_the_sample_alone(subject, gradient, step_mode):
     """Before a sequence and after it, whatever is in the padding."""
     x, y = np.full((BATCH, T, *SHAPE), np.nan), targets()
@@ -603,6 +616,7 @@ PROMISES = {
     single_step_mode_is_multi: ("at once",),
     steps_that_run_again_are_those_that_are_kept: ("at once",),
     a_stream_is_the_sequence: ("at once", "random"),
+    a_current_that_is_not_finite_is_nan_in_the_outputs: (),
     padding_anywhere_is_the_sample_alone: ("at once", "random", "static", "coupled"),
     a_long_loop_begins_as_a_short_one: (
         "at once",
@@ -621,6 +635,10 @@ PROMISES = {
     numbers_are_those_of_every_backend: ("random",),
     channels_may_be_on_any_axis: (),
 }
+OF_NEURONS = (
+    one_layer_on_a_constant_input_learns_by_rate_as_by_bptt,
+    a_current_that_is_not_finite_is_nan_in_the_outputs,
+)
 IN_DOUBLE_PRECISION = [
     promise
     for promise in PROMISES
@@ -636,7 +654,7 @@ def is_given(name, promise):
     subject = SUBJECTS[name]
     if set(PROMISES[promise]) & set(subject.facts):
         return False
-    if promise is one_layer_on_a_constant_input_learns_by_rate_as_by_bptt:
+    if promise in OF_NEURONS:
         return subject.place == "neurons"
     if promise is channels_may_be_on_any_axis:
         return "axis" in subject.facts
@@ -714,7 +732,5 @@ def test_a_layer_keeps_its_promise(name, promise, request):
 def test_every_layer_of_the_library_is_a_subject():
     names = {name.split()[0] for name in SUBJECTS}
     # A cell is that of its layer.
-    missing = [
-        name for name in rsnn.layers.__all__ if name.removesuffix("Cell") not in names
-    ]
+    missing = [name for name in PUBLIC if name.removesuffix("Cell") not in names]
     assert missing == []

@@ -1,4 +1,4 @@
-"""Parameters of neurons as arrays and initialisers: a value for each channel or neuron,
+"""Parameters of neurons as arrays and initializers: a value for each channel or neuron,
 fixed or learned."""
 
 import functools
@@ -6,7 +6,7 @@ import functools
 import keras
 import numpy as np
 import pytest
-from helpers import chain, response, spiking
+from helpers import chain, response, saved_and_loaded, spiking, to_numpy
 from keras import layers
 from library_neurons import STEPPING, layer, learned, taken
 
@@ -104,7 +104,7 @@ def test_neurons_with_values_of_their_own_are_those_of_layers_with_one_value(
 
 
 def test_learned_values_move_and_stay_in_their_ranges_and_all_are_in_float32():
-    """Arrays and initialisers, for each channel or each neuron, in half precision."""
+    """Arrays and initializers, for each channel or each neuron, in half precision."""
     keras.config.set_dtype_policy("mixed_bfloat16")
     channels = neurons.LIF(**ALL, **HARD, learn_decay=True)
     single = neurons.CuBaLIF(
@@ -139,3 +139,56 @@ def test_a_number_that_is_learned_is_read_and_set():
     assert (layer.decay, layer.threshold) == (pytest.approx(0.4), pytest.approx(0.6))
     layer.set_decay(0.9)
     assert layer.cell.decay == pytest.approx(0.9)
+
+
+def test_time_constants_are_spread_evenly_in_their_logarithm_over_all_values():
+    expected = 1.0 - 1.0 / np.array([[1.0, 10.0, 100.0], [1e3, 1e4, 1e5]])
+    spread = neurons.TimeConstants(1, 1e5)
+    np.testing.assert_allclose(to_numpy(spread((2, 3))), expected, rtol=1e-6)
+    again = keras.initializers.deserialize(keras.initializers.serialize(spread))
+    np.testing.assert_array_equal(to_numpy(again((2, 3))), to_numpy(spread((2, 3))))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_decays_of_all_neurons_are_made_of_time_constants_and_kept_in_files(dtype):
+    keras.config.set_dtype_policy(dtype)
+    spread = neurons.TimeConstants(2, 200)
+    of_step = {"decay": spread, "learn_decay": True}
+    parts = [
+        neurons.LIF(spread),
+        neurons.ILIF(3, **of_step),
+        neurons.ALIF(adaptation_decay=spread, **of_step),
+        neurons.CuBaLIF(synaptic_decay=spread, learn_synaptic_decay=True),
+        neurons.LIF(axis=None, **of_step),
+        neurons.LeakyReadout(spread),
+    ]
+    model = spiking(chain(*parts, shape=(3,)), T)
+    model.compile("sgd", "mse")
+    names = ["decay", "decay", "adaptation_decay", "synaptic_decay", "decay", "decay"]
+    for network in (model.network, saved_and_loaded(model).network):
+        for found, name in zip(network.layers[1:], names, strict=True):
+            np.testing.assert_allclose(
+                getattr(found, name), [0.5, 0.95, 0.995], rtol=1e-5
+            )
+    x = np.random.default_rng(0).normal(0.5, 1.0, (2, T, 3))
+    assert np.isfinite(model.train_on_batch(x, np.ones((2, 3))))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0.5, 3), "`shortest` must be >= 1. Received: shortest=0.5"),
+        ((5, 4), "`longest` must be >= 5.0. Received: longest=4"),
+    ],
+)
+def test_time_constants_are_at_least_a_step_and_the_longest_is_not_the_shorter(
+    arguments, message
+):
+    with pytest.raises(ValueError, match=message):
+        neurons.TimeConstants(*arguments)
+
+
+def test_a_decay_is_not_learned_from_a_time_constant_of_one_step():
+    layer = neurons.LIF(neurons.TimeConstants(1, 9), learn_decay=True)
+    with pytest.raises(ValueError, match="`decay` must be > 0 and < 1"):
+        layer(np.zeros((1, 3), "float32"))

@@ -14,8 +14,9 @@ a step, κ_{ww} = 0, and the derivative is exact.
 
 from keras import ops
 
-from keras_ratesnn._core import backend, time_axis
+from keras_ratesnn._core import time_axis
 from keras_ratesnn._core.annotations import Tensor
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.gradients.handlers.eligibility import EligibilityHandler, grafted
 from keras_ratesnn.gradients.handlers.neuron import NeuronHandler, State
 from keras_ratesnn.gradients.time.windows import accumulate, join
@@ -33,7 +34,7 @@ class FeedbackHandler(EligibilityHandler):
 
     def start(self, inputs):
         state = NeuronHandler.start(self, inputs)
-        sums = self.nothing(state.cell["cell"])
+        sums = self.nothing(inputs[0], state.cell["cell"])
         return state._replace(record=sums._replace(fed=[0.0 for _ in self.sizes]))
 
     def advance(self, state, inputs, phase):
@@ -68,12 +69,12 @@ class FeedbackHandler(EligibilityHandler):
                 return current, grafted(value, [*currents, current, *weights], slopes)
 
             if rates:
-                earlier = backend.graft(fed, rates[-1], from_previous)
+                earlier = engine.graft(fed, rates[-1], from_previous)
             else:
                 earlier = ops.stop_gradient(fed)
             current, rate = answer(earlier)
             for _ in range(SWEEPS if windows.sizes[window] > 1 else 0):
-                same = backend.graft(ops.zeros_like(value), rate, within)
+                same = engine.graft(ops.zeros_like(value), rate, within)
                 current, rate = answer(earlier + same)
             currents.append(current)
             rates.append(rate)

@@ -10,9 +10,9 @@ import jax
 import keras
 from jax._src.core import trace_state_clean
 
-from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core import block_filter, keras_internals
 from keras_ratesnn._core.annotations import Tensor
-from keras_ratesnn._core.backend import base, xla_filter, xla_loops
+from keras_ratesnn._core.backend import base, xla_loops
 
 
 class Backend(base.Backend):
@@ -21,7 +21,7 @@ class Backend(base.Backend):
     EAGER_IS_SLOW = True
     SETTINGS = (("unrolled_steps", xla_loops, "UNROLLED_STEPS"),)
 
-    filter_in_time = staticmethod(xla_filter.filter_in_time)
+    filter_in_time = staticmethod(block_filter.filter_in_time)
 
     def graft(
         self,
