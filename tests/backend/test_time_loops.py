@@ -18,7 +18,7 @@ from helpers import (
     to_numpy,
 )
 from keras import layers, ops
-from library_neurons import STEPPING
+from library_neurons import STEPPING, taken
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.gradients.time.derivative import has_written_derivative
@@ -58,27 +58,26 @@ def neuron(name, random):
     def one_of(*values):
         return random.choice(values).item()
 
-    arguments = {"threshold": one_of(0.3, 0.5, 1.0), "surrogate": one_of(*SURROGATES)}
-    if name in ("LIF", "ParametricLIF", "CuBaLIF"):
-        arguments["decay"] = one_of(0.25, 0.5, 0.75)
-    if name in ("IF", "LIF", "ParametricLIF"):
-        arguments |= {"detach_reset": is_so(), "initial_membrane": one_of(0.0, 0.25)}
-    if name in ("LIF", "ParametricLIF", "ALIF"):
-        arguments["learn_threshold"] = is_so()
-    if name in ("LIF", "ParametricLIF"):
-        is_delayed = arguments["detach_reset"] and is_so()
-        arguments |= {"decay_input": is_so(), "reset_delay": is_delayed}
-        arguments |= {"reset": "hard", "v_reset": -0.25} if is_so() else {}
-    if name == "ParametricLIF":
-        arguments["per_channel"] = is_so()
-    if name == "ILIF":
-        del arguments["surrogate"]
-        arguments |= {"levels": 3, "normalize": is_so(), "detach_reset": is_so()}
-    if name == "SlidingPSN":
-        arguments["order"] = 3
     if name == "Resting":
         return rsnn.layers.Neuron(Resting(threshold=0.5))
-    return getattr(rsnn.layers, name)(**arguments)
+    is_hard, is_detached = is_so(), is_so()
+    arguments = {
+        "threshold": one_of(0.3, 0.5, 1.0),
+        "surrogate": one_of(*SURROGATES),
+        "decay": one_of(0.25, 0.5, 0.75),
+        "decay_input": is_so(),
+        "detach_reset": is_detached,
+        "reset_delay": is_detached and is_so(),
+        "reset": "hard" if is_hard else "soft",
+        "v_reset": -0.25 if is_hard else 0.0,
+        "initial_membrane": one_of(0.0, 0.125),
+        "learn_threshold": is_so(),
+        "per_channel": is_so(),
+        "levels": 3,
+        "normalize": is_so(),
+        "order": 3,
+    }
+    return getattr(rsnn.layers, name)(**taken(name, arguments))
 
 
 def network(names, features=(6,), units=8):

@@ -141,7 +141,7 @@ def neurons(name):
     make = functools.partial(library_neurons.layer, name, T)
     facts = ("axis",) if "per_channel" in library_neurons.ARGUMENTS[name] else ()
     if cell.sees_all_steps:
-        return Subject(make, methods=THROUGH_TIME, facts=("at once", *facts))
+        return Subject(make, methods=THROUGH_TIME, facts=("at once",))
     methods = WITHOUT_TRACES if cell.trace_decay() is None else METHODS
     return Subject(make, methods=methods, facts=facts)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import chain, response, saved_and_loaded, spiking, to_numpy
 from keras import layers
-from library_neurons import STEPPING, layer, learned
+from library_neurons import STEPPING, layer, learned, taken
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import layers as neurons
@@ -29,7 +29,8 @@ def recurrent(name, **arguments):
 def of_library(name):
     """With two values of each parameter, which are learned where they can be."""
     made = layer(name, T)
-    values = {key: getattr(made, key) for key in parameters_of(type(made.cell))}
+    names = taken(name, parameters_of(type(made.cell)))
+    values = {key: getattr(made, key) for key in names}
     two = {key: [value, 0.6 * value] for key, value in values.items() if value}
     return functools.partial(layer, name, T), {**learned(name), **two}
 

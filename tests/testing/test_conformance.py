@@ -24,9 +24,9 @@ OTHERS = {"decay_input": True, "detach_reset": False, "initial_membrane": 0.1}
 @pytest.mark.parametrize(
     ("kind", "arguments"),
     [
-        *((name, {**OTHERS, **learned(name)}) for name in STEPPING),
-        ("LIF", {"decay_input": True, "detach_reset": True, "reset_delay": True}),
-        ("CuBaLIF", {"reset_delay": True, "detach_reset": False}),
+        *((name, {}) for name in STEPPING),
+        ("LIF", {"detach_reset": True, "reset_delay": True}),
+        ("CuBaLIF", {"reset_delay": True}),
         # With values of each neuron.
         (
             "CuBaLIF",
@@ -37,14 +37,13 @@ OTHERS = {"decay_input": True, "detach_reset": False, "initial_membrane": 0.1}
                 "initial_membrane": drawn(-0.3, 0.3, 3),
                 "synaptic_decay": keras.initializers.Constant(0.3),
                 "axis": None,
-                "learn_decay": True,
-                "learn_synaptic_decay": True,
             },
         ),
         ("ILIF", {"threshold": 0.7, "round_half_up": True}),
     ],
 )
 def test_cells_of_the_library_conform(kind, arguments):
+    arguments = {**OTHERS, **learned(kind), **arguments}
     check_cell(layer(kind, None, **taken(kind, arguments)).cell)
 
 
