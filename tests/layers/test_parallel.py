@@ -301,7 +301,17 @@ def test_a_mask_is_raised_saved_and_must_be_complete_for_single_steps():
     assert [layer.mask for layer in again] == [0.75, 1.0]
 
 
+class NoisyPSNCell(rsnn.layers.PSNCell):
+    def __init__(self, timesteps):
+        super().__init__(timesteps)
+        self.generator = keras.random.SeedGenerator(0)
+
+
 ERRORS = [
+    (
+        lambda: spiking(network(lambda: Neuron(NoisyPSNCell(T))), T),
+        "all steps of a parallel cell more than once.*draws random numbers",
+    ),
     (lambda: spiking(network(psn), T + 1), "`timesteps` must be 5.*SlidingPSN"),
     (lambda: spiking(network(masked), T + 1), "`timesteps` must be at most 5"),
     (

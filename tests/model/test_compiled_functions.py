@@ -84,6 +84,28 @@ def test_a_callback_sets_time_steps_and_whether_sequences_are_returned(number):
     assert callback.losses == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras has none of several steps there")
+@both_step_modes
+def test_several_steps_in_an_execution_of_xla_draw_as_single_ones(step_mode):
+    """Each batch has other noise, of a layer, and another coding by spikes."""
+    weights, x, y = [], np.tile(X, (3, 1)), np.tile(Y, 3)
+    for number in (1, 3):
+        keras.utils.set_random_seed(0)
+        encoder, noise = (
+            rsnn.layers.BernoulliEncoder(seed=1),
+            layers.Dropout(0.5, seed=2),
+        )
+        network = chain(encoder, layers.Dense(8), LIF(), noise, layers.Dense(3))
+        model = spiking(network, step_mode=step_mode)
+        compiled(model, jit_compile=True, steps_per_execution=number)
+        before = model.get_weights()
+        model.fit(x, y, batch_size=len(X), shuffle=False, verbose=0)
+        weights.append(model.get_weights())
+        assert not np.allclose(weights[-1][0], before[0])
+        assert to_numpy(encoder.seed_generator.state)[1] == 3 * model.timesteps
+    assert_close(*weights, rtol=1e-5, atol=1e-6)
+
+
 class Looks(keras.callbacks.Callback):
     """Predicts inputs in the middle of an epoch, and evaluates them at its end."""
 

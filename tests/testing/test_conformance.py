@@ -329,7 +329,7 @@ class ResetMembraneCell(OwnCell):
             r"a different result when it was called again with the same input and "
             r"state",
         ),
-        (NoisyCell, r"do not draw random numbers"),
+        (NoisyCell, r"draw random numbers from a keras.random.SeedGenerator"),
         (VariableCell, r"changed its variables"),
         # And says where and by how much.
         (
@@ -360,6 +360,21 @@ def test_integrate_and_fire_cells_conform_under_any_dtype_policy():
     keras.config.set_dtype_policy("mixed_bfloat16")
     check_cell(rsnn.layers.IFCell(reset="hard", v_reset=-0.2), shapes=[(2,)])
     assert keras.config.dtype_policy().name == "mixed_bfloat16"
+
+
+@registered
+class SeededCell(OwnCell):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.generator = keras.random.SeedGenerator()
+
+    def step(self, inputs, state):
+        noise = keras.random.normal(ops.shape(inputs), seed=self.generator)
+        return super().step(ops.cast(inputs, state.dtype) * (1.0 + noise), state)
+
+
+def test_a_cell_that_draws_from_a_generator_of_its_own_conforms():
+    check_cell(SeededCell(), shapes=[(5,)])
 
 
 def test_a_cell_that_mixes_neurons_can_be_checked_as_such():

@@ -442,7 +442,7 @@ def in_scope(function, variables, values, changing, changed):
     inside = list(values)
     for index, value in zip(changing, changed, strict=True):
         inside[index] = value
-    with keras_internals.Replaced(
+    with keras_internals.Closed(
         zip(variables, inside, strict=True), engine.assigned_weight
     ) as scope:
         result = function()
