@@ -85,7 +85,7 @@ at once, since Keras must know them."""
 
 
 def __getattr__(name: str) -> Any:
-    """What is imported with its first use: half of the library."""
+    """Imports a name at its first use, as with half of the library."""
     if name not in _IMPORTED_LATER:
         advice = layers.advice_on_class(name, layers.__all__)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{advice}")

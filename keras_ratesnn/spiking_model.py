@@ -191,8 +191,8 @@ class SpikingModel(
 
     @property
     def engine(self) -> str:
-        """What there is to run calls: on PyTorch `"eager"` (no graph yet), `"recorded"`
-        or `"compiled"` graphs; elsewhere `"keras"`."""
+        """The runner of calls: on PyTorch `"eager"` (no graph yet), `"recorded"` or
+        `"compiled"` graphs; elsewhere `"keras"`."""
         return self._graphs.engine
 
     def call(

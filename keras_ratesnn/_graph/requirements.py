@@ -1,4 +1,4 @@
-"""What networks must be like to run over time, with errors that say what to do."""
+"""Requirements on networks that run over time, with errors that say what to do."""
 
 from typing import Any
 

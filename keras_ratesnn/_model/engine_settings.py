@@ -1,4 +1,4 @@
-"""What decides when calls are recorded, what compiles them, and which loops are
+"""Settings that decide when calls are recorded, what compiles them, and which loops are
 unrolled."""
 
 import contextlib

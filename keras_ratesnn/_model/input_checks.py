@@ -107,7 +107,7 @@ def are_tensors(structure, *types):
 
 
 _NO_DATA = (type(None), numbers.Number, str, bytes)
-"""What Keras would not take for data either."""
+"""Types that Keras would not take for data either."""
 
 
 def _has_time(tensor, wanted, timesteps, slots):
@@ -141,7 +141,7 @@ _MOVES = ((0, 1), (1, -1), (2, -1))
 
 
 def _advice(shape, static, timed, slots):
-    """What makes data fit that have their axes in another order, or another T."""
+    """Advice for data that have their axes in another order, or another T."""
     advice = ""
     for source, target in _MOVES:
         if len(shape) > max(source, 1):

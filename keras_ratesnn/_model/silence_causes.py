@@ -1,5 +1,5 @@
-"""What keeps neurons from spiking or learning but small currents: numbers that are NaN,
-currents that are too large; and where normalisation is in place already."""
+"""Causes of neurons that do not spike or learn, other than small currents: numbers that
+are NaN, currents that are too large; and where normalisation is in place already."""
 
 import math
 

@@ -104,8 +104,8 @@ class StepGraph(keras.Model):
 
 @dataclasses.dataclass(frozen=True)
 class _Interface:
-    """What goes in and out: `carried` is what each node carries from step to step,
-    `counts` whether steps are counted."""
+    """The inputs and outputs of a graph: `carried` is what each node carries from step
+    to step, `counts` whether steps are counted."""
 
     inputs: tuple[Port, ...]
     states: tuple[Port, ...]

@@ -85,7 +85,7 @@ class Compiler:
         return self.logits(lowered.output)
 
     def signal_of(self, wire):
-        """What a wire brings: `Units` or `Current`."""
+        """The signal of a wire: `Units` or `Current`."""
         signal = self.signals[wire.node]
         if wire.is_plain:
             return signal

@@ -1,4 +1,4 @@
-"""What became of the layers of a model as a network of integers."""
+"""The report about the layers of a model as a network of integers."""
 
 import dataclasses
 

@@ -252,8 +252,8 @@ class IntegerModel(keras.Model):
             )
 
     def layer_outputs(self, x: Any) -> dict[str, np.ndarray]:
-        """What all layers give at all steps, to compare a chip with: currents, spikes,
-        sums and logits.
+        """The values of all layers at all steps, to compare a chip with: currents,
+        spikes, sums and logits.
 
         Args:
             x: As in `integer_logits`; one batch.

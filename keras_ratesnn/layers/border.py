@@ -24,7 +24,8 @@ def _with_border(layer, images):
 
 
 def _padding_value(layer, images):
-    """What a layer makes of 0 in inference, as a constant that broadcasts to images."""
+    """The output of a layer for 0 in inference, as a constant that broadcasts to
+    images."""
     shape = [
         size if axis == layer.axis % len(images.shape) else 1
         for axis, size in enumerate(images.shape)

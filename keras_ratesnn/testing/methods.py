@@ -267,7 +267,7 @@ def _inputs(model):
 
 
 def _weights():
-    """What the outputs are multiplied by in the loss."""
+    """The factors of the outputs in the loss."""
     return np.random.default_rng(1).normal(size=(BATCH, 3)).astype("float32")
 
 

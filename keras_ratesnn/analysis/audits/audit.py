@@ -1,5 +1,4 @@
-"""What a published network is, does and costs: what other analyses measure, side by
-side."""
+"""Audits of published networks: the results of other analyses, side by side."""
 
 import dataclasses
 import textwrap
@@ -182,8 +181,8 @@ class Audit:
 
     @property
     def verdict(self) -> str:
-        """What the numbers come to, and what that rests on: a sentence, after one that
-        names silent layers."""
+        """The conclusion from the numbers, with its assumptions: a sentence, after one
+        that names silent layers."""
         energy, rival = self.energy, self.energy.without_spikes
         if self.description.nan or not rival.total:
             reason = self.description.nan or energy.verdict

@@ -123,8 +123,8 @@ class Description:
 
     @property
     def remedy(self) -> str:
-        """What helps dead layers: their currents are NaN, moving statistics have not
-        settled, or currents are too small."""
+        """The remedy for dead layers: their currents are NaN, moving statistics have
+        not settled, or currents are too small."""
         if self.nan:
             return self.nan
         if self.normalized:

@@ -88,7 +88,7 @@ class Energy:
 
     @property
     def spiking(self) -> Ledger:
-        """What the network spends on operations and memory."""
+        """The energy of operations and memory."""
         operations = (
             self.multiply_adds * self.costs.multiply_add
             + self.accumulates * self.costs.accumulate
@@ -99,13 +99,12 @@ class Energy:
 
     @property
     def without_spikes(self) -> Rival:
-        """What the same network spends without spikes, with the activations of the
-        `costs`."""
+        """The energy of the dense network, with the activations of the `costs`."""
         return self._rival(self.costs.activation_bits)
 
     @property
     def quantized(self) -> Rival:
-        """What it spends without spikes, with activations of ⌈log2(T D + 1)⌉ bits,
+        """The energy of the dense network, with activations of ⌈log2(T D + 1)⌉ bits,
         which hold the spikes of all steps."""
         return self._rival((self.timesteps * self.levels).bit_length())
 
@@ -121,7 +120,7 @@ class Energy:
 
     @property
     def totals(self) -> str:
-        """What all layers spend, with memory, with spikes and without, in words."""
+        """The energy of all layers, with memory, with spikes and without, in words."""
         rival, wider = self.quantized, self.without_spikes
         passes = self.traffic.passes.max(initial=1)
         often = "one pass" if passes == 1 else f"{passes:.3g} passes"

@@ -80,8 +80,8 @@ class Costs:
 
 
 class Traffic(NamedTuple, Generic[_Numbers]):
-    """What the N layers of an `Energy` could add, and what they read and write: arrays
-    `(N,)`, for one sample.
+    """The possible additions of the N layers of an `Energy`, and their reads and
+    writes: arrays `(N,)`, for one sample.
 
     Args:
         static: 1 or 0, whether its input is the same at every step, so that the layer
@@ -136,23 +136,23 @@ class Ledger:
 
     @property
     def layers(self) -> np.ndarray:
-        """What each layer spends, `(N,)`."""
+        """The energy of each layer, `(N,)`."""
         return self.operations + self.weights + self.membranes + self.activations
 
     @property
     def parts(self) -> dict[str, float]:
-        """What all layers spend on each of these."""
+        """The energy of all layers for each of these."""
         fields = dataclasses.fields(Ledger)
         return {field.name: float(getattr(self, field.name).sum()) for field in fields}
 
     @property
     def memory(self) -> float:
-        """What all layers spend on memory."""
+        """The energy of all layers for memory."""
         return self.total - self.parts["operations"]
 
     @property
     def total(self) -> float:
-        """What all layers spend."""
+        """The energy of all layers."""
         return float(self.layers.sum())
 
 

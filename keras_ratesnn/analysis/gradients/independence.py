@@ -171,8 +171,8 @@ def independence(
 
 
 class _Factor(NamedTuple):
-    """What δ_t meets, `(batch * T, ...)`: κ_t at neurons, or the input of an operation
-    at a kernel of it.
+    """The factor that δ_t meets, `(batch * T, ...)`: κ_t at neurons, or the input of an
+    operation at a kernel of it.
 
     `like` is the tensor of their spikes, or of its output.
     """
@@ -185,7 +185,8 @@ class _Factor(NamedTuple):
 
 
 def _factors(training):
-    """What the errors of a training step meet, in the order of the calls."""
+    """The factors that the errors of a training step meet, in the order of the
+    calls."""
     factors: list[_Factor] = []
     neurons, operations = _graph.Names(), _graph.Names()
 

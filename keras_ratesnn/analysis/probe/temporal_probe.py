@@ -35,7 +35,7 @@ POINTS = 100
 """Points of a percent in an accuracy of 1."""
 
 _SEEN = {MEAN: "mean frame", SHUFFLED: "shuffled frames", GIVEN: "frames"}
-"""What twins see of inputs with time, in words."""
+"""The inputs with time that twins see, in words."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,8 +79,8 @@ class TemporalProbe:
 
     @property
     def steps(self) -> dict[str, PairedGain]:
-        """What each step of the ladder adds, see `gain`: first of what the data tell,
-        then of what a gradient sees of it."""
+        """The gains of the steps of the ladder, see `gain`: first of what the data
+        tell, then of what a gradient sees of it."""
         by_data = [
             twin for twin in self.twins if twin.frames != GIVEN or twin.name == "bptt"
         ]
@@ -496,7 +496,7 @@ def _gradient(twin):
 
 
 def _added(above, below):
-    """What a twin adds to the one below it."""
+    """The gain of a twin over the one below it."""
     if above.frames == SHUFFLED:
         return "frames over their mean"
     if below.frames == SHUFFLED:

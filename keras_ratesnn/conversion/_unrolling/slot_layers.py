@@ -1,4 +1,4 @@
-"""What an unrolled network has beside the layers of the original: neurons that emit
+"""The layers of an unrolled network beside those of the original: neurons that emit
 slot by slot, sums over slots, biases, and layers that mix the steps of the original, or
 read them out.
 

@@ -472,7 +472,7 @@ class _UnrollingRule:
 
 
 def _without_bias_and_activation(operation):
-    """What changes in the config of an operation, to leave out its bias and its
+    """The changes in the config of an operation that leave out its bias and its
     activation, if it has them."""
     config = operation.get_config() if isinstance(operation, keras.layers.Layer) else {}
     left_out = {"use_bias": False, "bias_axes": None, "activation": "linear"}

@@ -16,7 +16,7 @@ from keras_ratesnn._core.backend import base, xla_loops
 
 
 class Backend(base.Backend):
-    """JAX."""
+    """The engine for JAX."""
 
     EAGER_IS_SLOW = True
     SETTINGS = (("unrolled_steps", xla_loops, "UNROLLED_STEPS"),)

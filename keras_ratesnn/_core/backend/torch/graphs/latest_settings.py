@@ -1,4 +1,4 @@
-"""What was made for the settings of layers, which may change at any time, such as a
+"""Objects made for the settings of layers, which may change at any time, such as a
 graph."""
 
 SETTINGS_KEPT = 2

@@ -166,8 +166,8 @@ class _Settings:
 
 
 def _signature(signatures, values, tensors):
-    """What a call depends on besides attributes, hashable, or `None` if there can be no
-    graph for it."""
+    """The dependencies of a call besides attributes, hashable, or `None` if there can
+    be no graph for it."""
     if private_keras.in_stateless_scope() or any(
         keras_internals.mask_of(tensor) is not None for tensor in tensors
     ):

@@ -313,7 +313,7 @@ class LayerAttributes:
 
 
 def global_settings():
-    """What operations depend on besides attributes and tensors, hashable: settings of
+    """Dependencies of operations besides attributes and tensors, hashable: settings of
     Keras and of PyTorch."""
     return (
         keras.config.epsilon(),
@@ -328,8 +328,8 @@ def global_settings():
 
 
 def _state_of(tensor):
-    """What is different once a tensor is another one. Its values may change without
-    that: a replay reads them anew."""
+    """Properties that differ once a tensor is another one. Its values may change
+    without that: a replay reads them anew."""
     return (
         tensor.data_ptr(),
         tensor.shape,
@@ -340,7 +340,7 @@ def _state_of(tensor):
 
 
 def _behind(value):
-    """What an attribute of a class stands for, a list: functions behind descriptors;
+    """The objects behind an attribute of a class, a list: functions behind descriptors;
     nothing where that is not known."""
     if isinstance(value, property):
         return [value.fget, value.fset]
@@ -355,8 +355,7 @@ def _behind(value):
 
 
 def _content(cell):
-    """What a variable of an enclosing function has as its value, `None` if it has
-    none."""
+    """The value of a variable of an enclosing function, `None` if it has none."""
     try:
         return cell.cell_contents
     except ValueError:
