@@ -53,7 +53,7 @@ class LayerReport:
 
 @dataclasses.dataclass(frozen=True)
 class IntegerReport:
-    """What `integer` made of a model; it can be printed.
+    """What `to_integers` made of a model; it can be printed.
 
     Args:
         layers: Tuple of `LayerReport`, in execution order.
