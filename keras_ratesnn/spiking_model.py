@@ -324,8 +324,8 @@ class SpikingModel(
         Membranes are kept between calls. The outputs of T calls equal those of one call
         on the whole sequence with `return_sequences=True`. A sequence may be longer
         than `timesteps`. `reset_state` starts a new one. No input is padding here,
-        whatever its value. In an unrolled model (`keras_ratesnn.unroll`) a step is one
-        of the integer network: it runs all its slots.
+        whatever its value. In an unrolled model (`keras_ratesnn.deploy.unroll`) a step
+        is one of the integer network: it runs all its slots.
 
         Example:
 
@@ -435,8 +435,8 @@ class SpikingModel(
     ) -> Any:
         """Exports the inference graph of all time steps, like `keras.Model.export`.
 
-        `keras_ratesnn.export_step` exports a single step, for inputs that arrive step
-        by step. docs/deploy.md shows how to run the files.
+        `keras_ratesnn.deploy.export_step` exports a single step, for inputs that arrive
+        step by step. docs/deploy.md shows how to run the files.
 
         Args:
             filepath: String or path, where to write.

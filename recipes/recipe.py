@@ -98,7 +98,7 @@ class Recipe(Settings):
     @property
     def slots(self):
         """The number of time steps T · D of the network of binary spikes that
-        `keras_ratesnn.unroll` makes."""
+        `keras_ratesnn.deploy.unroll` makes."""
         return self.timesteps * (self.levels or 1)
 
     @property

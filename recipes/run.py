@@ -78,7 +78,7 @@ def prepared(recipe, dataset, ordinary_weights=None):
         if recipe.start_from is not None:
             model = _start_from(recipe, model)
         if recipe.weights is not None:
-            model = keras_ratesnn.quantize_aware(model, recipe.weights)
+            model = keras_ratesnn.deploy.quantize_aware(model, recipe.weights)
     compile_model(model, recipe, dataset)
     return model
 

@@ -9,12 +9,16 @@ import numpy as np
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
+from keras_ratesnn import layer_kinds
 from keras_ratesnn.layers.pooling import PaddedMaxPooling2D
 
 own = rsnn.layers
 T = 3
 PUBLIC = [
-    name for name in own.__all__ if issubclass(getattr(own, name), keras.layers.Layer)
+    name
+    for name in own.__all__
+    if name not in layer_kinds.__all__
+    and issubclass(getattr(own, name), keras.layers.Layer)
 ]
 """The names of the layers and cells that users have."""
 

@@ -16,6 +16,7 @@ from keras_ratesnn._model import layer_configs
 from keras_ratesnn._model.other_names import OTHER_NAMES
 from keras_ratesnn._model.time_masks import checked_mask_value
 from keras_ratesnn.gradients import GradientMethod
+from keras_ratesnn.gradients.lookup import BY_NAME
 
 STEP_MODES: tuple[StepModeName, ...] = ("multi", "single")
 
@@ -85,7 +86,7 @@ class Settings:
         # The config of another class may not tell all: compiled functions belong to
         # this choice.
         self._choice_of_gradient = (
-            None if type(method) in gradients.BY_NAME.values() else object()
+            None if type(method) in BY_NAME.values() else object()
         )
 
     @property

@@ -30,7 +30,7 @@ class GradientMethod(Configured):
     >>> class HalfGradient(keras_ratesnn.gradients.GradientMethod):
     ...     def call(self, run):
     ...         outputs = keras_ratesnn.gradients.BPTT().call(run)
-    ...         return keras_ratesnn.gradients.graft(outputs, outputs, 0.5)
+    ...         return keras_ratesnn.gradients.extend.graft(outputs, outputs, 0.5)
     >>> inputs = keras.Input((4,))
     >>> network = keras.Model(
     ...     inputs, keras.layers.Dense(2)(keras_ratesnn.layers.LIF()(inputs))

@@ -53,7 +53,7 @@ class LayerReport:
 
 @dataclasses.dataclass(frozen=True)
 class IntegerReport:
-    """What `integer` made of a model; it can be printed.
+    """What `to_integers` made of a model; it can be printed.
 
     Args:
         layers: Tuple of `LayerReport`, in execution order.
@@ -67,7 +67,7 @@ class IntegerReport:
 
     def __str__(self) -> str:
         first = (
-            f"integer: {self.timesteps} time steps, membranes of "
+            f"to_integers: {self.timesteps} time steps, membranes of "
             f"{self.membrane_bits} bits."
         )
         return "\n".join([first, *(f"  {layer}" for layer in self.layers)])

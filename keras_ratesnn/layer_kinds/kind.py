@@ -16,7 +16,7 @@ ROLES = (OPERATION, NEURON, ENCODER, CELL, TIME_MEAN, TIME_MIXING, READOUT)
 
 
 @dataclasses.dataclass(frozen=True)
-class Normalization:
+class BatchStatistics:
     """How a layer normalises with batch statistics in training, for the `normalization`
     of its `LayerKind`.
 
@@ -30,8 +30,9 @@ class Normalization:
     ...     mean, variance = ops.mean(inputs, axis=0), ops.var(inputs, axis=0)
     ...     return inputs - mean, mean, variance
     >>> class Centering(keras.layers.Layer):
-    ...     layer_kind = keras_ratesnn.LayerKind(
-    ...         affine=True, normalization=keras_ratesnn.Normalization(centered)
+    ...     layer_kind = keras_ratesnn.layers.LayerKind(
+    ...         affine=True,
+    ...         normalization=keras_ratesnn.layers.BatchStatistics(centered),
     ...     )
     ...
     ...     def call(self, inputs, training=None):
@@ -80,7 +81,7 @@ class LayerKind:
             `False`.
         parameter_free: Boolean, whether an affine layer has no weights. Defaults to
             `False`.
-        normalization: `Normalization` of a layer that normalises in training, and is
+        normalization: `BatchStatistics` of a layer that normalises in training, and is
             otherwise affine at each step; `None` for other layers. Defaults to `None`.
         masks: Boolean, whether the layer, in training, multiplies its input by a random
             mask that does not depend on it. Defaults to `False`.
@@ -134,7 +135,7 @@ class LayerKind:
     role: str = OPERATION
     affine: bool = False
     parameter_free: bool = False
-    normalization: Normalization | None = None
+    normalization: BatchStatistics | None = None
     masks: bool = False
     function_of_tensors: bool = False
     any_layout: bool = False
@@ -161,7 +162,7 @@ class LayerKind:
             elif field.name in _FUNCTIONS and value is not None:
                 checks.function(field.name, value)
         if self.normalization is not None:
-            checks.instance("normalization", self.normalization, Normalization)
+            checks.instance("normalization", self.normalization, BatchStatistics)
 
 
 _FUNCTIONS = (

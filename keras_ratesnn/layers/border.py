@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_ratesnn._core import normalization, registry
-from keras_ratesnn.layer_kinds import LayerKind, Normalization
+from keras_ratesnn.layer_kinds import BatchStatistics, LayerKind
 
 
 def _normalize(layer, inputs, times=1, mask=None):
@@ -73,7 +73,7 @@ class BorderedBatchNormalization(keras.layers.BatchNormalization):
 
     layer_kind = LayerKind(
         affine=True,
-        normalization=Normalization(
+        normalization=BatchStatistics(
             _normalize, _normalize_rate, after_steps=normalization.move_averages
         ),
     )

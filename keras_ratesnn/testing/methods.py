@@ -155,8 +155,9 @@ def _check_training(method, name, step_mode, every_weight):
         not (every_weight and zero),
         f"{case}: the gradients of {zero} are zero, so that these weights learn "
         "nothing. Does something stop the gradient on its way to them? Give spikes a "
-        "derivative, for example with `gradients.graft`. Call check_gradient_method "
-        "with every_weight=False if the method is not meant to train them.",
+        "derivative, for example with `gradients.extend.graft`. Call "
+        "check_gradient_method with every_weight=False if the method is not meant to "
+        "train them.",
     )
     return gradients
 
@@ -168,7 +169,7 @@ def _check_values(reference, model, loss, case):
         np.isclose(loss, expected, rtol=1e-4, atol=1e-5),
         f"{case}: the loss is {loss}, but that of the spiking network is {expected}. "
         "The value that `call` returns must be the network's output; attach a custom "
-        "derivative with `gradients.graft`.",
+        "derivative with `gradients.extend.graft`.",
     )
     finding = (
         f"{case}: the moving averages of batch normalisation are not those of "

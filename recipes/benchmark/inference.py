@@ -69,7 +69,8 @@ def measure(arguments):
 
 def _networks(levels):
     """New models by name."""
-    from keras_ratesnn import SpikingModel, models, unroll
+    from keras_ratesnn import SpikingModel, models
+    from keras_ratesnn.deploy import unroll
     from recipes.layers import integer_network
 
     model = models.load_pretrained(NETWORK)

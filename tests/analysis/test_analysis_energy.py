@@ -273,7 +273,7 @@ def test_integer_spikes_are_added_one_by_one_and_their_sums_are_numbers(
     models = [model]
     if synapses is sum_of_averages:
         # In all slots of an unrolled step they are taken once.
-        models.append(rsnn.unroll(model))
+        models.append(rsnn.deploy.unroll(model))
     for model in models:
         found = analysis.energy(model, x)
         assert found.multiply_adds.tolist() == np.multiply(multiply_adds, T).tolist()
@@ -313,7 +313,7 @@ def test_a_spike_that_comes_back_is_added_for_each_connection_in_the_next_step()
     description = describe(model, x, verbose=False)
     assert description.synaptic_operations == pytest.approx(additions)
     assert (description.parameters, description.not_counted) == (5 * 5 + 5, ())
-    unrolled = analysis.energy(rsnn.unroll(model), x)
+    unrolled = analysis.energy(rsnn.deploy.unroll(model), x)
     assert unrolled.accumulates.sum() == pytest.approx(additions)
 
 

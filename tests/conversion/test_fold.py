@@ -25,7 +25,7 @@ from keras_ratesnn.layers import (
 
 pytestmark = pytest.mark.runs_once
 
-fold = functools.partial(rsnn.fold_batch_normalization, verbose=False)
+fold = functools.partial(rsnn.deploy.fold_batch_normalization, verbose=False)
 
 
 def data(*shape, seed=0):
@@ -121,7 +121,7 @@ def test_a_normalization_is_folded_into_every_kind_of_layer(name, axis):
 class Halved(layers.Dense):
     """Declares that its outputs can be scaled."""
 
-    layer_kind = rsnn.LayerKind(
+    layer_kind = rsnn.layers.LayerKind(
         affine=True, output_factors=lambda layer: ("kernel", (-1,))
     )
 
@@ -227,7 +227,7 @@ def two_readers(x):
 
 
 QUANTIZED = helpers.spiking(helpers.chain(rsnn.layers.LIF(), layers.Dense(6)))
-ONE_SCALE = rsnn.quantize_aware(QUANTIZED).network.layers[-1]
+ONE_SCALE = rsnn.deploy.quantize_aware(QUANTIZED).network.layers[-1]
 
 
 def with_lora(x):
@@ -297,7 +297,7 @@ def test_what_cannot_be_folded_stays_and_is_reported(build, name, reason):
 def test_the_report_is_printed(capsys):
     folded = layers.Dense(3, name="into"), layers.BatchNormalization()
     network = helpers.chain(*folded, two_readers)
-    report = rsnn.fold_batch_normalization(network).fold_report
+    report = rsnn.deploy.fold_batch_normalization(network).fold_report
     assert capsys.readouterr().out == f"{report}\n"
     assert str(report).splitlines() == [
         "fold_batch_normalization: 1 of 2 batch normalisations were folded.",

@@ -233,7 +233,7 @@ def test_layers_inside_a_layer_stay_frozen():
     network = helpers.chain(*parts, shape=(3, 6))
     layer.layer.trainable = False
     frozen = quiet(network, 2)
-    folded = rsnn.fold_batch_normalization(frozen, verbose=False)
+    folded = rsnn.deploy.fold_batch_normalization(frozen, verbose=False)
     for model in (frozen, folded):
         assert len(model.trainable_variables) == len(network.trainable_variables)
 

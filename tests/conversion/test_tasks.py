@@ -122,7 +122,7 @@ def arrays(model):
 def test_a_folded_task_is_a_task_that_trains_and_is_saved():
     model = compiled(converted(Regression(5, normalized=True)))
     model.fit(X, Y, verbose=0)
-    folded = rsnn.fold_batch_normalization(model, verbose=False)
+    folded = rsnn.deploy.fold_batch_normalization(model, verbose=False)
     assert (type(folded), folded.normalization) == (type(model), None)
     assert_close([folded(X)], [model(X)], rtol=1e-5, atol=1e-6)
     compiled(folded).fit(X, Y, verbose=0)

@@ -281,7 +281,10 @@ REFUSED = [
     # What runs a network by itself.
     (lambda: doubling().step(ZEROS), *OWN_CALL),
     (lambda: analysis.firing_rates(doubling(), ZEROS), *OWN_CALL),
-    (lambda: rsnn.predict_until_sure(doubling(), ZEROS, confidence=0.9), *OWN_CALL),
+    (
+        lambda: rsnn.deploy.predict_until_sure(doubling(), ZEROS, confidence=0.9),
+        *OWN_CALL,
+    ),
     # Neurons.
     (
         lambda: LIF(threshold_stabilizer=True, reset_delay=True),
@@ -353,7 +356,7 @@ REFUSED = [
         "keras_ratesnn.layers.LIF() after its layers",
     ),
     (
-        lambda: rsnn.affine(keras.layers.Dense(3)),
+        lambda: rsnn.layers.affine(keras.layers.Dense(3)),
         TypeError,
         "`layer_class` must be a subclass of keras.layers.Layer",
     ),
@@ -708,7 +711,9 @@ TAKING_X = {
         *helpers.data(), callbacks=[callbacks.FiringRate(x)], verbose=0
     ),
     "step": lambda model, x: model.step(x),
-    "predict_until_sure": lambda model, x: rsnn.predict_until_sure(model, x, 0.9),
+    "predict_until_sure": lambda model, x: rsnn.deploy.predict_until_sure(
+        model, x, 0.9
+    ),
     "predict": lambda model, x: model.predict(x, verbose=0),
     "fit": lambda model, x: compiled(model).fit(x, LABELS, verbose=0),
 }
@@ -756,15 +761,15 @@ def test_an_x_without_samples_is_an_error():
 
 
 READERS = [
-    lambda path: rsnn.import_nir(path, 4),
-    lambda path: rsnn.export_nir(spiking(), path),
+    lambda path: rsnn.deploy.import_nir(path, 4),
+    lambda path: rsnn.deploy.export_nir(spiking(), path),
     lambda path: rsnn.events.write_aedat(path, RECORDING),
     rsnn.events.read_arrays,
     rsnn.events.HeidelbergFile,
 ]
 
 SAVERS = [
-    lambda path: rsnn.export_step(spiking(), path),
+    lambda path: rsnn.deploy.export_step(spiking(), path),
     lambda path: spiking().export(path),
     lambda path: spiking().save(path),
 ]
@@ -842,7 +847,7 @@ def describe(verbose):
 
 
 def until_sure(confidence):
-    rsnn.predict_until_sure(spiking(), ZEROS, confidence)
+    rsnn.deploy.predict_until_sure(spiking(), ZEROS, confidence)
 
 
 HARD = functools.partial(LIF, reset="hard")
@@ -862,7 +867,7 @@ WRONG_ARGUMENTS = [
     ("timesteps", [10**5000, 2**63], spiking, ValueError, "an integer of 64 bits"),
     ("timesteps", [10_001], rsnn.metrics.AnytimeAccuracy, ValueError, "at most 10000"),
     ("momentum", [-0.1], rsnn.layers.OnlineRenormalization, ValueError, ""),
-    ("normalization", [True], rsnn.LayerKind, TypeError, ""),
+    ("normalization", [True], rsnn.layers.LayerKind, TypeError, ""),
     ("verbose", ["print"], describe, TypeError, ""),
     ("confidence", [1.5], until_sure, ValueError, ">= 0 and <= 1"),
     ("shapes", [None, [], (5,), [None], [(2.0,)]], check_shapes, TypeError, ""),

@@ -15,7 +15,7 @@ X = np.random.default_rng(0).uniform(0.0, 2.0, (3, 6)).astype("float32")
 class Keeping(layers.Layer):
     """Keeps a number that no variable holds."""
 
-    layer_kind = rsnn.LayerKind(affine=True)
+    layer_kind = rsnn.layers.LayerKind(affine=True)
     number = 0.0
 
     def call(self, inputs):

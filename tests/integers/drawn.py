@@ -13,7 +13,7 @@ T = 3
 SHAPE = (5, 6, 2)
 INTEGERS = [name for name in ARGUMENTS if cell_class(name).targets.integers]
 
-integers = functools.partial(rsnn.integer, verbose=False)
+integers = functools.partial(rsnn.deploy.to_integers, verbose=False)
 
 
 def draw(seed, exact=False):
@@ -61,7 +61,9 @@ def sums():
     network = keras.Model(
         x, layers.Dense(3)(rsnn.layers.LIF(0.2, 0.4, name="of_sums")(added))
     )
-    return rsnn.quantize_aware(rsnn.SpikingModel(network, timesteps=T), weights="int8")
+    return rsnn.deploy.quantize_aware(
+        rsnn.SpikingModel(network, timesteps=T), weights="int8"
+    )
 
 
 SEEDS = (2, 5, 6, 9, 20, 27)

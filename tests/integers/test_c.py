@@ -77,7 +77,7 @@ def run(folder, x, *flags):
 
 def outputs_of_c(chip, x, folder, *flags, **kwargs):
     """The logits, classes and steps of the program of a network."""
-    rsnn.export_c(chip, folder / "net.c", **kwargs)
+    rsnn.deploy.export_c(chip, folder / "net.c", **kwargs)
     (folder / "main.c").write_text(MAIN)
     frames = [f"-DFRAMES={chip.timesteps}"] if chip.plan.temporal_input else []
     lines = run(folder, x, *frames, *flags).splitlines()
@@ -126,7 +126,7 @@ def test_the_program_of_the_docs_prints_the_class(tmp_path):
     (program,) = re.findall(r"```c\n(.*?)```", page, re.DOTALL)
     model = rsnn.models.load_pretrained("digits")
     chip = integers(model, largest_input=16)
-    sizes = rsnn.export_c(chip, tmp_path / "digits.c", cache_input=False)
+    sizes = rsnn.deploy.export_c(chip, tmp_path / "digits.c", cache_input=False)
     assert sizes.memory <= 32_000
     assert sizes.constants <= 230_000
     (tmp_path / "main.c").write_text(program)
@@ -152,7 +152,9 @@ def test_membranes_hold_that_begin_far_below_their_threshold(where, tmp_path):
 
 
 def test_a_compiler_whose_integers_have_16_bits_refuses_the_program(tmp_path):
-    rsnn.export_c(rsnn.load_integers(CASES / "lif_conv_int8.npz"), tmp_path / "net.c")
+    rsnn.deploy.export_c(
+        rsnn.deploy.load_integers(CASES / "lif_conv_int8.npz"), tmp_path / "net.c"
+    )
     narrow = "-U__INT_MAX__", "-D__INT_MAX__=32767"
     command = [GCC, "-w", "-fsyntax-only", *narrow, "net.c"]
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
@@ -161,8 +163,8 @@ def test_a_compiler_whose_integers_have_16_bits_refuses_the_program(tmp_path):
 
 
 def test_names_that_are_not_of_c_are_refused(tmp_path):
-    chip = rsnn.load_integers(CASES / "lif_conv_int8.npz")
+    chip = rsnn.deploy.load_integers(CASES / "lif_conv_int8.npz")
     with pytest.raises(ValueError, match="identifier of C"):
-        rsnn.export_c(chip, tmp_path / "my-net.c")
-    with pytest.raises(TypeError, match=r"keras_ratesnn\.integer"):
-        rsnn.export_c(chip.plan, tmp_path / "net.c")
+        rsnn.deploy.export_c(chip, tmp_path / "my-net.c")
+    with pytest.raises(TypeError, match=r"keras_ratesnn\.deploy\.to_integers"):
+        rsnn.deploy.export_c(chip.plan, tmp_path / "net.c")

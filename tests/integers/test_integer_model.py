@@ -88,7 +88,7 @@ def test_inputs_that_are_no_integers_of_the_network_are_refused():
 def test_a_file_gives_the_same_network(tmp_path):
     chip, x = integers(draw(3), "ternary", 12), frames(3, 4)
     chip.save_integers(tmp_path / "net.npz")
-    loaded = rsnn.load_integers(tmp_path / "net.npz")
+    loaded = rsnn.deploy.load_integers(tmp_path / "net.npz")
     assert loaded.plan.layers == chip.plan.layers
     assert_array_equal(loaded.integer_logits(x), chip.integer_logits(x))
     assert_array_equal(loaded.predict(x, verbose=0), chip.predict(x, verbose=0))
@@ -105,7 +105,7 @@ def test_a_file_gives_the_same_network(tmp_path):
         ("other.npy", "not a zip file"),
     ):
         with pytest.raises(ValueError, match=message):
-            rsnn.load_integers(tmp_path / name)
+            rsnn.deploy.load_integers(tmp_path / name)
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def test_a_file_that_breaks_the_schema_is_refused(kind, changes, reason, wrong_f
     path = wrong_file(kind, changes)
     message = f"`filepath` must be a file.*wrong.npz.*{reason}"
     with pytest.raises(ValueError, match=message):
-        rsnn.load_integers(path)
+        rsnn.deploy.load_integers(path)
 
 
 @pytest.mark.runs_once
@@ -200,11 +200,11 @@ def test_arrays_are_read_only_if_a_layer_has_them_and_they_fit(wrong_file):
             np.lib.format.write_array_header_1_0(file, header)
         return path
 
-    rsnn.load_integers(add("w/unused", (2**40,)))
+    rsnn.deploy.load_integers(add("w/unused", (2**40,)))
     with pytest.warns(UserWarning, match="Duplicate name"):
         path = add("w/conv", (3, 3, 2, 2**40))
     with pytest.raises(ValueError, match="bytes of constants"):
-        rsnn.load_integers(path)
+        rsnn.deploy.load_integers(path)
 
 
 @pytest.mark.runs_once
@@ -220,7 +220,7 @@ def test_names_of_layers_put_no_code_into_files_and_programs(tmp_path):
     plan = dataclasses.replace(
         chip.plan, layers=(first, second, *others), constants=constants
     )
-    rsnn.export_c(rsnn.integers.IntegerModel(plan), tmp_path / "net.c")
+    rsnn.deploy.export_c(rsnn.deploy.IntegerModel(plan), tmp_path / "net.c")
     assert "*/ evil" not in (tmp_path / "net.c").read_text()
 
 
@@ -484,7 +484,7 @@ def test_models_with_a_mask_slots_or_too_many_steps_are_refused():
 
     parts = rsnn.layers.ILIF(), layers.Dense(2)
     model = small(*parts, shape=(2,))
-    refuses("need no slots", rsnn.unroll(model))
+    refuses("need no slots", rsnn.deploy.unroll(model))
     model.timesteps = 2**25
     refuses("over all time steps do not fit in 32 bits", model)
     model.mask_value = 0.0
@@ -503,10 +503,12 @@ def test_sums_that_float32_does_not_hold_are_exact():
 def test_one_shift_in_an_older_file_is_that_of_all_currents(wrong_file, tmp_path):
     wrong_file("arrays", {"multiplier/neurons/conv": np.full(4, 5)})
     twice = {"f": None, "shift": 3, "from": ["conv", "conv"]}
-    chip = rsnn.load_integers(wrong_file("neurons", twice))
+    chip = rsnn.deploy.load_integers(wrong_file("neurons", twice))
     assert chip.plan.of("neurons").facts["shift"] == [3, 3]
     chip.save_integers(tmp_path / "new.npz")
-    assert rsnn.load_integers(tmp_path / "new.npz").plan.layers == chip.plan.layers
+    assert (
+        rsnn.deploy.load_integers(tmp_path / "new.npz").plan.layers == chip.plan.layers
+    )
 
 
 @pytest.mark.runs_once

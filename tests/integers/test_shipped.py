@@ -40,7 +40,7 @@ def test_a_network_of_quantised_weights_becomes_a_program_of_the_sizes_on_its_ca
     assert weights == {"int8", card.arguments["weights"]}
     path = tmp_path / "net.c"
     cached, without = (
-        rsnn.export_c(chip, path, cache_input=cached) for cached in (True, False)
+        rsnn.deploy.export_c(chip, path, cache_input=cached) for cached in (True, False)
     )
     assert cached.constants == card.integers["constants"]
     assert cached.memory == card.integers["memory"]

@@ -145,4 +145,4 @@ def test_nir_refuses_integer_spikes():
     model = spiking(chain(ILIF(4, name="neurons")), 2)
     message = "layer 'neurons' of type ILIF: its neurons can be .*LIF.* only"
     with pytest.raises(ValueError, match=message):
-        rsnn.export_nir(model, "never.nir")
+        rsnn.deploy.export_nir(model, "never.nir")

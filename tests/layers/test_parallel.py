@@ -323,7 +323,7 @@ ERRORS = [
         "`step` runs one time step",
     ),
     (
-        lambda: rsnn.export_step(spiking(network(psn), T), "step.onnx", "onnx"),
+        lambda: rsnn.deploy.export_step(spiking(network(psn), T), "step.onnx", "onnx"),
         "`export_step` runs one time step",
     ),
     (

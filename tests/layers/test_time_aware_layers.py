@@ -29,7 +29,7 @@ class ScaleByStep(layers.Layer):
         return inputs * ops.reshape(ops.cast(factors, inputs.dtype), shape)
 
 
-@rsnn.affine
+@rsnn.layers.affine
 class AffineScaleByStep(ScaleByStep):
     """Affine at each step, with a different factor."""
 

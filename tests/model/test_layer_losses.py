@@ -222,7 +222,7 @@ def traces_of(spikes):
     return np.stack(traces[1:])
 
 
-@rsnn.affine
+@rsnn.layers.affine
 class ScalesByWeight(Scales):
     """The same, declared affine."""
 

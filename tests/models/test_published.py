@@ -77,8 +77,8 @@ def test_a_shared_membrane_is_saved_and_refuses_what_takes_samples_apart(tmp_pat
         lambda: model.fit(x, y),
         lambda: model(frames, mask=mask),
         lambda: model.export(path, "onnx"),
-        lambda: rsnn.export_step(model, path, "onnx"),
-        lambda: rsnn.unroll(model),
+        lambda: rsnn.deploy.export_step(model, path, "onnx"),
+        lambda: rsnn.deploy.unroll(model),
     ):
         with pytest.raises(ValueError, match=message):
             call()

@@ -86,4 +86,4 @@ def test_recipes_of_whole_models_have_integer_neurons_in_all_places():
     for name in ("fashion_mnist_resnet13", "cifar10_resnet18"):
         network = catalogue.find(name).with_settings(["levels=2"]).network(width=0.05)
         model = keras_ratesnn.SpikingModel(network, timesteps=1)
-        assert keras_ratesnn.unroll(model).timesteps == 2
+        assert keras_ratesnn.deploy.unroll(model).timesteps == 2

@@ -125,7 +125,7 @@ def test_neurobench_agrees_with_describe_and_energy(reset, scores):
     ]
     share = 7 / sum(np.prod(kernel.shape) for kernel in kernels)
     assert seen["ConnectionSparsity"] == pytest.approx(share, abs=1e-4)
-    folded = rsnn.fold_batch_normalization(model, verbose=False)
+    folded = rsnn.deploy.fold_batch_normalization(model, verbose=False)
     assert seen["ParameterCount"] == folded.count_params()
 
 

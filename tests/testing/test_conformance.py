@@ -415,25 +415,25 @@ class ScaledGradient(rsnn.gradients.GradientMethod):
 
     def call(self, run):
         outputs = rsnn.gradients.BPTT().call(run)
-        return rsnn.gradients.graft(ops.stop_gradient(outputs), outputs, self.by)
+        return rsnn.gradients.extend.graft(ops.stop_gradient(outputs), outputs, self.by)
 
     def get_config(self):
         return {"by": self.by}
 
 
-class SilentNeuron(rsnn.gradients.NeuronHandler):
+class SilentNeuron(rsnn.gradients.extend.NeuronHandler):
     def emitted(self, spikes, inputs, t):
         return ops.stop_gradient(spikes)
 
 
-class UnevenNeuron(rsnn.gradients.NeuronHandler):
+class UnevenNeuron(rsnn.gradients.extend.NeuronHandler):
     """Three times the gradient where all steps are there."""
 
     def emitted(self, spikes, inputs, t):
-        return rsnn.gradients.graft(spikes, spikes, 3.0 if t is None else 1.0)
+        return rsnn.gradients.extend.graft(spikes, spikes, 3.0 if t is None else 1.0)
 
 
-class Scaled(rsnn.gradients.LoopedHandler):
+class Scaled(rsnn.gradients.extend.LoopedHandler):
     """Scales errors by an average of the spikes."""
 
     def start(self, inputs):
@@ -441,7 +441,7 @@ class Scaled(rsnn.gradients.LoopedHandler):
 
     def advance(self, state, inputs, phase):
         average = 0.8 * state + inputs[0]
-        scaled = rsnn.gradients.graft(inputs[0], inputs[0], 1.0 + average)
+        scaled = rsnn.gradients.extend.graft(inputs[0], inputs[0], 1.0 + average)
         return average, [scaled]
 
 
@@ -459,17 +459,17 @@ class OnItself(Scaled):
 
 def not_rewired(calls, context):
     """A node reads the spikes, and nothing reads what it makes of them."""
-    for node in rsnn.gradients.plain_nodes(calls, context):
+    for node in rsnn.gradients.extend.plain_nodes(calls, context):
         yield node
-        if isinstance(node.handler, rsnn.gradients.NeuronHandler):
+        if isinstance(node.handler, rsnn.gradients.extend.NeuronHandler):
             scaled = Scaled(node.handler.call, context)
-            yield rsnn.gradients.Node(scaled, node.outputs, [-1])
+            yield rsnn.gradients.extend.Node(scaled, node.outputs, [-1])
 
 
 NODES = {
-    "silent": rsnn.gradients.with_neurons(SilentNeuron),
-    "uneven": rsnn.gradients.with_neurons(UnevenNeuron),
-    "on itself": rsnn.gradients.after_neurons(OnItself),
+    "silent": rsnn.gradients.extend.with_neurons(SilentNeuron),
+    "uneven": rsnn.gradients.extend.with_neurons(UnevenNeuron),
+    "on itself": rsnn.gradients.extend.after_neurons(OnItself),
     "not rewired": not_rewired,
 }
 
@@ -480,7 +480,7 @@ class OfNodes(rsnn.gradients.GradientMethod):
         self.nodes = nodes
 
     def call(self, run):
-        return rsnn.gradients.plain(run, NODES[self.nodes])
+        return rsnn.gradients.extend.plain(run, NODES[self.nodes])
 
     def get_config(self):
         return {"nodes": self.nodes}

@@ -15,7 +15,8 @@ from keras_ratesnn._core.backend import engine
 from keras_ratesnn._graph import Signal
 from keras_ratesnn.analysis import _figures, _observation
 from keras_ratesnn.analysis.gradients import _training
-from keras_ratesnn.gradients import NeuronHandler, Rate, with_neurons
+from keras_ratesnn.gradients import Rate
+from keras_ratesnn.gradients.extend import NeuronHandler, with_neurons
 from keras_ratesnn.gradients.handlers.neuron import State
 from keras_ratesnn.gradients.observing import Observing
 from keras_ratesnn.gradients.time import derivative

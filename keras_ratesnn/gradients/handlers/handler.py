@@ -391,7 +391,9 @@ def graft(value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
     The derivative that `value` has of its own is dropped, and there is none with
     respect to `slope`.
 
-    >>> keras_ratesnn.gradients.graft(ops.ones(2), ops.zeros(2), 0.5).shape == (2,)
+    >>> keras_ratesnn.gradients.extend.graft(ops.ones(2), ops.zeros(2), 0.5).shape == (
+    ...     2,
+    ... )
     True
 
     Args:

@@ -45,7 +45,7 @@ from keras_ratesnn._graph import Signal
 from keras_ratesnn._model.quantization import check_not_quantized
 from keras_ratesnn.conversion._rebuild import input_like, new_copy
 from keras_ratesnn.conversion._tasks.spiking_task import with_network
-from keras_ratesnn.conversion._unrolling.slot_layers import (
+from keras_ratesnn.conversion.unrolling.slot_layers import (
     Bias,
     SlotCell,
     SlotMixing,
@@ -88,7 +88,7 @@ def unroll(model: SpikingModel) -> SpikingModel:
     >>> x = keras_ratesnn.layers.ILIF(levels=4, name="neurons")(inputs)
     >>> network = keras.Model(inputs, keras.layers.Dense(3, bias_initializer="ones")(x))
     >>> model = keras_ratesnn.SpikingModel(network, timesteps=1)
-    >>> binary = keras_ratesnn.unroll(model)
+    >>> binary = keras_ratesnn.deploy.unroll(model)
     >>> binary.timesteps
     4
     >>> x = np.array([[1.2, 3.0]], "float32")

@@ -1,0 +1,56 @@
+"""What training methods of your own are made of: the nodes of a network, and the
+handlers of operations."""
+
+from keras_ratesnn._core import docstrings
+from keras_ratesnn._graph import PlannedCall
+from keras_ratesnn.gradients.handlers import (
+    Context,
+    EligibilityHandler,
+    EncoderHandler,
+    Handler,
+    MaskHandler,
+    MixingHandler,
+    NeuronHandler,
+    NormalizationHandler,
+    OperationHandler,
+    RandomHandler,
+)
+from keras_ratesnn.gradients.handlers.handler import graft, stopped
+from keras_ratesnn.gradients.handlers.looped import LoopedHandler
+from keras_ratesnn.gradients.network import (
+    Network,
+    Node,
+    after_neurons,
+    in_time,
+    plain,
+    plain_nodes,
+    with_neurons,
+)
+from keras_ratesnn.gradients.run import Run
+
+__all__ = [
+    "Context",
+    "EligibilityHandler",
+    "EncoderHandler",
+    "Handler",
+    "LoopedHandler",
+    "MaskHandler",
+    "MixingHandler",
+    "Network",
+    "NeuronHandler",
+    "Node",
+    "NormalizationHandler",
+    "OperationHandler",
+    "PlannedCall",
+    "RandomHandler",
+    "Run",
+    "after_neurons",
+    "graft",
+    "in_time",
+    "plain",
+    "plain_nodes",
+    "stopped",
+    "with_neurons",
+]
+
+docstrings.write_out(globals())
