@@ -152,9 +152,9 @@ def site(session):
     folder = session.posargs[0] if session.posargs else "site"
     session.run("python", "-m", "pip", "install", "-q", "-e", ".[docs,export,torch]")
     # The end of support of the theme is no fault of the site.
-    quiet = {"NO_MKDOCS_2_WARNING": "1"}
+    settings = {"NO_MKDOCS_2_WARNING": "1", "KERAS_BACKEND": "torch"}
     build = ("mkdocs", "build", "-q", "--strict", "--site-dir", folder)
-    session.run("python", "-m", *build, env=quiet)
+    session.run("python", "-m", *build, env=settings)
     for script in ("live", "check_site"):
         session.run("python", f"docs/mkdocs/{script}.py", folder)
 

@@ -87,7 +87,8 @@ at once, since Keras must know them."""
 def __getattr__(name: str) -> Any:
     """What is imported with its first use: half of the library."""
     if name not in _IMPORTED_LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        advice = layers.advice_on_class(name, layers.__all__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{advice}")
     module = importlib.import_module(_IMPORTED_LATER[name])
     return globals().setdefault(name, getattr(module, name, module))
 

@@ -83,9 +83,12 @@ class ObservedModel(SpikingModel):
     neurons in float32 or wider, and the spikes. At steps that are padding they are 0.
     `step` returns the outputs alone.
 
-    Args: as in `SpikingModel`, and
-        membranes: See `observed`.
-        spikes: See `observed`.
+    Args:
+        network: Keras model of one time step, that of the observed `SpikingModel`.
+        *args: The arguments of `SpikingModel` after the network, in its order.
+        membranes: Names of neuron layers, see `observed`. Defaults to `()`.
+        spikes: Names of neuron layers, see `observed`. Defaults to `()`.
+        **kwargs: Arguments of `SpikingModel`, by their names.
     """
 
     def __init__(

@@ -184,7 +184,7 @@ class SpikingModel(
         self.mask_value = mask_value
         warn_of_time_in_a_step(functional, self.timesteps)
         self._stream = Stream()
-        self._graphs = backend.call_graphs()
+        self._graphs = backend.engine.call_graphs()
         self._shares_weights = False
         # The network's variables exist: there is nothing to build.
         self.built = True
@@ -200,9 +200,9 @@ class SpikingModel(
     ) -> Structure:
         training = bool(training)
         functional = _graph.as_graph(self.network)
-        backend.check_call(self)
+        backend.engine.check_call(self)
         keras_internals.forget_losses(functional)
-        is_differentiated = backend.is_differentiated(training)
+        is_differentiated = backend.engine.is_differentiated(training)
         with_gradient = is_differentiated and not is_undifferentiated()
         if (training and with_gradient) or self._inputs_with_time is None:
             self.remember_time(inputs)
@@ -232,7 +232,7 @@ class SpikingModel(
         if first is not None:
             outputs = self._in_order_of_inputs(outputs, first)
         if run.with_gradient:
-            backend.replicas.average_gradients(
+            backend.engine.replicas.average_gradients(
                 outputs, lambda: self.trainable_variables
             )
         return outputs
@@ -252,10 +252,12 @@ class SpikingModel(
             lambda output: starting_at(-first, output), outputs
         )
 
-    @backend.untraced
+    @backend.engine.untraced
     def _through_time(self, run: Run) -> Structure:
         jit_compile = self._asked_jit_compile
-        with backend.fusing(jit_compile is not False, run.training, self._graphs.loops):
+        with backend.engine.fusing(
+            jit_compile is not False, run.training, self._graphs.loops
+        ):
             return through_time(
                 self._graphs,
                 self.gradient,
@@ -470,7 +472,7 @@ class SpikingModel(
         named = keras_internals.naming_inputs(input_signature)
         with (
             undifferentiated(),
-            backend.no_gradient(),
+            backend.engine.no_gradient(),
             export_formats.exporting(format),
             named,
         ):

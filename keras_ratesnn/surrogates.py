@@ -18,7 +18,9 @@ variable as its number:
 ... )
 
 A new value compiles nothing. Several layers may share a variable. It is no weight: a
-config and a saved file have its present value, as a number.
+config and a saved file have its present value, as a number. On JAX, assign it between
+epochs, or after `model.jax_state_sync()`: during an epoch `fit` has the values of all
+variables, and assigns them at its end.
 """
 
 import math
@@ -27,8 +29,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_ratesnn._core import backend, checks, keras_internals, registry
+from keras_ratesnn._core import checks, keras_internals, registry, tree
 from keras_ratesnn._core.annotations import Config, Tensor
+from keras_ratesnn._core.backend import engine
 
 
 class Surrogate(registry.Configured):
@@ -46,10 +49,13 @@ class Surrogate(registry.Configured):
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """The Keras variables among its attributes."""
-        return [
-            value for value in vars(self).values() if isinstance(value, keras.Variable)
-        ]
+        """The Keras variables among its attributes, also in lists, dictionaries and
+        surrogates."""
+        found: dict[int, keras.Variable] = {}
+        for leaf in tree.flatten(vars(self)):
+            inside = leaf.variables if isinstance(leaf, Surrogate) else [leaf]
+            found |= {id(x): x for x in inside if isinstance(x, keras.Variable)}
+        return list(found.values())
 
     def derivative(self, distance: Tensor) -> Tensor:
         """h(u), with the shape and dtype of `distance`."""
@@ -96,7 +102,7 @@ class Sigmoid(Surrogate):
     def derivative(self, distance: Tensor) -> Tensor:
         alpha = _present(self.alpha, distance)
         sigmoid = ops.sigmoid(alpha * distance)
-        return sigmoid * backend.multiply_add(sigmoid, -alpha, alpha)
+        return sigmoid * engine.multiply_add(sigmoid, -alpha, alpha)
 
     def get_config(self) -> Config:
         return {"alpha": float(self.alpha)}

@@ -46,7 +46,20 @@ def write_json(path, content):
         part.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path, fields=None, advice="Correct it, or remove it."):
+ADVICE = "Correct it, or remove it."
+
+
+@contextlib.contextmanager
+def _whole(path, advice=ADVICE):
+    """A context in which what is read of a file is not damaged, or the error names
+    it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({one_line(error)}). {advice}") from error
+
+
+def read_json(path, fields=None, advice=ADVICE):
     """Reads an object from a JSON file.
 
     Args:
@@ -59,10 +72,8 @@ def read_json(path, fields=None, advice="Correct it, or remove it."):
         ValueError: If the file is damaged or has the wrong content; the message names
             it.
     """
-    try:
+    with _whole(path, advice):
         content = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({one_line(error)}). {advice}") from error
     if not isinstance(content, dict):
         raise ValueError(
             f"{path} must contain a JSON object. It contains a "
@@ -79,9 +90,10 @@ def read_json(path, fields=None, advice="Correct it, or remove it."):
 
 def read_lines(path):
     """The objects in a file with a JSON object on each line, a list; empty if there is
-    no file."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines]
+    no file. For errors see `read_json`."""
+    with _whole(path):
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines]
 
 
 def allowed(name):

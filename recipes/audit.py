@@ -16,10 +16,6 @@ import random
 import shlex
 import sys
 
-import keras
-import numpy as np
-
-from keras_ratesnn import analysis, models
 from recipes import atomic_files, catalogue, command_line, markdown
 
 
@@ -30,36 +26,75 @@ def add_arguments(parser):
     command_line.add_checkpoint(parser)
     parser.add_argument(
         "--data",
-        help="digits, fashion_mnist, or a folder with a folder of images a class",
+        help="digits, fashion_mnist, or a folder with a folder of images a class "
+        "(default: images are drawn)",
     )
     command_line.add_count(parser, "--samples", "number of images", 32)
-    command_line.add_path(parser, "--output", "new files (default: audits/NAME)")
+    command_line.add_path(
+        parser, "--output", "folder of the new files (default: audits/FILE)"
+    )
 
 
 def audit(arguments):
-    name = pathlib.Path(arguments.file).stem
-    output = arguments.output or pathlib.Path("audits", name)
+    # Keras and its backend take seconds to import.
+    from keras_ratesnn import analysis
+
+    output = arguments.output or pathlib.Path(
+        "audits", pathlib.Path(arguments.file).name
+    )
     # Seeds of Keras and images are drawn. `keras.utils.set_random_seed` would import
     # TensorFlow beside another backend, 400 MB.
     random.seed(0)
     with command_line.mistakes():
+        file = _checked_file(arguments.file, output)
         model, origin = _network(arguments)
-        x, y = _images(model, arguments.data, arguments.samples)
+        x, y = _images(model, arguments)
         data = f"{len(x)} images ({arguments.data or 'drawn, of no data set'})"
         audited = analysis.audit(model, x, y)
         audited = dataclasses.replace(audited, data=data, origin=origin)
         print(audited)
         output.mkdir(parents=True, exist_ok=True)
         audited.plot().savefig(output / "audit.png")
-        atomic_files.write_json(output / "audit.json", audited.to_dict())
+        content = {"file": file, **audited.to_dict()}
+        atomic_files.write_json(output / "audit.json", content)
         (output / "audit.md").write_text(_page(audited))
+
+
+def _checked_file(file, output):
+    """What names the file whatever the folder is: its whole path, or that of a shipped
+    network. The folder of an audit is that of one file."""
+    from keras_ratesnn import models
+
+    shipped = models.list_pretrained()
+    if file not in shipped:
+        path = pathlib.Path(file).resolve()
+        if not path.is_file():
+            raise ValueError(
+                f"FILE must be a checkpoint, a .keras file or one of "
+                f"{', '.join(shipped)}. Received: {file}, which is none."
+            )
+        file = str(path)
+    earlier = output / "audit.json"
+    if earlier.exists():
+        before = atomic_files.read_json(earlier, {"file": str})["file"]
+        if before != file:
+            raise ValueError(
+                f"{output} contains the audit of another file: {before}, now {file}. "
+                "Pass another folder with --output."
+            )
+    return file
 
 
 def _network(arguments):
     """The network, and where it comes from."""
+    from keras_ratesnn import models
+    from recipes import run_folder
+
     file, cards = arguments.file, models.list_pretrained()
     if file.endswith(".keras"):
-        return keras.saving.load_model(file, compile=False), f"{file}, saved by Keras"
+        advice = "Save the model again, or audit another file."
+        model = run_folder.load_model(pathlib.Path(file), False, advice)
+        return model, f"{file}, saved by Keras"
     if file in cards:
         card = cards[file]
         origin = f"{file}, trained on {card.data_set}; takes {card.preprocessing}"
@@ -71,8 +106,13 @@ def _network(arguments):
     return model, str(model.checkpoint_report)
 
 
-def _images(model, data, count):
+def _images(model, arguments):
     """Images, and their labels if they are not drawn."""
+    import keras
+    import numpy as np
+
+    data, count = arguments.data, arguments.samples
+    _check_takes_images(model, data in catalogue.FILES)
     shape = count, *model.input_shape[1:]
     if data is None:
         x, y = np.random.default_rng(0).integers(256, size=shape), None
@@ -82,12 +122,36 @@ def _images(model, data, count):
         )
         x, y = next(batches.as_numpy_iterator())
     else:
-        dataset = catalogue.find(data).load(None, in_memory_for="audit")
+        recipe = catalogue.find(data)
+        recipe.check_classifies("audit")
+        dataset = recipe.load(None, in_memory_for="audit")
         x, y = dataset.test_images[:count], dataset.test_labels[:count]
     if hasattr(model, "checkpoint_report"):
         axes = tuple(range(x.ndim - 1))
         x = (x - x.mean(axes)) / x.std(axes)
     return x, y
+
+
+def _check_takes_images(model, of_known_size):
+    """Raises a ValueError unless the network takes what this command can give it."""
+    import keras
+
+    from recipes.run import layers_of
+
+    shapes = [tensor.shape[1:] for tensor in model.inputs]
+    takes = ""
+    if len(shapes) > 1:
+        takes = f"{len(shapes)} inputs"
+    elif any(isinstance(layer, keras.layers.Embedding) for layer in layers_of(model)):
+        takes = "indices, for an Embedding"
+    elif None in shapes[0] and not of_known_size:
+        takes = f"inputs of any size, {shapes[0]}"
+    if takes:
+        raise ValueError(
+            f"FILE must be a network of images of one size. Received: one that takes "
+            f"{takes}. Audit it in Python, with what it takes: "
+            "print(keras_ratesnn.analysis.audit(model, x))."
+        )
 
 
 def _page(audited):

@@ -13,7 +13,7 @@ from recipes import engine, run_folder
 
 
 class EpochMeasures(Throughput):
-    """Adds seconds, images/s and learning rate to the logs of an epoch.
+    """Adds seconds, whole images/s and learning rate to the logs of an epoch.
 
     Later callbacks and the progress bar see these values.
 
@@ -29,6 +29,7 @@ class EpochMeasures(Throughput):
 
     def on_epoch_end(self, epoch, logs=None):
         super().on_epoch_end(epoch, logs)
+        logs[self.name] = round(logs[self.name])
         logs["seconds"] = time.perf_counter() - self.started
         logs["learning_rate"] = float(
             keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)

@@ -3,6 +3,7 @@ status 130."""
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -10,6 +11,7 @@ import pathlib
 import signal
 import sys
 import threading
+from collections.abc import Iterable
 
 from recipes import checks
 from recipes.settings import SETTINGS
@@ -52,7 +54,7 @@ def command(name, module, doc, add_arguments, work, advice="", **options):
     Args:
         name: The `__name__` of the module.
         module: String, the name of the module.
-        doc: String whose first line says what the command does.
+        doc: String whose first paragraph says what the command does.
         add_arguments: Function that adds arguments to an `argparse.ArgumentParser`.
             What takes seconds to import is imported in it and in `work`, where Ctrl-C
             is handled.
@@ -117,12 +119,34 @@ def mistakes(*further):
         raise Ended(error) from error
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Shows of all that takes a value what there is to choose from, and of options the
+    default, unless their own text does."""
+
+    def _get_help_string(self, action):
+        text, default = action.help, action.default
+        if action.choices and action.metavar:
+            text += f": {_words(action.choices, ', ')}"
+        if not action.option_strings or action.required or action.nargs == 0:
+            return text
+        if "(default: " not in text:
+            text += f" (default: {_words(default) or 'none'})"
+        return text
+
+
+def _words(values, space=" "):
+    """A value, or several, as users type them."""
+    if isinstance(values, Iterable) and not isinstance(values, str):
+        return space.join(map(str, values))
+    return "" if values is None else str(values)
+
+
 def parser(module, doc, add_arguments, **options):
     """The parser of a command, see `command`."""
     result = argparse.ArgumentParser(
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
         prog=f"python -m recipes.{module}",
-        description=doc.splitlines()[0],
+        description=doc.split("\n\n")[0],
         allow_abbrev=False,
         **options,
     )
@@ -130,7 +154,10 @@ def parser(module, doc, add_arguments, **options):
     return result
 
 
-def add_recipe(parser, what="python -m recipes.train lists them", **options):
+RECIPE = "name of a recipe; python -m recipes.train lists them"
+
+
+def add_recipe(parser, what=RECIPE, **options):
     """Adds the arguments that `catalogue.chosen` reads: the name of a recipe, and its
     settings; and `--data-dir`.
 
@@ -157,15 +184,23 @@ def add_recipe(parser, what="python -m recipes.train lists them", **options):
 
 def add_settings(parser):
     """Adds an option for each setting of a recipe, which is the same as `--set`."""
-    group = parser.add_argument_group("settings of the recipe, as after --set")
+    group = parser.add_argument_group(
+        "settings of the recipe, as after --set",
+        "A recipe may have other defaults: NAME --show prints them. None is without.",
+    )
     for name, field in SETTINGS.items():
+        check, default = field.metadata["check"], field.default
+        choices = getattr(check, "keywords", {}).get("choices", ())
+        listed = f": {_words(choices, ', ')}" if choices else ""
+        if default is dataclasses.MISSING:
+            default = "the recipe's"
         group.add_argument(
             f"--{name.replace('_', '-')}",
             dest="set",
             action="append",
             type=f"{name}={{}}".format,
             metavar="VALUE",
-            help=field.metadata["meaning"],
+            help=f"{field.metadata['meaning']}{listed} (default: {default})",
         )
 
 
@@ -175,11 +210,12 @@ def add_count(parser, name, what, default=None, **options):
     Args:
         parser: An `argparse.ArgumentParser`.
         name: String, like "--images".
-        what: String, what is counted, like "size of the batch".
+        what: String, what is counted, like "size of the batch", and perhaps what the
+            default is.
         default: Its default. Defaults to `None`.
         **options: Further arguments of `add_argument`.
     """
-    options = {"metavar": "N", "help": f"{what} (default: %(default)s)", **options}
+    options = {"metavar": "N", "help": what, **options}
     parser.add_argument(
         name, type=functools.partial(_count, name, what), default=default, **options
     )
@@ -187,8 +223,7 @@ def add_count(parser, name, what, default=None, **options):
 
 def add_timesteps(parser, what, default=()):
     """Adds `--timesteps`, for several numbers of time steps, with what it is for."""
-    name, options = "number of time steps", {"metavar": "T", "help": what}
-    add_count(parser, "--timesteps", name, default, nargs="+", **options)
+    add_count(parser, "--timesteps", what, default, nargs="+", metavar="T")
 
 
 def add_seeds(parser, default=5):
@@ -199,10 +234,12 @@ def add_seeds(parser, default=5):
 def _count(name, what, text):
     number = int(text) if text.removeprefix("-").isdecimal() else text
     with mistakes():
-        return checks.positive_integer(name, number, advice=f"It is the {what}.")
+        return checks.positive_integer(
+            name, number, advice=f"It is the {what.partition(' (')[0]}."
+        )
 
 
-def add_data_dir(parser, what="folder of the data set's files"):
+def add_data_dir(parser, what="folder of the data; recipes/README.md says which"):
     """Adds `--data-dir`, with what it is for."""
     add_path(parser, "--data-dir", what)
 

@@ -30,8 +30,7 @@ SMALLER_STEPS = 10
 
 def add_arguments(parser):
     command_line.add_recipe(parser)
-    numbers = "numbers of time steps (default: %(default)s)"
-    command_line.add_timesteps(parser, numbers, [2, 4, 8])
+    command_line.add_timesteps(parser, "numbers of time steps", [2, 4, 8])
     command_line.add_count(
         parser, "--fine-tuning-epochs", "number of epochs for each T", 3
     )

@@ -23,13 +23,14 @@ def add_arguments(parser):
         "program",
         "RUN",
     )
+    which = "checkpoint of the run"
     parser.add_argument(
-        "--checkpoint", choices=("last", "best"), default="last", help="(default: last)"
+        "--checkpoint", choices=("last", "best"), default="last", help=which
     )
     numbers = "numbers of time steps (default: as in training, or that of the file)"
     command_line.add_timesteps(parser, numbers)
     command_line.add_data_dir(parser)
-    data = "for a file: the data set"
+    data = "data set of a checkpoint (default: that of the run)"
     parser.add_argument("--data", choices=DATA, help=data)
     command_line.add_checkpoint(parser)
 

@@ -65,7 +65,7 @@ def add_arguments(parser):
     )
     command_line.add_recipe(parser, network)
     parser.add_argument(
-        "--untrained", action="store_true", help="a recipe, whose --set counts"
+        "--untrained", action="store_true", help="draws a recipe, whose --set counts"
     )
     command_line.add_path(
         parser, "--output", "folder of the figures (default: figures/NAME)"
@@ -78,7 +78,7 @@ def add_arguments(parser):
         "--costs",
         choices=list(COSTS),
         default="float32",
-        help="hardware of the energy (default: float32)",
+        help="hardware of the energy",
     )
     parser.add_argument(
         "--only",
@@ -86,8 +86,7 @@ def add_arguments(parser):
         metavar="FIGURE",
         choices=[*ANALYSES, *TABLES],
         default=list(ANALYSES),
-        help=f"some of {', '.join([*ANALYSES, *TABLES])} (default: all but the last "
-        "two)",
+        help="some of the figures",
     )
 
 

@@ -49,10 +49,9 @@ LEARNING_RATE = 1e-3
 
 
 def add_arguments(parser):
-    parser.add_argument("name", choices=NETWORKS, help="pretrained network")
+    parser.add_argument("name", choices=NETWORKS, help="a pretrained network")
     command_line.add_data_dir(parser)
-    all_images = "number of test images (default: all)"
-    command_line.add_count(parser, "--images", "number of test images", help=all_images)
+    command_line.add_count(parser, "--images", "number of test images (default: all)")
     integer = (
         "networks of integers alone: of the network as it is, and trained with "
         "quantised weights"
@@ -65,8 +64,7 @@ def add_arguments(parser):
     command_line.add_count(
         group, "--membrane-bits", "bits of a membrane", choices=range(8, 25)
     )
-    weights = "types of weights (default: all)"
-    group.add_argument("--weights", choices=WEIGHTS, nargs="+", help=weights)
+    group.add_argument("--weights", choices=WEIGHTS, nargs="+", help="types of weights")
     out = "folder for the folders of trained networks, which are found again"
     command_line.add_path(group, "--out", out)
     parser.set_defaults(**INTEGER_OPTIONS)

@@ -42,6 +42,8 @@ PROGRESS = "progress.json"
 FITTED = "fitted.weights.h5"
 """Name inside the archive of the state of the fitted model, if that is another one."""
 
+RESTART = "Start again with --restart."
+
 RESULT = {"settings": dict, "backend": str}
 """Required fields of a result, with their types, besides its test score. A run that
 diverged has none: it is None."""
@@ -88,7 +90,11 @@ class Progress:
         if here not in self.parts:
             self.parts.append(here)
         self.peak_bytes = max(self.peak_bytes, device.peak_bytes())
-        self.rows.append({name: float(value) for name, value in sorted(logs.items())})
+        row = {
+            name: value if isinstance(value, int) else float(value)
+            for name, value in sorted(logs.items())
+        }
+        self.rows.append(row)
 
     def write_log(self, path):
         """Writes the rows as a CSV file, with the number of the epoch, counted from 0,
@@ -138,19 +144,20 @@ def save(model, progress, path, fitted):
             raise OSError(one_line(error)) from error
 
 
-def load_model(path, compile=True):
+def load_model(path, compile=True, advice=RESTART):
     """The model in a checkpoint.
 
     Args:
         path: Path of the file.
         compile: Boolean, whether it is compiled as it was, with its optimizer. Defaults
             to `True`.
+        advice: String, what to do about a damaged file.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is damaged; the message names it.
     """
-    with _whole(path):
+    with _whole(path, advice):
         return keras.saving.load_model(path, compile=compile)
 
 
@@ -180,7 +187,7 @@ def load_progress(path):
 
 
 @contextlib.contextmanager
-def _whole(path):
+def _whole(path, advice=RESTART):
     """A context that reads a checkpoint, whose checksums are verified: h5py would
     silently read corrupted weights."""
     if not path.exists():
@@ -197,7 +204,7 @@ def _whole(path):
     except Exception as error:
         raise ValueError(
             f"The checkpoint {path} is damaged or of another network "
-            f"({type(error).__name__}: {one_line(error)}). Start again with --restart."
+            f"({type(error).__name__}: {one_line(error)}). {advice}"
         ) from error
 
 

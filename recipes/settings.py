@@ -128,12 +128,12 @@ class Settings:
     )
     optimizer: str = setting("the optimizer", _one_of("sgd", "adamw", "adam"), "sgd")
     as_the_authors: bool = setting(
-        "whether rates are those of the program of the paper's authors",
+        "whether rates are those of the paper's authors' program, True or False",
         checks.boolean,
         False,
     )
     restart_at: float | None = setting(
-        "a fraction of the run, after which the learning rate starts again, or None",
+        "a fraction of the run, after which the learning rate starts again",
         functools.partial(checks.real, above=0, below=1),
         None,
     )
@@ -174,8 +174,14 @@ class Settings:
     step_mode: str = setting(
         "as in keras_ratesnn.SpikingModel", _one_of("multi", "single"), "multi"
     )
-    gradient: str = setting("the training method", _any, "rate")
-    windows: int | tuple[int, ...] = setting("time windows of rate", _any, 1)
+    gradient: str = setting(
+        "the training method: rate, bptt, sltt, ottt or package.module:Class",
+        _any,
+        "rate",
+    )
+    windows: int | tuple[int, ...] = setting(
+        "time windows of rate: their number, or their sizes, [1,3]", _any, 1
+    )
     random_steps: int | None = setting("random steps of sltt", _any, None)
     teacher_weight: float | None = setting(
         "how much is learnt from a teacher; None is without", _share, None

@@ -32,7 +32,7 @@ KERNELS = {
     "ordinary": keras.initializers.GlorotUniform,
     "wide": functools.partial(_scaling, 6.0, "fan_in", "uniform"),
 }
-"""What makes initialisers, each of which draws once."""
+"""What makes initializers, each of which draws once."""
 
 WINDOWS = (1, 2, 4)
 UNITS, DECAY, BATCH_SIZE, MAX_DELAY = 64, 0.9, 50, 9
@@ -52,8 +52,9 @@ RESULTS = pathlib.Path(__file__).parent / "results" / "temporal_map"
 
 
 def add_arguments(parser):
-    tasks = f"one of {', '.join(TASKS)}"
-    parser.add_argument("tasks", metavar="TASK", nargs="+", choices=TASKS, help=tasks)
+    parser.add_argument(
+        "tasks", metavar="TASK", nargs="+", choices=TASKS, help="tasks to map"
+    )
     command_line.add_seeds(parser, 3)
     command_line.add_path(parser, "--output", "folder of results", default=RESULTS)
     command_line.add_data_dir(parser)
@@ -67,10 +68,10 @@ def draw_map(arguments):
     maps = []
     for name in arguments.tasks:
         task = TASKS[name]
-        results = Results(arguments.output / f"{name}.jsonl")
-        if not arguments.show:
-            with command_line.mistakes():
-                data = task.load(arguments.data_dir)
+        with command_line.mistakes():
+            results = Results(arguments.output / f"{name}.jsonl")
+            data = None if arguments.show else task.load(arguments.data_dir)
+        if data is not None:
             complete(results, task, data, arguments.seeds, arguments.probe)
         print(f"\n{name}: {task.about}.\n")
         for network in task.networks:

@@ -206,8 +206,8 @@ GRADIENTS = [
     ),
     (
         "keras_ratesnn/gradients/rate.py",
-        "backend.graft(value, rate, 1.0)",
-        "backend.graft(value, rate, 0.5)",
+        "engine.graft(value, rate, 1.0)",
+        "engine.graft(value, rate, 0.5)",
         "gradients/test_rate.py",
     ),
     (
@@ -305,8 +305,8 @@ LAYERS = [
     ),
     (
         "keras_ratesnn/layers/quantized.py",
-        "backend.graft(used, kernel, 1.0)",
-        "backend.graft(used, kernel, 0.5)",
+        "engine.graft(used, kernel, 1.0)",
+        "engine.graft(used, kernel, 0.5)",
         "layers/test_quantized.py",
     ),
     (
@@ -342,80 +342,80 @@ LAYERS = [
 ]
 ENGINE = [
     (
-        "keras_ratesnn/_core/backend/torch/fusion.py",
+        "keras_ratesnn/_core/backend/torch/graphs/fusion.py",
         "if is_recording() or not (kind in _kinds or _are_large(tensors)):",
         "if is_recording() or not _are_large(tensors):",
         "backend/test_fusion.py::test_an_existing_kernel_is_used_for_small_layers",
     ),
     (
-        "keras_ratesnn/_core/backend/torch/fusion.py",
+        "keras_ratesnn/_core/backend/torch/graphs/fusion.py",
         "return self._attributes.unchanged()",
         "return True",
         "backend/test_fusion.py::test_no_change_of_what_a_cell_holds_goes_unnoticed",
     ),
     (
-        "keras_ratesnn/_core/backend/torch/fusion.py",
+        "keras_ratesnn/_core/backend/torch/graphs/fusion.py",
         "if program.run is None or not (function.is_closed and self.are_present()):",
         "if program.run is None:",
         "backend/test_fusion.py::test_a_cell_with_effects_that_a_compiled_loop_would_not_have_is_not_compiled",
     ),
     (
-        "keras_ratesnn/_core/backend/torch/recorder/compiler.py",
+        "keras_ratesnn/_core/backend/torch/graphs/recorder/compiler.py",
         "if len(self._compiled) >= MOST_LAYOUTS or None in layout:",
         "if None in layout:",
         "backend/test_fusion.py::test_a_time_loop_is_compiled_for_each_layout_on_gpus_until_there_are_too_many",
     ),
     (
-        "keras_ratesnn/_core/backend/torch/recorder/compiler.py",
+        "keras_ratesnn/_core/backend/torch/graphs/recorder/compiler.py",
         "return tensors if len(tensors) > 1 else",
         "return tensors if tensors else",
         "model/test_call_graphs.py::test_no_operation_of_a_graph_has_a_list_of_one_result",
     ),
     (
-        "keras_ratesnn/_core/backend/torch/recorder/call_graphs.py",
+        "keras_ratesnn/_core/backend/torch/graphs/recorder/call_graphs.py",
         "if len(self._calls) > GRAPHS_KEPT:",
         "if False:",
         "model/test_call_graphs.py::test_only_the_latest_kinds_of_calls_are_remembered",
     ),
     (
-        "keras_ratesnn/_core/backend/torch/recorder/call_graphs.py",
+        "keras_ratesnn/_core/backend/torch/graphs/recorder/call_graphs.py",
         "return same and self.attributes.unchanged()",
         "return same",
         "model/test_recorded_settings.py::test_settings_are_found_wherever_they_are",
     ),
     (
-        "keras_ratesnn/_core/backend/torch/recorder/cuda_graphs.py",
+        "keras_ratesnn/_core/backend/torch/graphs/recorder/cuda_graphs.py",
         "return [*_owned(results[: self._outputs]), *saved]",
         "return [*results[: self._outputs], *saved]",
         "backend/test_cuda_graphs.py",
     ),
     (
-        "keras_ratesnn/_core/backend/torch/recorder/cuda_graphs.py",
+        "keras_ratesnn/_core/backend/torch/graphs/recorder/cuda_graphs.py",
         "if not self._memory.is_due(self) or self._is_in_use():",
         "if not self._memory.is_due(self):",
         "backend/test_cuda_graphs.py",
     ),
     (
-        "keras_ratesnn/_core/backend/torch/recorder/graph_passes.py",
+        "keras_ratesnn/_core/backend/torch/graphs/recorder/graph_passes.py",
         'copies[node] = result.call_method("pop", (arguments,))',
         'copies[node] = result.call_method("__getitem__", (arguments, -1 - '
         "len(copies)))",
         "backend/test_graph_passes.py::test_a_backward_pass_frees_what_was_saved_after_its_last_use",
     ),
     (
-        "keras_ratesnn/_core/backend/torch/recorder/small_operations.py",
+        "keras_ratesnn/_core/backend/torch/graphs/recorder/small_operations.py",
         "if not changing.isdisjoint(memory):",
         "if False:",
         "backend/test_graph_passes.py",
     ),
     (
-        "keras_ratesnn/_core/backend/torch/recorder/small_operations.py",
+        "keras_ratesnn/_core/backend/torch/graphs/recorder/small_operations.py",
         "operation = operation.Scalar if is_one else operation.ScalarList",
         "operation, is_one = operation.Scalar, True",
         "backend/test_graph_passes.py",
     ),
     (
-        "keras_ratesnn/_core/backend/torch/recorder/padding.py",
+        "keras_ratesnn/_core/backend/torch/graphs/recorder/padding.py",
         "if amounts[:2] != (0, 0):",
         "if False:",
         "backend/test_graph_passes.py",
@@ -463,19 +463,19 @@ ENGINE = [
         "benchmark/test_benchmark.py",
     ),
     (
-        "keras_ratesnn/_core/backend/torch/recorder/graph.py",
+        "keras_ratesnn/_core/backend/torch/graphs/recorder/graph.py",
         "forward = small_operations.batched_at_end(forward)",
         "pass",
         "backend/test_graph_passes.py::test_a_layer_more_adds_few_operations",
     ),
     (
-        "keras_ratesnn/_core/backend/torch/recorder/graph.py",
+        "keras_ratesnn/_core/backend/torch/graphs/recorder/graph.py",
         "graph_passes.use_means(part)",
         "pass",
         "gradients/test_costs_of_steps.py",
     ),
     (
-        "keras_ratesnn/_core/backend/torch/recorder/graph.py",
+        "keras_ratesnn/_core/backend/torch/graphs/recorder/graph.py",
         "random.read_seeds_once(part)",
         "pass",
         "backend/test_graph_passes.py::test_all_draws_have_the_numbers_of_eager_steps_and_their_seeds_are_read_at_once",

@@ -1,14 +1,19 @@
 """Extensions of Griffe: docstrings in Keras' style, as its parser of Google's style
 reads them, and what it does not find."""
 
+import importlib
+import inspect
+import pathlib
 import re
+import runpy
 
 import griffe
 
 EXAMPLE = re.compile(r"(?:^|(?<=\n\n))(>>> .*(?:\n.+)*)", re.MULTILINE)
-BESIDES = re.compile(r"^Args: (.+)\n(?= )", re.MULTILINE)
 OF_CALL = re.compile(r"^Returns:$", re.MULTILINE)
-OF_CELL = re.compile(r"arguments_of\((\w+)\)")
+MODULES = re.compile(r"\b[a-z]\w*\.")
+"""What stands before the names of types."""
+TABLES = runpy.run_path(str(pathlib.Path(__file__).parent / "api_tables.py"))
 
 
 class KerasStyle(griffe.Extension):
@@ -18,85 +23,53 @@ class KerasStyle(griffe.Extension):
         if obj.is_module:
             # The page of a module has words of its own.
             obj.docstring = None
-        if not obj.docstring:
-            return
-        # In Markdown >>> begins a quotation.
-        text = EXAMPLE.sub(r"```pycon\n\1\n```", obj.docstring.value)
-        # What stands beside the title of a section would take the title's place.
-        text = BESIDES.sub(r"Parameters: \1\n\nArgs:\n", text)
-        if obj.is_class:
-            # A layer returns something when it is called.
-            text = OF_CALL.sub("Call returns:", text)
-        obj.docstring.value = text
+        if obj.docstring:
+            obj.docstring.value = in_griffes_style(obj.docstring.value, obj.is_class)
 
 
-class Functions(griffe.Extension):
-    """Finds functions that Python finds when it runs."""
+def in_griffes_style(text, is_class):
+    # In Markdown >>> begins a quotation.
+    text = EXAMPLE.sub(r"```pycon\n\1\n```", text)
+    # A layer returns something when it is called.
+    return OF_CALL.sub("Call returns:", text) if is_class else text
+
+
+class AtRuntime(griffe.Extension):
+    """Finds functions, docstrings and arguments that are there when Python runs."""
 
     def on_package(self, *, pkg, loader, **kwargs):
-        for module in pkg["models"].modules.values():
-            for function in module.functions.values():
-                _expand_options(function, pkg["models._options"])
         # Afterwards no path leads through the modules that are hidden here.
         loader.resolve_aliases()
-        _give_arguments(pkg["layers"])
         _hide_modules(pkg)
+        for module in TABLES["pages"]():
+            for name, value in TABLES["public"](importlib.import_module(module)):
+                path = f"{module}.{name}".removeprefix(f"{pkg.name}.")
+                _complete(pkg[path], value)
 
 
-def _expand_options(function, module):
-    """Gives a function that takes `**options: Unpack[...]` a parameter for each, as
-    `inspect.signature` has them."""
-    for parameter in [
-        each
-        for each in function.parameters
-        if str(each.annotation).startswith("Unpack[")
-    ]:
-        del function.parameters[parameter.name]
-        found, of_all, kind = {}, {}, parameter.annotation.slice.name
-        while kind not in ("Options", "TypedDict"):
-            found = {**module[kind].members, **found}
-            kind = module[kind].bases[0].name
-        if kind == "Options":
-            of_all = module[kind].members
-        for name, attribute in {**found, **of_all}.items():
-            annotation, default = attribute.annotation.slice.elements
-            # Strings in annotations are names to Griffe.
-            default = (
-                f'"{default}"' if isinstance(default, griffe.ExprName) else default
-            )
-            by_name = griffe.ParameterKind.keyword_only
-            function.parameters.add(
-                griffe.Parameter(
-                    name, annotation=annotation, kind=by_name, default=default
-                )
-            )
+def _complete(entry, value):
+    """Gives a function or class the docstring and the arguments that `help` shows."""
+    entry = entry.final_target if entry.is_alias else entry
+    entry.docstring.value = in_griffes_style(inspect.getdoc(value), entry.is_class)
+    called = entry.members.get("__init__") if entry.is_class else entry
+    if called is None:
+        return
+    itself = [each for each in called.parameters if each.name == "self"]
+    written = [each.name for each in called.parameters][len(itself) :]
+    signature = inspect.signature(value)
+    if written != list(signature.parameters):
+        found = map(_parameter, signature.parameters.values())
+        called.parameters = griffe.Parameters(*itself, *found)
 
 
-def _give_arguments(layers):
-    """Gives the constructors of neuron layers the arguments of their cells, which the
-    decorator names."""
-    classes = (
-        found
-        for module in layers.modules.values()
-        for found in module.classes.values()
-        if not found.is_alias
+def _parameter(parameter):
+    has_default = parameter.default is not inspect.Parameter.empty
+    return griffe.Parameter(
+        parameter.name,
+        annotation=MODULES.sub("", inspect.formatannotation(parameter.annotation)),
+        kind=griffe.ParameterKind[parameter.kind.name.lower()],
+        default=repr(parameter.default) if has_default else None,
     )
-    for layer in classes:
-        constructor = layer.members.get("__init__")
-        for found in filter(
-            None,
-            (
-                OF_CELL.fullmatch(str(each.value))
-                for each in getattr(constructor, "decorators", ())
-            ),
-        ):
-            itself, _, *of_layer = constructor.parameters
-            of_cell = [
-                each
-                for each in layer.parent[found[1]].parameters
-                if each.name not in ("self", "kwargs")
-            ]
-            constructor.parameters = griffe.Parameters(itself, *of_cell, *of_layer)
 
 
 def _hide_modules(package):

@@ -20,7 +20,7 @@ Config: TypeAlias = dict[str, Any]
 """The result of `get_config`, or an object as Keras serialises it."""
 
 ParameterValue: TypeAlias = Any
-"""A number, an array of numbers, or a Keras initialiser or its config."""
+"""A number, an array of numbers, or a Keras initializer or its config."""
 
 StepModeName: TypeAlias = Literal["multi", "single"]
 Reset: TypeAlias = Literal["soft", "hard"]

@@ -5,7 +5,8 @@ import math
 import numpy as np
 from keras import ops
 
-from keras_ratesnn._core import backend, keras_internals, time_axis
+from keras_ratesnn._core import keras_internals, time_axis
+from keras_ratesnn._core.backend import engine
 
 
 def normalize(layer, inputs, times=1, mask=None):
@@ -35,9 +36,9 @@ def normalize_only(layer, inputs, times=1, mask=None):
 
 
 def _by_batch(layer, inputs, weights):
-    parameters = _parameters(layer, inputs)
-    outputs, mean, variance = backend.normalize(
-        inputs, layer.axis, *parameters, layer.epsilon, weights=weights
+    gamma, beta = _parameters(layer, inputs)
+    outputs, mean, variance = engine.normalize(
+        inputs, layer.axis, gamma, beta, layer.epsilon, weights
     )
     return time_axis.cast(outputs, layer.compute_dtype), mean, variance
 
@@ -55,10 +56,9 @@ def normalize_rate(layer, rate, mean, variance, weights=None):
 
     Source: Yu et al., NeurIPS 2024, appendix on batch normalisation.
     """
-    parameters = _parameters(layer, rate)
-    statistics = mean, variance, layer.epsilon
-    outputs = backend.normalize_as(
-        rate, layer.axis, *parameters, *statistics, weights=weights
+    gamma, beta = _parameters(layer, rate)
+    outputs = engine.normalize_as(
+        rate, layer.axis, gamma, beta, mean, variance, layer.epsilon, weights
     )
     return time_axis.cast(outputs, layer.compute_dtype)
 
@@ -71,7 +71,7 @@ def move_averages(layer, mean, variance, times=1, weights=None):
         decay = ops.where(_sum_over_replicas(weights) > 0.0, decay, 1.0)
     for moving, value in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
         moving.assign(
-            backend.multiply_add(
+            engine.multiply_add(
                 time_axis.cast(value, moving.dtype), 1.0 - decay, moving.value * decay
             )
         )
@@ -108,9 +108,7 @@ _LEAST_FREEDOM = 1e-6
 def _sum_over_replicas(weights):
     total = ops.sum(weights)
     return (
-        ops.sum(backend.replicas.gather(total))
-        if backend.replicas.count() > 1
-        else total
+        ops.sum(engine.replicas.gather(total)) if engine.replicas.count() > 1 else total
     )
 
 
@@ -128,7 +126,7 @@ def normalize_online(layer, inputs, times=1, mask=None):
     Source: Zhu et al., "Online Stabilization of Spiking Neural Networks", ICLR 2024.
     """
     weights = _weights(layer, inputs, mask)
-    normalized, mean, variance = backend.normalize(
+    normalized, mean, variance = engine.normalize(
         inputs, layer.axis, None, None, layer.epsilon, weights=weights
     )
     scale, shift = _renormalization(layer, mean, variance, normalized)
@@ -144,7 +142,7 @@ def normalize_rate_online(layer, rate, mean, variance, weights=None):
     """`normalize_online` of a rate; see `normalize_rate`."""
     scale, shift = _renormalization(layer, mean, variance, rate)
     statistics = mean, variance, layer.epsilon
-    outputs = backend.normalize_as(
+    outputs = engine.normalize_as(
         rate, layer.axis, scale, shift, *statistics, weights=weights
     )
     return time_axis.cast(outputs, layer.compute_dtype)
@@ -220,9 +218,9 @@ def _parameters(layer, inputs):
 def renormalize(layer, inputs, times=1, mask=None):
     """Normalises a batch with renorm=True by Keras' own call, which has no single set
     of statistics."""
-    if backend.replicas.count() > 1:
+    if engine.replicas.count() > 1:
         raise ValueError(
-            f"Batch renormalization cannot be trained on {backend.replicas.count()} "
+            f"Batch renormalization cannot be trained on {engine.replicas.count()} "
             "replicas, because each would have its own statistics. Received: layer "
             f"{layer.name!r} with renorm=True. Set renorm=False."
         )

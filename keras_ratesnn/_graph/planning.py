@@ -37,8 +37,19 @@ class PlannedCall:
     """A call of an operation, with slots instead of signals; an input of the network if
     there is no operation.
 
-    `sources` are the calls whose outputs it takes, each once. `consumers` are the calls
-    that take its own; `None` among them is an output of the network.
+    Args:
+        operation: The Keras operation, or `None`.
+        args: Tuple, its positional arguments, in which signals are `Slot`s.
+        kwargs: Dict, the others, likewise.
+        inputs: List of integers, the slots among its arguments.
+        outputs: List of `Slot`, those of its outputs.
+        key: String, its place among the calls of the network.
+        takes_training: Boolean, whether it is told `training`; not if the graph itself
+            says what that is.
+        sources: List of the calls whose outputs it takes, each once. Defaults to an
+            empty list.
+        consumers: List of the calls that take its own; `None` among them is an output
+            of the network. Defaults to an empty list.
     """
 
     operation: keras.Operation
@@ -47,7 +58,7 @@ class PlannedCall:
     inputs: list
     outputs: list
     key: str
-    takes_training: bool  # False if the graph itself says what `training` is
+    takes_training: bool
     sources: list = dataclasses.field(default_factory=list)
     consumers: list = dataclasses.field(default_factory=list)
 

@@ -3,7 +3,8 @@
 from keras import ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import backend, keras_internals
+from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn._model.input_checks import with_time
 from keras_ratesnn._model.time_masks import check_data_hold, masked
 
@@ -66,7 +67,7 @@ def _rotated(tensor, first):
     steps = (numbers + ops.cast(first, "int32")[:, None]) % timesteps
     inner_axes = [1] * (len(tensor.shape) - 2)
     steps = ops.reshape(steps, (-1, timesteps, *inner_axes))
-    return backend.steps_of_samples(tensor, steps)
+    return engine.steps_of_samples(tensor, steps)
 
 
 def _as_input(tensor, wanted):

@@ -4,7 +4,8 @@ settings."""
 import collections
 import threading
 
-from keras_ratesnn._core import backend, keras_internals
+from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn._model.data_checks import check_first_batch
 
 FUNCTIONS_KEPT = 64
@@ -41,7 +42,7 @@ class CompiledFunction:
                 data = self._model._silent_layers.see(self._model, data)
             if self._purpose != "predict":
                 data = keras_internals.build_metrics(self._model, data)
-            ranks, data = backend.ranks_of_batch(data)
+            ranks, data = engine.ranks_of_batch(data)
             function = self._function((self._model._settings(), ranks))
             with (
                 keras_internals.in_steps(),

@@ -10,7 +10,8 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import backend, checks, keras_internals
+from keras_ratesnn._core import checks, keras_internals
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn._model import loss_checks
 from keras_ratesnn._model.input_checks import match
 from keras_ratesnn.layer_kinds import fixed_scale
@@ -74,7 +75,7 @@ def check_first_batch(model, data, trains):
     Returns:
         What replaces `data`.
     """
-    batches, data = backend.batches_of_step(data, model.steps_per_execution)
+    batches, data = engine.batches_of_step(data, model.steps_per_execution)
     for batch in batches[:1]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         if trains:
@@ -217,7 +218,7 @@ def _first_nan(array, mask_value):
 
 
 def _is_nan(model, x):
-    with backend.no_gradient():
+    with engine.no_gradient():
         outputs = model(
             keras.tree.map_structure(ops.convert_to_tensor, x), training=False
         )

@@ -6,7 +6,8 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
-from keras_ratesnn._core import backend, checks
+from keras_ratesnn._core import checks
+from keras_ratesnn._core.backend import engine
 
 
 @contextlib.contextmanager
@@ -46,7 +47,7 @@ def engine_settings(**changes: Any) -> Iterator[dict[str, Any]]:
         ValueError: If this backend has no such setting, or it is out of bounds.
     """
     before = {
-        name: getattr(module, attribute) for name, module, attribute in backend.SETTINGS
+        name: getattr(module, attribute) for name, module, attribute in engine.SETTINGS
     }
     for name in changes:
         checks.one_of("changes", name, before)
@@ -78,5 +79,5 @@ def _checked(name, value, before):
 
 
 def _set(settings):
-    for name, module, attribute in backend.SETTINGS:
+    for name, module, attribute in engine.SETTINGS:
         setattr(module, attribute, settings[name])

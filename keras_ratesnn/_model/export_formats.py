@@ -11,7 +11,8 @@ from typing import Any
 import keras
 
 from keras_ratesnn import layer_kinds
-from keras_ratesnn._core import backend, checks, keras_internals, optional_packages
+from keras_ratesnn._core import checks, keras_internals, optional_packages
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn._model.quantization import check_not_quantized
 
 FORMATS = ("tf_saved_model", "onnx", "litert", "openvino", "torch")
@@ -227,7 +228,7 @@ def any_batch(format: str, input_signature: Any) -> dict[str, Any]:
     """
     specs = keras.tree.flatten(input_signature)
     is_open = format == "torch" and len(specs) == 1 and specs[0].shape[0] is None
-    return {"dynamic_shapes": {0: backend.any_size("batch")}} if is_open else {}
+    return {"dynamic_shapes": {0: engine.any_size("batch")}} if is_open else {}
 
 
 @contextlib.contextmanager
@@ -238,7 +239,7 @@ def exporting(format: str) -> Iterator[None]:
     Args:
         format: String.
     """
-    with backend.exporting(format), warnings.catch_warnings():
+    with engine.exporting(format), warnings.catch_warnings():
         for message in (
             "The `native_serialization` parameter is deprecated",
             ".*legacy TorchScript-based ONNX export",

@@ -76,9 +76,9 @@ def with_time(network, inputs, timesteps):
 
     For the arguments and errors see `check_inputs`.
     """
-    frames = _graph.frames_of(network, timesteps)
+    slots = _graph.slots_of(network)
     return [
-        (x, _has_time(x, wanted, frames))
+        (x, _has_time(x, wanted, timesteps // slots, slots))
         for x, wanted in zip(match(network, inputs), network.inputs, strict=True)
     ]
 
@@ -110,7 +110,7 @@ _NO_DATA = (type(None), numbers.Number, str, bytes)
 """What Keras would not take for data either."""
 
 
-def _has_time(tensor, wanted, timesteps):
+def _has_time(tensor, wanted, timesteps, slots):
     name = keras_internals.name_of_input(wanted)
     _check_numbers(tensor, wanted)
     if getattr(tensor.shape, "rank", 0) is None:
@@ -122,16 +122,39 @@ def _has_time(tensor, wanted, timesteps):
             "with time."
         )
     static = tuple(wanted.shape[1:])
-    received = tuple(tensor.shape[1:])
-    if len(tensor.shape) and checks.fits(received, static):
+    timed = (timesteps, *static)
+    shape = tuple(tensor.shape)
+    if shape and checks.fits(shape[1:], static):
         return False
-    if checks.fits(received, (timesteps, *static)):
+    if checks.fits(shape[1:], timed):
         return True
+    advice = "" if None in shape else _advice(shape, static, timed, slots)
     raise ValueError(
         f"Input {name!r} of the network must have shape {_described(static)}, the same "
-        f"at every step, or {_described((timesteps, *static))}, one frame for each of "
-        f"timesteps={timesteps}. Received: shape {tuple(tensor.shape)}."
+        f"at every step, or {_described(timed)}, one frame for each of "
+        f"timesteps={timesteps}. Received: shape {shape}.{advice}"
     )
+
+
+_MOVES = ((0, 1), (1, -1), (2, -1))
+"""The batch behind time, and channels behind pixels, without time and with it."""
+
+
+def _advice(shape, static, timed, slots):
+    """What makes data fit that have their axes in another order, or another T."""
+    advice = ""
+    for source, target in _MOVES:
+        if len(shape) > max(source, 1):
+            moved = np.moveaxis(np.broadcast_to(0, shape), source, target).shape[1:]
+            if checks.fits(moved, static) or checks.fits(moved, timed):
+                advice += (
+                    " Are its axes in another order? Pass "
+                    f"np.moveaxis(x, {source}, {target})."
+                )
+    if checks.fits(shape[2:], static):
+        steps = shape[1] * slots
+        advice += f" Has it {steps} time steps? Set model.timesteps = {steps}."
+    return advice
 
 
 def warn_of_time_in_a_step(network, timesteps):

@@ -2,7 +2,8 @@
 
 import keras
 
-from keras_ratesnn._core import backend, keras_internals
+from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core.backend import engine
 
 
 def recorded(model: keras.Model) -> keras.Model:
@@ -46,5 +47,5 @@ def recorded(model: keras.Model) -> keras.Model:
             f"`model` must know its input shape. Received: model={model!r}, a "
             "Sequential that is not built. Start it with keras.Input(shape)."
         )
-    backend.record_calls(model)
+    engine.record_calls(model)
     return model

@@ -1,7 +1,7 @@
 """What training on several replicas needs: other noise on each, and gradients that
 weigh samples equally.
 
-Replicas see parts of the same batch; see `backend.replicas`. On JAX there are none,
+Replicas see parts of the same batch; see `engine.replicas`. On JAX there are none,
 because the compiler divides the whole batch, which gives the numbers of a single
 device.
 """
@@ -13,7 +13,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ratesnn._core import backend, keras_internals
+from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core.backend import engine
 
 _SEED_DISTANCE = 0x9E3779B1
 """Between the seeds of two replicas: more than any number of draws."""
@@ -25,11 +26,11 @@ def own_noise(network):
     The states of generators stay equal on all replicas, so a saved model can be loaded
     anywhere.
     """
-    if backend.replicas.count() == 1:
+    if engine.replicas.count() == 1:
         return contextlib.nullcontext()
-    offset = ops.cast(backend.replicas.index(), "int64") * _SEED_DISTANCE
+    offset = ops.cast(engine.replicas.index(), "int64") * _SEED_DISTANCE
     return keras_internals.ShiftedSeeds(
-        network, offset, in_threads=not backend.replicas.PROCESSES
+        network, offset, in_threads=not engine.replicas.PROCESSES
     )
 
 
@@ -44,14 +45,14 @@ def weigh_by_size(loss, inputs):
         loss: Scalar tensor, a mean over the samples of this replica.
         inputs: Structure of tensors `(batch, ...)`.
     """
-    if backend.replicas.count() == 1:
+    if engine.replicas.count() == 1:
         return loss
     size = ops.cast(ops.shape(keras_internals.first_tensor(inputs))[0], loss.dtype)
     # The mean of nothing is not a number.
     loss = ops.where(size > 0, loss, ops.zeros_like(loss))
     mean_size = (
-        ops.sum(backend.replicas.gather(ops.convert_to_tensor(size)))
-        / backend.replicas.count()
+        ops.sum(engine.replicas.gather(ops.convert_to_tensor(size)))
+        / engine.replicas.count()
     )
     return ops.stop_gradient(loss) + size / mean_size * (loss - ops.stop_gradient(loss))
 
@@ -70,11 +71,11 @@ def weigh_by_mask(losses, outputs, sample_weight, training):
         sample_weight: Structure of weights as Keras takes them, or `None`.
         training: Boolean.
     """
-    if backend.replicas.PROCESSES and not training:
+    if engine.replicas.PROCESSES and not training:
         return sample_weight
     flat = keras.tree.flatten(outputs)
     masks = [keras_internals.mask_of(output) for output in flat]
-    if backend.replicas.count() == 1 or all(mask is None for mask in masks):
+    if engine.replicas.count() == 1 or all(mask is None for mask in masks):
         return sample_weight
     losses, given = (
         flattened if len(flattened) == len(flat) else flattened * len(flat)
@@ -92,7 +93,7 @@ def _weight_of_mask(loss, mask, weight):
     sums = ops.stack([ops.sum(counted), ops.sum(ops.ones_like(counted))])
     counts, size = ops.unstack(sums, 2)
     counts_of_all, size_of_all = ops.unstack(
-        ops.sum(backend.replicas.gather(sums), axis=0), 2
+        ops.sum(engine.replicas.gather(sums), axis=0), 2
     )
     factor = (counts / size) / (counts_of_all / size_of_all)
     return factor * (
@@ -112,7 +113,7 @@ def _takes_mask(loss):
 def metrics_of_all(model, results):
     """`results()`, the metrics of a model, computed from the samples of all
     replicas."""
-    if backend.replicas.count() == 1:
+    if engine.replicas.count() == 1:
         return results()
     reduce = {"sum": ops.sum, "mean": ops.mean}
     totals = [
@@ -120,7 +121,7 @@ def metrics_of_all(model, results):
             variable,
             ops.cast(
                 reduce[variable.aggregation](
-                    backend.replicas.gather(variable.value), axis=0
+                    engine.replicas.gather(variable.value), axis=0
                 ),
                 variable.dtype,
             ),
@@ -135,16 +136,16 @@ def metrics_of_all(model, results):
 def gathered_numbers(numbers):
     """Integers of each replica, as an array `(replicas, ...)` that is the same on
     all."""
-    if backend.replicas.count() == 1:
+    if engine.replicas.count() == 1:
         return np.asarray(numbers)[None]
     return ops.convert_to_numpy(
-        backend.replicas.gather(ops.convert_to_tensor(numbers, "int32"))
+        engine.replicas.gather(ops.convert_to_tensor(numbers, "int32"))
     )
 
 
 def is_first():
     """Whether this process has the first replica, or all."""
-    return not backend.replicas.PROCESSES or backend.replicas.index() == 0
+    return not engine.replicas.PROCESSES or engine.replicas.index() == 0
 
 
 def begin_training(model, fit_arguments):
@@ -155,7 +156,7 @@ def begin_training(model, fit_arguments):
         model: A `SpikingModel`.
         fit_arguments: `inspect.BoundArguments` of `fit`.
     """
-    if backend.replicas.count() == 1:
+    if engine.replicas.count() == 1:
         return
     given = fit_arguments.arguments
     plans = gathered_numbers(
@@ -186,15 +187,15 @@ def check_training_call(model):
             would average.
     """
     if (
-        not backend.replicas.PROCESSES
-        or backend.replicas.count() == 1
-        or backend.replicas.in_data_parallel_module()
+        not engine.replicas.PROCESSES
+        or engine.replicas.count() == 1
+        or engine.replicas.in_data_parallel_module()
     ):
         return
     if not keras_internals.is_outermost(model):
         raise ValueError(
             "A SpikingModel inside another model cannot be trained by "
-            f"{backend.replicas.count()} processes, which would average only its own "
+            f"{engine.replicas.count()} processes, which would average only its own "
             f"gradients. Received: model {model.name!r}. Wrap the outer model in "
             "torch.nn.parallel.DistributedDataParallel."
         )
@@ -204,7 +205,7 @@ def check_training_call(model):
 
 def share_weights(model):
     """Gives all replicas of a model the weights and the optimizer of the first one."""
-    backend.replicas.share_first(model)
+    engine.replicas.share_first(model)
     model._shares_weights = True
 
 
@@ -215,7 +216,7 @@ def check_losses(losses):
     Args:
         losses: Structure of Keras losses, names and functions.
     """
-    if backend.replicas.count() == 1:
+    if engine.replicas.count() == 1:
         return
     for loss in keras.tree.flatten(losses):
         reduction = getattr(loss, "reduction", None)

@@ -1,5 +1,5 @@
-"""What keeps neurons from spiking but small currents: numbers that are NaN, and where
-normalisation is in place already."""
+"""What keeps neurons from spiking or learning but small currents: numbers that are NaN,
+currents that are too large; and where normalisation is in place already."""
 
 import math
 
@@ -20,6 +20,20 @@ def is_broken(tensors):
             [ops.any(ops.logical_not(ops.isfinite(tensor))) for tensor in tensors]
         )
     )
+
+
+LARGE_CURRENT = 16
+"""A root mean square of currents of so many thresholds is too large; that of normalised
+ones is about one."""
+
+
+def are_large(cell, currents):
+    """Whether currents are so large for a cell that hardly any neuron is ever near its
+    threshold, where the surrogate passes gradient, a boolean tensor."""
+    size = ops.sqrt(ops.mean(ops.square(ops.cast(currents, "float32"))))
+    # That of parallel cells is 0: it is a bias, which starts at about -1.
+    threshold = ops.mean(cell.independent_cell().effective_threshold())
+    return size > LARGE_CURRENT * ops.maximum(threshold, 1.0)
 
 
 def origin_of_nan(model, x):

@@ -1,5 +1,5 @@
 """A warning after the first epoch of `fit` if there is a layer whose neurons do not
-spike at all."""
+spike at all, or have currents that are too large to learn from."""
 
 import contextlib
 import itertools
@@ -8,7 +8,8 @@ import warnings
 import keras
 from keras import ops
 
-from keras_ratesnn._core import backend, keras_internals
+from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn._core.contexts import replaced
 from keras_ratesnn._model import replicas, silence_causes
 from keras_ratesnn._model.checked_methods import takes_usual_batches
@@ -44,7 +45,7 @@ def warning_of_silence(model, arguments, twin):
 
 class SilentLayers(keras.callbacks.Callback):
     """Looks after an epoch whether each layer spikes for the first samples that a model
-    was trained with.
+    was trained with, and whether its currents are in proportion to its thresholds.
 
     The layers are looked at as in training, with the statistics of the batch, since
     moving averages settle later; nothing of the model changes. Processes that train
@@ -78,7 +79,7 @@ class SilentLayers(keras.callbacks.Callback):
         """
         if self._missing <= 0:
             return data
-        batches, data = backend.batches_of_step(data, model.steps_per_execution)
+        batches, data = engine.batches_of_step(data, model.steps_per_execution)
         for batch in batches:
             x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
             self._keep(x, model.timesteps)
@@ -121,14 +122,28 @@ class SilentLayers(keras.callbacks.Callback):
         self._x = None
         silent = None
         broken: set[keras.layers.Layer] = set()
+        overdriven: set[keras.layers.Layer] = set()
         for x, timesteps in seen:
             # Once all have spiked, other samples say no more.
             if silent != set():
                 layers, activity = _activity(self._twin, x, timesteps)
-                spike, is_broken = replicas.gathered_numbers(activity).any(axis=0)
+                found = replicas.gathered_numbers(activity).any(axis=0)
+                spike, is_broken, is_overdriven = found
                 silent_in_batch = set(layers) - set(itertools.compress(layers, spike))
                 silent = silent_in_batch if silent is None else silent & silent_in_batch
                 broken.update(itertools.compress(layers, is_broken))
+                overdriven.update(itertools.compress(layers, is_overdriven))
+        overdriven -= broken
+        if overdriven and replicas.is_first():
+            warnings.warn(
+                f"The currents of {_names(overdriven)} are more than "
+                f"{silence_causes.LARGE_CURRENT} times the threshold after the first "
+                "epoch of `fit`: such neurons spike at each step or never, and hardly "
+                "learn. Scale the inputs, images from 0 to 255 by a "
+                "keras.layers.Rescaling(1 / 255), or put a BatchNormalization before "
+                "the neurons. If the inputs are small, lower the learning rate.",
+                stacklevel=2,
+            )
         if silent:
             samples = replicas.gathered_numbers(
                 sum(_samples_in(x) for x, _ in seen)
@@ -166,19 +181,21 @@ class SilentLayers(keras.callbacks.Callback):
 
 
 def _activity(twin, x, timesteps):
-    """The layers of neurons in a training step on a batch, and an array `(2, layers)`.
+    """The layers of neurons in a training step on a batch, and an array `(3, layers)`.
 
-    It says which of them spike, and which of them have a current that is NaN or
-    infinite.
+    It says which of them spike, which of them have a current that is NaN or infinite,
+    and which of them have currents that are too large.
     """
-    layers, spike, broken = [], [], []
+    layers, spike, broken, overdriven = [], [], [], []
 
     def observe(call, outputs):
         if call.kind.role == NEURON:
             layers.append(call.operation)
             spike.append(ops.any(ops.not_equal(outputs.value, 0)))
-            broken.append(
-                silence_causes.is_broken([signal.value for signal in call.signals])
+            currents = [signal.value for signal in call.signals]
+            broken.append(silence_causes.is_broken(currents))
+            overdriven.append(
+                silence_causes.are_large(call.operation.cell, currents[0])
             )
         return outputs
 
@@ -187,11 +204,11 @@ def _activity(twin, x, timesteps):
     def run(x, values):
         with keras_internals.Values(zip(watched.variables, values, strict=True)):
             watched(x, training=True)
-        return ops.stack([ops.stack(spike), ops.stack(broken)])
+        return ops.stack([ops.stack(row) for row in (spike, broken, overdriven)])
 
     values = [variable.value for variable in watched.variables]
-    with backend.no_gradient(), backend.repeated_noise(backend.noise_state()):
-        return layers, ops.convert_to_numpy(backend.traced(run)(x, values))
+    with engine.no_gradient(), engine.repeated_noise(engine.noise_state()):
+        return layers, ops.convert_to_numpy(engine.traced(run)(x, values))
 
 
 def _names(layers):

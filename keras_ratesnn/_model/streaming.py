@@ -7,8 +7,9 @@ from typing import Any
 import keras
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import backend, time_axis, tree
+from keras_ratesnn._core import time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.gradients.network import Network
 from keras_ratesnn.gradients.run import Run
 
@@ -54,7 +55,7 @@ def step_of(
         t: Integer, or integer scalar tensor: the time step.
     """
     slots = _graph.slots_of(network)
-    with backend.no_gradient():
+    with engine.no_gradient():
         running = one_step_of(network, inputs, timesteps)
         states = None if state is None else running.resumed(state)
         if slots == 1:

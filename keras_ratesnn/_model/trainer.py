@@ -7,8 +7,9 @@ from typing import Any
 
 import keras
 
-from keras_ratesnn._core import backend, checks, keras_internals
+from keras_ratesnn._core import checks, keras_internals
 from keras_ratesnn._core.annotations import Config
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn._model.compiled_functions import CompiledFunction
 from keras_ratesnn._model.undifferentiated import undifferentiated
 
@@ -41,7 +42,7 @@ class Trainer:
         given = asked.arguments.get("kwargs", asked.arguments)
         jit_compile = checks.jit_compile(given.get("jit_compile", "auto"))
         self._asked_jit_compile = False if given.get("run_eagerly") else jit_compile
-        if backend.RECORDS_CALLS:
+        if engine.RECORDS_CALLS:
             # Keras would trace Python code that the graphs of calls replace.
             given["jit_compile"] = False
         super().compile(*asked.args, **asked.kwargs)  # type: ignore[misc]

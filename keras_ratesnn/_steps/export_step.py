@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import backend, checks
+from keras_ratesnn._core import checks
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn._model import export_formats
 from keras_ratesnn._steps.step_graph import StepGraph
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
@@ -96,7 +97,7 @@ def export_step(
     )
     path = export_formats.check(network, filepath, format, STEP_FORMATS)
     graph = StepGraph(network, model.timesteps, batch_size, named=format != "onnx")
-    with export_formats.exporting(format), backend.no_gradient():
+    with export_formats.exporting(format), engine.no_gradient():
         graph.export(path, format, verbose, [graph.signature])
     if format == "onnx":
         _name_outputs(path, graph.output_names)

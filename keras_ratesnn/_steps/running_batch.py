@@ -8,8 +8,9 @@ from typing import Any
 from keras import ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import backend, keras_internals, time_axis, tree
+from keras_ratesnn._core import keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.gradients.network import Network
 from keras_ratesnn.gradients.run import Run
 from keras_ratesnn.spiking_model import SpikingModel
@@ -84,16 +85,16 @@ class _Steps:
 
     def _compiled(self, function):
         settings = function.__name__, self._timesteps, self._has_time
-        return backend.compiled(
+        return engine.compiled(
             function, self._network, self._graphs, settings, self._jit_compile
         )
 
     @contextlib.contextmanager
     def context(self):
-        fusing = backend.fusing(
+        fusing = engine.fusing(
             self._jit_compile is not False, False, self._graphs.loops
         )
-        with fusing, backend.no_gradient(), keras_internals.in_steps():
+        with fusing, engine.no_gradient(), keras_internals.in_steps():
             yield
 
     def _first_step(self, tensors):

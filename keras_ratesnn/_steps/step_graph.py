@@ -11,8 +11,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ratesnn._core import backend, keras_internals, tree
+from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn._core.names import take
 from keras_ratesnn._model.streaming import one_step_of, step_of
 
@@ -176,7 +177,7 @@ def _first_step(network, timesteps, rows):
         ops.zeros((rows, *tensor.shape[1:]), tensor.dtype) for tensor in network.inputs
     ]
     running = one_step_of(network, zeros, timesteps)
-    with backend.no_gradient():
+    with engine.no_gradient():
         after, _ = running.step(None, running.once(), 0)
     return running, running.carried(running.started), running.carried(after)
 

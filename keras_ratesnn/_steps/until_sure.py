@@ -131,7 +131,8 @@ def calibrate_confidence(
             vectors `(batch, classes)`.
         error: Float between 0 and 1; at least 1 / (number of samples + 1). Defaults to
             `0.02`.
-        batch_size: As for `predict_until_sure`.
+        batch_size: Integer >= 1, the number of samples processed at once. Defaults to
+            `128`.
 
     Returns:
         Float from 0 to 1.

@@ -7,8 +7,9 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import _graph, layer_kinds
-from keras_ratesnn._core import backend, time_axis
+from keras_ratesnn._core import time_axis
 from keras_ratesnn._core.annotations import Structure, Tensor
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn._graph import Signal
 from keras_ratesnn._model.call_inputs import call_inputs
 from keras_ratesnn._model.time_masks import check_samples
@@ -62,7 +63,7 @@ def observed(
         nodes: See `Network`.
         programs: See `Observing`.
     """
-    with backend.no_gradient():
+    with engine.no_gradient():
         return twin_of(model, Observing(observe, nodes, programs))(x, training=False)
 
 

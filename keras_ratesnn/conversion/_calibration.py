@@ -40,7 +40,8 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import backend, checks, keras_internals, progress, time_axis
+from keras_ratesnn._core import checks, keras_internals, progress, time_axis
+from keras_ratesnn._core.backend import engine
 
 _LARGEST_HALF = float(np.finfo("float16").max)
 
@@ -120,7 +121,7 @@ def measure(
                 bar.add(1)
         return outputs
 
-    with backend.no_gradient():
+    with engine.no_gradient():
         _graph.whole_of(functional, inside).run(tensors, without_spikes, training=False)
     return found
 
@@ -185,7 +186,8 @@ def between_scales(neuron, threshold, timesteps):
                 f"each. Pass `neuron` with a number as {name}, or leave `calibrate` "
                 "out."
             )
-    wanted = 0.0 if cell.rounds else own / 2
+    # Up to `levels` spikes are rounded, not truncated.
+    wanted = 0.0 if "levels" in cell.fixed_arguments else own / 2
     # A custom cell starts at rest.
     shift = (wanted - start) / timesteps
     largest, scale = cell.levels * cell.spike_size, cell.levels * own / threshold

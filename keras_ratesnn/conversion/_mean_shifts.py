@@ -19,7 +19,8 @@ for a layer loses less of what fine-tuning can reach.
 import keras
 from keras import ops
 
-from keras_ratesnn._core import backend, keras_internals, progress
+from keras_ratesnn._core import keras_internals, progress
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.gradients import NeuronHandler, with_neurons
 from keras_ratesnn.gradients.observing import Observing
 from keras_ratesnn.spiking_model import SpikingModel
@@ -99,7 +100,7 @@ def mean_shifts(network, timesteps, tensors, rates, step_mode, verbose):
 
     model = SpikingModel(network, timesteps, Observing(nodes=with_neurons(shifting)))
     try:
-        with backend.no_gradient():
+        with engine.no_gradient():
             model(keras.tree.pack_sequence_as(model.input, tensors), training=False)
     except ValueError:
         # Such a network reshapes the batch axis. In single-step mode no layer ever has

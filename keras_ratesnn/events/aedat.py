@@ -1,15 +1,18 @@
 r"""Reader and writer for AEDAT 2.0 files of the DVS128 camera, the format of
 CIFAR10-DVS.
 
-header lines of text that start with # and end with \n (usually \r\n); the first is
-#!AER-DAT2.0 then events of eight bytes: an address and a timestamp in microseconds,
-four bytes each, most significant first
+    header      lines of text that start with # and end with \n (usually \r\n); the
+                first is #!AER-DAT2.0
+    then        events of eight bytes: an address and a timestamp in microseconds, four
+                bytes each, most significant first
 
 An address of the DVS128:
 
-bit 0 0: the pixel became brighter (ON), 1: it became darker (OFF) bit 1-7 x in sensor
-coordinates bit 8-14 y in sensor coordinates bit 15 a signal at the camera's input
-instead of a pixel event; likewise bit 31, which jAER sets for special events
+    bit 0       0: the pixel became brighter (ON), 1: it became darker (OFF)
+    bit 1-7     x in sensor coordinates
+    bit 8-14    y in sensor coordinates
+    bit 15      a signal at the camera's input instead of a pixel event; likewise bit
+                31, which jAER sets for special events
 
 Orientation. jAER, the program of the camera's makers, shows an event in column 127 - x
 and row y from the bottom, and interprets bit 0 as above (iniVation's description of the

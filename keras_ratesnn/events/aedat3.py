@@ -1,8 +1,9 @@
 r"""Reader of AEDAT 3.1 files, the format of DVS128 Gesture.
 
-header lines of text that start with # and end with \r\n, from #!AER-DAT3.1 to
-#!END-HEADER then packets, all numbers least significant byte first: a header of 28
-bytes, and as many events as its capacity says
+    header      lines of text that start with # and end with \r\n, from #!AER-DAT3.1
+                to #!END-HEADER
+    then        packets, all numbers least significant byte first: a header of 28
+                bytes, and as many events as its capacity says
 
 The header of a packet: type and source, two bytes each; the size of an event, the place
 of its time in it, the overflows of the clock, capacity, number of events and number of

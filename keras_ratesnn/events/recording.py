@@ -33,7 +33,7 @@ NEEDED = ("x", "t", "p")
 class Events:
     """One recording: arrays with one entry per event, in temporal order.
 
-    Attributes:
+    Args:
         x: Integers >= 0, the column, from the left of the image.
         y: Integers >= 0, the row, from the top of the image.
         polarity: 1 (or True) if the pixel became brighter (ON), 0 if it became darker
@@ -72,7 +72,9 @@ class Events:
             dtype = getattr(self, name).dtype
             if dtype.kind not in "biu":
                 raise TypeError(
-                    f"`{name}` must hold integers. Received: an array of {dtype}."
+                    f"`{name}` must hold integers. Received: an array of {dtype}. "
+                    f'Round it, np.rint({name}).astype("int64"). Times are in '
+                    "microseconds: multiply seconds by 1e6 before."
                 )
         for name, values in (("x", self.x), ("y", self.y)):
             if values.min() < 0:
@@ -83,7 +85,8 @@ class Events:
         if self.polarity.min() < 0 or self.polarity.max() > 1:
             raise ValueError(
                 "`polarity` must be 0 (OFF) or 1 (ON). It goes from "
-                f"{self.polarity.min()} to {self.polarity.max()}."
+                f"{self.polarity.min()} to {self.polarity.max()}. If these are OFF and "
+                f"ON, pass polarity == {self.polarity.max()}."
             )
         backwards = np.flatnonzero(self.timestamp[1:] < self.timestamp[:-1])
         if len(backwards):

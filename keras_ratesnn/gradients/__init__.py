@@ -1,6 +1,6 @@
 """Training methods, one file each; `method.py` defines their interface."""
 
-from keras_ratesnn._core import registry
+from keras_ratesnn._core import docstrings, registry
 from keras_ratesnn._core.annotations import Config
 from keras_ratesnn._graph import PlannedCall
 from keras_ratesnn.gradients.bptt import BPTT
@@ -88,3 +88,5 @@ __all__ = [
     "stopped",
     "with_neurons",
 ]
+
+docstrings.write_out(globals())

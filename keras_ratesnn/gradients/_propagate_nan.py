@@ -3,7 +3,8 @@ look like silence."""
 
 from keras import ops
 
-from keras_ratesnn._core import backend, keras_internals, time_axis, tree
+from keras_ratesnn._core import keras_internals, time_axis, tree
+from keras_ratesnn._core.backend import engine
 
 
 def propagate_nan(outputs, states):
@@ -31,7 +32,7 @@ def propagate_nan(outputs, states):
 
     def alarm(rows):
         samples = [_samples(tensor, rows) for tensor in tensors]
-        sound = backend.finite_rows(tensors, samples)
+        sound = engine.finite_rows(tensors, samples)
         return ops.where(sound, 0.0, float("nan"))
 
     def alarmed(output):

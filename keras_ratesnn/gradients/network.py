@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from keras_ratesnn._core import backend, call_kernels, keras_internals, time_axis, tree
+from keras_ratesnn._core import call_kernels, keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn._graph import PlannedCall, last_uses
 from keras_ratesnn.gradients._propagate_nan import propagate_nan
 from keras_ratesnn.gradients.handlers import (
@@ -33,7 +34,14 @@ from keras_ratesnn.layer_kinds import TIME_MEAN, kind_of
 
 
 class Node(NamedTuple):
-    """A handler, and the numbers of the slots of its inputs and outputs."""
+    """A handler, and the numbers of the slots of its inputs and outputs.
+
+    Args:
+        handler: The `Handler` that computes the outputs.
+        inputs: Integers, the slots that it reads.
+        outputs: Integers, the slots that it fills. Those that a method adds have
+            negative numbers.
+    """
 
     handler: Handler
     inputs: Sequence[int]
@@ -66,7 +74,12 @@ class Gathered(NamedTuple):
 
 
 def plain_nodes(calls: Sequence[PlannedCall], context: Context) -> Iterable[Node]:
-    """A node for each call, in order."""
+    """A node for each call, in order.
+
+    Args:
+        calls: Sequence of `PlannedCall`, those of a network.
+        context: `Context`, which the handlers are given.
+    """
     mean_slots: set[int] = set()
     for call in calls:
         outputs = [slot.index for slot in call.outputs]
@@ -79,8 +92,12 @@ def plain_nodes(calls: Sequence[PlannedCall], context: Context) -> Iterable[Node
 
 
 def with_neurons(handler_of: HandlerOf) -> NodesOf:
-    """The plain nodes, with the handler `handler_of(call, context)` for each neuron
-    layer."""
+    """The plain nodes, with a handler of your own for each neuron layer.
+
+    Args:
+        handler_of: Function `(call, context)` that returns a `Handler`, for example a
+            class of handlers.
+    """
 
     def nodes(calls, context):
         for node in plain_nodes(calls, context):
@@ -92,11 +109,14 @@ def with_neurons(handler_of: HandlerOf) -> NodesOf:
 
 
 def after_neurons(handler_of: HandlerOf) -> NodesOf:
-    """The plain nodes, with one more after each neuron layer, with the handler
-    `handler_of(call, context)`.
+    """The plain nodes, with one more after each neuron layer.
 
     It stands between the layer and what reads its spikes. Its inputs are the spikes and
     the input current of the neurons; its output takes the place of the spikes.
+
+    Args:
+        handler_of: Function `(call, context)` of the call of the neurons that returns
+            the `Handler` of the new node, for example a class of handlers.
     """
 
     def nodes(calls, context):
@@ -286,7 +306,7 @@ class Network:
             states.append(state)
             return outputs
 
-        outputs = backend.detached(outputs_alone)
+        outputs = engine.detached(outputs_alone)
         return states[0], outputs
 
     def _with_inputs(self, constants, rows_of, t):
@@ -379,7 +399,7 @@ class Network:
         ]
         outputs = self.alarmed(states, outputs)
         if self.context.detached:
-            return backend.detached(lambda: finished), outputs
+            return engine.detached(lambda: finished), outputs
         return finished, outputs
 
     def carried(self, states: States) -> list[Structure]:
@@ -408,7 +428,7 @@ class Network:
             return states, self._gather(gathered, outputs, t)
 
         carried, timesteps = advance(0, None), self.windows.timesteps
-        is_long = timesteps > backend.unrolled_network_steps()
+        is_long = timesteps > engine.unrolled_network_steps()
         if is_long and not self.context.with_gradient:
             variables = self.run.network.variables
             return loops.run(advance, carried, variables, timesteps)
@@ -566,5 +586,9 @@ def plain(run: Run, nodes: NodesOf = plain_nodes) -> Structure:
 
 
 def in_time(network: Network) -> Structure:
-    """The outputs of a network, whose steps run once."""
+    """The outputs of a network, whose steps run once.
+
+    Args:
+        network: `Network`, the nodes of this run.
+    """
     return network.end(*network.through_time(network.once()))

@@ -4,7 +4,8 @@ neuron requires."""
 import numpy as np
 from keras import ops
 
-from keras_ratesnn._core import backend, keras_internals, tree
+from keras_ratesnn._core import keras_internals, tree
+from keras_ratesnn._core.backend import engine
 
 _BATCH = 3
 _UNKNOWN_SIZE = 4
@@ -38,7 +39,7 @@ def check(neuron):
                 f"membrane. Received: a weight of shape {tuple(value.shape)} for "
                 f"neurons of shape {shape[1:]}. {_ADVICE}"
             )
-    with backend.no_gradient():
+    with engine.no_gradient():
         for seed in range(2):
             random = np.random.default_rng(seed)
             fault = _fault(cell, shape, neuron.compute_dtype, random)

@@ -7,8 +7,9 @@ from typing import Any
 
 import keras
 
-from keras_ratesnn._core import backend, call_kernels, keras_internals, tree
+from keras_ratesnn._core import call_kernels, keras_internals, tree
 from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn._graph import Signal
 from keras_ratesnn.gradients.handlers import NeuronHandler
 from keras_ratesnn.gradients.method import GradientMethod
@@ -63,7 +64,7 @@ class Observing(GradientMethod):
     def call(self, run: Run) -> Structure:
         # A program has the mask in time and the step of the call that it is made in.
         is_plain = run.step_mode == "multi" and run.mask is None
-        if self.programs is None or not backend.EAGER_IS_SLOW or not is_plain:
+        if self.programs is None or not engine.EAGER_IS_SLOW or not is_plain:
             return in_time(_ObservedNetwork(run, self.observe, self.nodes))
         shapes = [(tuple(tensor.shape), has_time) for tensor, has_time in run.inputs]
         # Programs keep their part, whose number is no other's then.
@@ -167,7 +168,7 @@ class _CompiledNetwork(_ObservedNetwork):
     def _run(self, name, function, variables, tensors):
         """`function(tensors)`, by the program of this name."""
         if name not in self._programs:
-            program = backend.compiled_for_few_calls(function, variables, tensors)
+            program = engine.compiled_for_few_calls(function, variables, tensors)
             self._programs[name] = program
         return self._programs[name](tensors)
 

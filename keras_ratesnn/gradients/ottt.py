@@ -18,7 +18,6 @@ import keras
 from keras import ops
 
 from keras_ratesnn._core import (
-    backend,
     call_kernels,
     checks,
     keras_internals,
@@ -27,6 +26,7 @@ from keras_ratesnn._core import (
     tree,
 )
 from keras_ratesnn._core.annotations import Config, Structure
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn._graph import Slot
 from keras_ratesnn.gradients.handlers import (
     MaskHandler,
@@ -175,10 +175,10 @@ class Trace(NeuronHandler):
         return State()
 
     def step(self, state, inputs, t):
-        return backend.detached(super().step, state, inputs, t)
+        return engine.detached(super().step, state, inputs, t)
 
     def all_steps(self, state, inputs):
-        return backend.detached(super().all_steps, state, inputs)
+        return engine.detached(super().all_steps, state, inputs)
 
     def regularization_of_step(self, outputs, t):
         return None
@@ -231,5 +231,5 @@ class Weighted(OperationHandler):
 
     @staticmethod
     def _with_both(output, at_traces):
-        both = output + backend.graft(ops.zeros_like(output), at_traces, 1.0)
+        both = output + engine.graft(ops.zeros_like(output), at_traces, 1.0)
         return keras_internals.put_mask(both, keras_internals.mask_of(output))

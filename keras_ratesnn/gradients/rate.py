@@ -17,22 +17,16 @@ backpropagates once.
 
 Source: Yu et al., "Advancing Training Efficiency of Deep Spiking Neural Networks
 through Rate-based Backpropagation", NeurIPS 2024. Unlike in the authors' program, the
-gradient is not divided by T: its scale is that of BPTT.
+gradient is not divided by T.
 """
 
 from collections.abc import Sequence
 
 import keras
 
-from keras_ratesnn._core import (
-    backend,
-    checks,
-    keras_internals,
-    registry,
-    time_axis,
-    tree,
-)
+from keras_ratesnn._core import checks, keras_internals, registry, time_axis, tree
 from keras_ratesnn._core.annotations import Config, Structure
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.gradients import neuron_independence
 from keras_ratesnn.gradients.method import GradientMethod
 from keras_ratesnn.gradients.network import Network, plain
@@ -46,11 +40,13 @@ class Rate(GradientMethod):
     """Rate-based backpropagation: one backward pass through firing rates, as in an
     ordinary network.
 
-    The loss is that of the spiking network, and the gradient has the scale of BPTT's.
-    The cost and memory of the backward pass do not grow with T. `windows` interpolates
-    between this gradient and BPTT: each of W consecutive time windows has a rate. A
-    training step then costs T + 2W forward passes and W times the memory of an ordinary
-    network. One window gives the gradient of the paper, T windows that of BPTT.
+    The loss is that of the spiking network. The gradient is BPTT's for T = 1; otherwise
+    it approximates that, in deep networks before training only roughly: see
+    `analysis.gradient_agreement`. The cost and memory of the backward pass do not grow
+    with T. `windows` interpolates between this gradient and BPTT: each of W consecutive
+    time windows has a rate. A training step then costs T + 2W forward passes and W
+    times the memory of an ordinary network. One window gives the gradient of the paper,
+    T windows that of BPTT.
 
     Args:
         windows: Integer W from 1 to T, or a tuple of sizes that add up to T. With an
@@ -105,7 +101,7 @@ class Rate(GradientMethod):
             with_gradient=False,
             detached=True,
         )
-        with backend.reading_once(run.network):
+        with engine.reading_once(run.network):
             constants = network.once()
             states, outputs = network.through_time(constants)
             rates = network.rates(states, constants)
@@ -120,7 +116,7 @@ class Rate(GradientMethod):
                 return value
             rate = windows.repeat(rate) if slot.index in network.static else rate
             rate = time_axis.cast(rate_of_output(rate), value.dtype)
-            grafted = backend.graft(value, rate, 1.0)
+            grafted = engine.graft(value, rate, 1.0)
             return keras_internals.put_mask(grafted, keras_internals.mask_of(value))
 
         return tree.map_leaves(with_derivative, outputs, rates, network.outputs)

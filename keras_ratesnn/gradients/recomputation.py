@@ -11,7 +11,8 @@ from typing import Any
 
 from keras import ops
 
-from keras_ratesnn._core import backend, keras_internals, time_axis, tree
+from keras_ratesnn._core import keras_internals, time_axis, tree
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.gradients.handlers.handler import plus
 from keras_ratesnn.gradients.network import Gathered, Network
 from keras_ratesnn.gradients.time import loops
@@ -26,12 +27,12 @@ def recomputed(run, nodes, context):
         context: Dict, the arguments of their `Context`.
     """
     first = Network(run, with_gradient=False, detached=True)
-    noise = backend.noise_state()
+    noise = engine.noise_state()
     # Keras collects them from all layers each time.
     variables = run.network.variables
     changing = loops.changing_of(variables)
     # The backward pass reuses the variable reads of the forward pass.
-    with backend.reading_once(run.network):
+    with engine.reading_once(run.network):
         values = keras_internals.values_of(variables)
         for index in changing:
             # The first sweep changes these variables, in place on PyTorch.
@@ -52,15 +53,15 @@ def recomputed(run, nodes, context):
     results = list(filter(tree.is_float, tree.flatten(gathered.outputs)))
     results += [states[index].loss for index in with_losses.values()]
     inputs, constant = split.apart(given)
-    results = iter(
-        backend.with_backward(results, inputs, constant, recomputation.backward)
+    attached = iter(
+        engine.with_backward(results, inputs, constant, recomputation.backward)
     )
-    sums = tree.filled(gathered.outputs, results, tree.is_float)
+    sums = tree.filled(gathered.outputs, attached, tree.is_float)
     outputs = first.outputs_of_sweep(Gathered(sums, gathered.masks))
     # Losses last: states have no gradient before.
     states, outputs = first.finished(states, outputs)
     for index in with_losses.values():
-        states[index] = states[index]._replace(loss=next(results))
+        states[index] = states[index]._replace(loss=next(attached))
     return first.end(states, outputs)
 
 
@@ -129,7 +130,7 @@ class _Recomputation:
                 given = self.split.joined(inputs, constant)
                 return self._step(network, given, t, states, changed)
 
-            pull, (states_after, changed_after) = backend.pullback(step, inputs)
+            pull, (states_after, changed_after) = engine.pullback(step, inputs)
 
             def sums():
                 gradients = pull(self._upstream_at(upstream, t))
@@ -141,23 +142,23 @@ class _Recomputation:
             if chosen_steps is None:
                 return sums(), states_after, changed_after
             chosen = ops.take(chosen_steps, t)
-            if backend.replicas.count() > 1 and not backend.replicas.PROCESSES:
+            if engine.replicas.count() > 1 and not engine.replicas.PROCESSES:
                 # TensorFlow's replicas cannot exchange statistics in a branch.
                 totals_after = [
                     ops.where(chosen, new, old)
                     for new, old in zip(sums(), totals, strict=True)
                 ]
             else:
-                totals_after = backend.cond(chosen, sums, totals)
+                totals_after = engine.cond(chosen, sums, totals)
             return totals_after, states_after, changed_after
 
         start = [given["drawn"].get(node.handler.call.key) for node in network.nodes]
         changed = [given["variables"][index] for index in self.changing]
         # The zeros have no other name, which would keep them in memory.
         carried = [ops.zeros_like(tensor) for tensor in inputs], start, changed
-        with backend.repeated_noise(self.noise):
+        with engine.repeated_noise(self.noise):
             carried = advance(0, carried)
-            if run.timesteps > backend.unrolled_network_steps():
+            if run.timesteps > engine.unrolled_network_steps():
                 carried = ops.fori_loop(1, run.timesteps, advance, carried)
             else:
                 for t in range(1, run.timesteps):

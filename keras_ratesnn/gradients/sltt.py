@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import keras
 from keras import ops, random
 
-from keras_ratesnn._core import backend, checks, registry
+from keras_ratesnn._core import checks, registry
 from keras_ratesnn._core.annotations import Config, Structure
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.gradients.handlers.handler import stopped
 from keras_ratesnn.gradients.method import GradientMethod
 from keras_ratesnn.gradients.network import Network, in_time, plain, plain_nodes
@@ -73,8 +74,8 @@ class SLTT(GradientMethod):
             return rank < self.random_steps
         # The replicas of a model draw the same steps.
         samples = ops.sum(ops.cast(run.mask, "float32"), axis=0)
-        if backend.replicas.count() > 1:
-            samples = ops.sum(backend.replicas.gather(samples), axis=0)
+        if engine.replicas.count() > 1:
+            samples = ops.sum(engine.replicas.gather(samples), axis=0)
         counts = ops.take(samples > 0.0, ops.argsort(rank))
         number = ops.cumsum(ops.cast(counts, "int32"))
         first = ops.logical_and(counts, number <= self.random_steps)
@@ -118,7 +119,7 @@ def run_online(run, recompute, nodes=plain_nodes, chosen=None):
         return plain(run)
     recompute = recompute and run.step_mode == "single"
     if recompute or nodes is not plain_nodes:
-        backend.check_replaced_weights(
+        engine.check_replaced_weights(
             run.network, ": single-step mode keeps the activations of one step alone"
         )
     if recompute:

@@ -9,8 +9,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ratesnn._core import backend, checks, progress
+from keras_ratesnn._core import checks, progress
 from keras_ratesnn._core.annotations import Config, Tensor
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn._model.streaming import Stream
 from keras_ratesnn._model.weight_checks import check_finite
 from keras_ratesnn._steps import batches, conformal
@@ -134,7 +135,7 @@ class IntegerModel(keras.Model):
         parts = (
             x[first : first + batch_size] for first in range(0, len(x), batch_size)
         )
-        with backend.no_gradient():
+        with engine.no_gradient():
             sums = [
                 ops.convert_to_numpy(
                     self._sums(ops.convert_to_tensor(part.astype("int32")))
@@ -225,7 +226,7 @@ class IntegerModel(keras.Model):
             batch = self._batch(ops.convert_to_tensor(x[samples].astype("int32")))
             return batch, np.ones((len(samples), self.timesteps), bool)
 
-        with backend.no_gradient():
+        with engine.no_gradient():
             return batches.run(begin, len(x), batch_size, leaves)
 
     def _checked_values(self, x):
@@ -267,7 +268,7 @@ class IntegerModel(keras.Model):
         """
         x = ops.convert_to_tensor(self._checked_values(x).astype("int32"))
         outputs: dict[str, list] = {layer.name: [] for layer in self.plan.layers}
-        with backend.no_gradient():
+        with engine.no_gradient():
             batch = self._batch(x)
             for t in range(self.timesteps):
                 batch.advance(t)
@@ -337,7 +338,7 @@ class IntegerModel(keras.Model):
             outputs, state = step(x, state, {})
             return state, outputs[self.plan.layers[-1].name]
 
-        with backend.no_gradient():
+        with engine.no_gradient():
             return self._stream.advance(batch, advance)
 
     def reset_state(self) -> None:

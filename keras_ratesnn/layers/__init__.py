@@ -3,11 +3,12 @@ because saved files name them."""
 
 from typing import Any
 
+from keras_ratesnn._core import docstrings
 from keras_ratesnn.layers import border as border
 from keras_ratesnn.layers import firing_rate_scale as firing_rate_scale
 from keras_ratesnn.layers import pooling as pooling
 from keras_ratesnn.layers import shared_membrane as shared_membrane
-from keras_ratesnn.layers._other_names import advice_on_class
+from keras_ratesnn.layers._other_names import advice_on_class as advice_on_class
 from keras_ratesnn.layers.adaptive import ALIF, ALIFCell
 from keras_ratesnn.layers.cells import IFCell, LIFCell, ParametricLIFCell
 from keras_ratesnn.layers.current_based import CuBaLIF, CuBaLIFCell
@@ -69,6 +70,8 @@ __all__ = [
     "WSConv2D",
     "WSDense",
 ]
+
+docstrings.write_out(globals())
 
 
 def __getattr__(name: str) -> Any:

@@ -30,13 +30,13 @@ class ALIFCell(LIFCell):
 
     >>> cell = ALIFCell(decay=0.5, adaptation_decay=0.5, adaptation=1.0)
     >>> spikes, state = cell(np.array([[1.25, 0.8]], "float32"))
-    >>> spikes, state = cell(
-    ...     np.array([[1.25, 0.8]], "float32"), state
-    ... )  # The first neuron's threshold is 1.5 now.
+    >>> # The first neuron's threshold is 1.5 now.
+    >>> spikes, state = cell(np.array([[1.25, 0.8]], "float32"), state)
     >>> print(ops.convert_to_numpy(spikes), ops.convert_to_numpy(state["adaptation"]))
     [[0. 1.]] [[0.25 0.5 ]]
 
-    Args: as in `ALIF`.
+    Args: as in `ALIF`, but
+        **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
 
     Call arguments:
         inputs: Tensor of any shape `(batch, ...)`, the input current of this step.
@@ -132,9 +132,8 @@ class ALIF(NeuronWithArguments):
     >>> model = keras_ratesnn.SpikingModel(
     ...     keras.Model(inputs, neurons(inputs)), timesteps=6, return_sequences=True
     ... )
-    >>> print(
-    ...     ops.convert_to_numpy(model(np.array([[1.25]])))[0, :, 0]
-    ... )  # LIF neurons would spike at every step.
+    >>> # LIF neurons would spike at every step.
+    >>> print(ops.convert_to_numpy(model(np.array([[1.25]])))[0, :, 0])
     [1. 1. 0. 0. 1. 0.]
 
     Args:

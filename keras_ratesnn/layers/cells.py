@@ -7,7 +7,7 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from keras_ratesnn._core import backend, checks, registry
+from keras_ratesnn._core import checks, registry
 from keras_ratesnn._core.annotations import (
     Config,
     ParameterValue,
@@ -16,10 +16,11 @@ from keras_ratesnn._core.annotations import (
     Structure,
     Tensor,
 )
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.layers import dynamics, parameters
 from keras_ratesnn.layers._arguments import passed_on
 from keras_ratesnn.layers._other_names import advice_on_reset, refuse_other_names
-from keras_ratesnn.layers.neuron_cell import THRESHOLD_ADVICE, NeuronCell
+from keras_ratesnn.layers.neuron_cell import THRESHOLD_ADVICE, NeuronCell, Targets
 from keras_ratesnn.layers.parameters import LOG, LOGIT, Parameter
 from keras_ratesnn.surrogates import Surrogate
 
@@ -45,7 +46,8 @@ class IntegrateAndFireCell(NeuronCell):
     With `reset_delay` the reset acts in the next step, after integration: v_t is what
     the reset by s_{t−1} makes of decay · v_{t−1} + I_t, and the state is v_t and s_t.
 
-    Args: as in `IF`.
+    Args: as in `IF`, but
+        **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
     """
 
     fixed_arguments: tuple[str, ...] = (
@@ -68,6 +70,7 @@ class IntegrateAndFireCell(NeuronCell):
     log_threshold: keras.Variable | None = None
     decay_logit: keras.Variable | None = None
     decay_bits: int | None = None
+    derivative_weights = ("decay_logit", "log_threshold")
 
     def __init__(
         self,
@@ -131,7 +134,7 @@ class IntegrateAndFireCell(NeuronCell):
         decay = ops.clip(ops.round(decay * steps), 1.0, steps - 1.0) / steps
         decay = ops.stop_gradient(decay)
         logit = ops.convert_to_tensor(self.decay_logit)
-        return backend.graft(decay, logit, decay * (1.0 - decay))
+        return engine.graft(decay, logit, decay * (1.0 - decay))
 
     def trace_decay(self) -> float | Tensor | None:
         # A subclass with another step may decay differently.
@@ -312,7 +315,8 @@ class LIFCell(IntegrateAndFireCell):
     >>> print(ops.convert_to_numpy(spikes), ops.convert_to_numpy(state).round(2))
     [[1. 0.]] [[0.2  0.25]]
 
-    Args: as in `LIF`, without `threshold_stabilizer`.
+    Args: as in `LIF`, but
+        **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
 
     Call arguments:
         inputs: Tensor of any shape `(batch, ...)`, the input current of this step.
@@ -333,6 +337,7 @@ class LIFCell(IntegrateAndFireCell):
     )
     decay = Parameter(LOGIT, at_least=0, below=1, advice=DECAY_ADVICE)
     learn_decay = False
+    targets = Targets(nir="LIF", integers=True)
 
     def __init__(
         self,
@@ -362,7 +367,8 @@ class IFCell(IntegrateAndFireCell):
     """One time step of integrate-and-fire neurons: like `LIFCell` without a leak,
     `decay = 1`.
 
-    Args: as in `IF`.
+    Args: as in `IF`, but
+        **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
 
     Example:
 
@@ -372,6 +378,7 @@ class IFCell(IntegrateAndFireCell):
     """
 
     decay = 1.0
+    targets = Targets(nir="IF", integers=True)
 
 
 @registry.register
@@ -386,7 +393,8 @@ class ParametricLIFCell(LIFCell):
     >>> print([weight.name for weight in cell.trainable_weights])
     ['decay_logit']
 
-    Args: as in `ParametricLIF`.
+    Args: as in `ParametricLIF`, but
+        **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
     """
 
     fixed_arguments = (
@@ -395,6 +403,7 @@ class ParametricLIFCell(LIFCell):
         "decay_bits",
     )
     decay = Parameter(LOGIT, per_channel_if="per_channel", advice=DECAY_ADVICE)
+    targets = Targets(nir="LIF", integers=True)
 
     def __init__(
         self,

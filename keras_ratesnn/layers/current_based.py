@@ -16,7 +16,7 @@ from keras_ratesnn._core.annotations import (
 from keras_ratesnn.layers import dynamics
 from keras_ratesnn.layers._arguments import arguments_of, passed_on
 from keras_ratesnn.layers.cells import DECAY_ADVICE, LIFCell
-from keras_ratesnn.layers.neuron_cell import NeuronCell
+from keras_ratesnn.layers.neuron_cell import NeuronCell, Targets
 from keras_ratesnn.layers.neurons import NeuronWithArguments
 from keras_ratesnn.layers.parameters import LOGIT, Parameter
 from keras_ratesnn.surrogates import Surrogate
@@ -31,13 +31,13 @@ class CuBaLIFCell(LIFCell):
 
     >>> cell = CuBaLIFCell(decay=0.5, synaptic_decay=0.5)
     >>> spikes, state = cell(np.array([[0.8, 1.5]], "float32"))
-    >>> spikes, state = cell(
-    ...     np.array([[0.0, 0.0]], "float32"), state
-    ... )  # 0.5 · 0.8 + 0.4, and 0.5 · 0.5 + 0.75.
+    >>> # 0.5 · 0.8 + 0.4, and 0.5 · 0.5 + 0.75.
+    >>> spikes, state = cell(np.array([[0.0, 0.0]], "float32"), state)
     >>> print(ops.convert_to_numpy(spikes), ops.convert_to_numpy(state["current"]))
     [[0. 1.]] [[0.4  0.75]]
 
-    Args: as in `CuBaLIF`.
+    Args: as in `CuBaLIF`, but
+        **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
 
     Call arguments:
         inputs: Tensor of any shape `(batch, ...)`, the input of this step.
@@ -56,6 +56,7 @@ class CuBaLIFCell(LIFCell):
         "learn_synaptic_decay",
     )
     synaptic_decay = Parameter(LOGIT, at_least=0, below=1, advice=DECAY_ADVICE)
+    targets = Targets(nir="CubaLIF")
 
     def __init__(
         self,
@@ -129,11 +130,8 @@ class CuBaLIF(NeuronWithArguments):
     >>> model = keras_ratesnn.SpikingModel(
     ...     keras.Model(inputs, neurons(inputs)), timesteps=4, return_sequences=True
     ... )
-    >>> print(
-    ...     ops.convert_to_numpy(model(np.array([[[1.5], [0.0], [0.0], [0.0]]])))[
-    ...         0, :, 0
-    ...     ]
-    ... )
+    >>> outputs = model(np.array([[[1.5], [0.0], [0.0], [0.0]]]))
+    >>> print(ops.convert_to_numpy(outputs)[0, :, 0])
     [1. 1. 0. 0.]
 
     Args:

@@ -5,8 +5,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_ratesnn._core import backend, checks, registry, time_axis
+from keras_ratesnn._core import checks, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.layers.time_mixing import TimeMixing
 
 _WIDTH_OF_A_TAP = 0.27
@@ -47,9 +48,8 @@ class Delay(TimeMixing):
     >>> model = keras_ratesnn.SpikingModel(
     ...     keras.Model(inputs, keras_ratesnn.layers.IF()(delay(inputs))), timesteps=4
     ... )
-    >>> delay.set_weights(
-    ...     [np.array([0.2]), np.array(2.0)]
-    ... )  # (5 − 1)/2 − 0.2, about 2 steps
+    >>> # (5 − 1)/2 − 0.2, about 2 steps.
+    >>> delay.set_weights([np.array([0.2]), np.array(2.0)])
     >>> model.return_sequences = True
     >>> print(
     ...     ops.convert_to_numpy(
@@ -170,7 +170,7 @@ class Delay(TimeMixing):
         _, timesteps, *shape = inputs.shape
         order = [0, *range(2, len(shape) + 1), 1, len(shape) + 1]
         rows = ops.reshape(ops.transpose(inputs, order), (-1, timesteps, shape[-1]))
-        delayed = backend.filter_in_time(rows, self._like(inputs, kernel))
+        delayed = engine.filter_in_time(rows, self._like(inputs, kernel))
         delayed = ops.reshape(delayed, (-1, *shape[:-1], timesteps, shape[-1]))
         back = [0, len(shape), *range(1, len(shape)), len(shape) + 1]
         return ops.transpose(delayed, back)

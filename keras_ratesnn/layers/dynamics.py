@@ -29,8 +29,8 @@ derivatives hold for any θ and v_reset.
 
 from keras import ops
 
-from keras_ratesnn._core import backend
 from keras_ratesnn._core.annotations import Tensor
+from keras_ratesnn._core.backend import engine
 
 
 def integrate(
@@ -40,7 +40,7 @@ def integrate(
     Linear, so it also maps tangents."""
     if decay_input:
         current = (1.0 - decay) * current
-    return backend.multiply_add(membrane, decay, current)
+    return engine.multiply_add(membrane, decay, current)
 
 
 def fire(membrane: Tensor, threshold: float | Tensor) -> Tensor:
@@ -73,7 +73,7 @@ def fire_levels_derivative(membrane: Tensor, threshold: float, levels: int) -> T
 
 def soft_reset(membrane: Tensor, spikes: Tensor, threshold: float | Tensor) -> Tensor:
     """v⁺_t = v_t − θ s_t: a spike subtracts the threshold from the membrane."""
-    return backend.multiply_add(spikes, -threshold, membrane)
+    return engine.multiply_add(spikes, -threshold, membrane)
 
 
 def hard_reset(membrane: Tensor, spikes: Tensor, v_reset: float) -> Tensor:

@@ -9,8 +9,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_ratesnn._core import backend, checks, registry
+from keras_ratesnn._core import checks, registry
 from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.layer_kinds import ENCODER, LayerKind
 
 
@@ -21,13 +22,17 @@ class Encoder(keras.layers.Layer):
     A subclass implements `encode`. Outside a `SpikingModel`, an encoder returns the
     only step of a sequence with T = 1.
 
-    Args: as in `keras.layers.Layer`, for example `name` and `dtype`.
+    Args:
+        **kwargs: `name`, `dtype` of a Keras layer.
     """
 
     layer_kind = LayerKind(role=ENCODER)
 
     rate_derivative = 1.0
     """The derivative of the firing rate with respect to the input."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
 
     def encode(self, inputs: Tensor, t: Any, timesteps: int) -> Tensor:
         """The spikes of one step.
@@ -47,7 +52,7 @@ class Encoder(keras.layers.Layer):
     def spikes(self, inputs: Tensor, t: Any, timesteps: int) -> Tensor:
         """`encode`, with the derivative that the encoder declares."""
         encoded = ops.cast(self.encode(inputs, t, timesteps), inputs.dtype)
-        return backend.graft(ops.stop_gradient(encoded), inputs, self.rate_derivative)
+        return engine.graft(ops.stop_gradient(encoded), inputs, self.rate_derivative)
 
     def call(self, inputs: Tensor) -> Structure:
         return self.spikes(inputs, 0, 1)
@@ -113,7 +118,7 @@ class LatencyEncoder(Encoder):
     [[0. 1. 0.]]
     [[0. 0. 0.]]
 
-    Args: as in `keras.layers.Layer`, for example `name` and `dtype`.
+    Args: as in `Encoder`.
 
     Input shape:
         Any, `(batch, ...)`: intensities in [0, 1]. Values above 1 spike at the first

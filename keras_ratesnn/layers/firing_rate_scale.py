@@ -4,7 +4,8 @@ spike."""
 import keras
 from keras import ops
 
-from keras_ratesnn._core import backend, checks, registry, time_axis
+from keras_ratesnn._core import checks, registry, time_axis
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.layer_kinds import LayerKind, Normalization
 
 
@@ -24,8 +25,8 @@ def _normalize(layer, spikes, times=1, mask=None):
         weights = time_axis.cast(mask, spikes.dtype)[..., None] * ops.ones_like(spikes)
         total = ops.sum(weights * spikes, axis=axes)
         count = ops.sum(weights, axis=axes)
-    if backend.replicas.count() > 1:
-        gathered = backend.replicas.gather(ops.stack([total, count]))
+    if engine.replicas.count() > 1:
+        gathered = engine.replicas.gather(ops.stack([total, count]))
         total, count = ops.unstack(ops.sum(gathered, axis=0), 2)
     rates = total / ops.where(count > 0.0, count, 1.0)
     layer.move(rates, times, count > 0.0)

@@ -7,12 +7,13 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_ratesnn._core import backend, checks, registry
+from keras_ratesnn._core import checks, registry
 from keras_ratesnn._core.annotations import ParameterValue, Shape, Structure, Tensor
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.layers import dynamics, parameters
 from keras_ratesnn.layers._arguments import arguments_of
 from keras_ratesnn.layers._other_names import refuse_other_names
-from keras_ratesnn.layers.neuron_cell import THRESHOLD_ADVICE, NeuronCell
+from keras_ratesnn.layers.neuron_cell import THRESHOLD_ADVICE, NeuronCell, Targets
 from keras_ratesnn.layers.neurons import NeuronWithArguments
 from keras_ratesnn.layers.parameters import LOGIT, Parameter
 
@@ -30,7 +31,8 @@ class ILIFCell(NeuronCell):
     >>> print(ops.convert_to_numpy(spikes), ops.convert_to_numpy(state).round(2))
     [[0. 2. 4.]] [[ 0.4 -0.3  5. ]]
 
-    Args: as in `ILIF`.
+    Args: as in `ILIF`, but
+        **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
 
     Call arguments:
         inputs: Tensor of any shape `(batch, ...)`, the input current of this step.
@@ -59,8 +61,9 @@ class ILIFCell(NeuronCell):
     threshold = Parameter(above=0, advice=THRESHOLD_ADVICE)
     initial_membrane = Parameter(advice=_AT_REST)
     decay_logit: keras.Variable | None = None
+    derivative_weights = ("decay_logit",)
     levels: int
-    rounds = True
+    targets = Targets(integers=True)
 
     def __init__(
         self,
@@ -138,10 +141,10 @@ class ILIFCell(NeuronCell):
         spikes = dynamics.fire_levels(
             membrane, threshold, self.levels, self.round_half_up
         )
-        if not backend.grad_enabled():
+        if not engine.grad_enabled():
             return spikes
         slope = dynamics.fire_levels_derivative(membrane, threshold, self.levels)
-        return backend.graft(spikes, membrane, ops.stop_gradient(slope))
+        return engine.graft(spikes, membrane, ops.stop_gradient(slope))
 
     def step(
         self, inputs: Tensor, state: Structure

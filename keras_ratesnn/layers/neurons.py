@@ -211,7 +211,8 @@ class LIF(NeuronWithArguments):
         learn_decay: Boolean, whether the layer learns its decay, starting at `decay`,
             which is then above 0: one for all its neurons if it is a number. Defaults
             to `False`.
-        learn_threshold: Boolean, the same for its threshold. Defaults to `False`.
+        learn_threshold: Boolean, whether the layer learns its threshold, starting at
+            `threshold`: one for all its neurons if it is a number. Defaults to `False`.
         initial_membrane: Float < `threshold`, the membrane v⁺_0 before the first step.
             In a network that was converted from an ordinary one, `threshold / 2` rounds
             firing rates instead of truncating them (Bu et al., AAAI 2022). Defaults to
@@ -312,7 +313,7 @@ class IF(NeuronWithArguments):
     >>> print(ops.convert_to_numpy(neurons(np.array([[0.8, 1.5]], "float32"))))
     [[0. 1.]]
 
-    Args: as in `LIF`, without `decay`, `decay_input` and `threshold_stabilizer`.
+    Args: as in `LIF`.
     """
 
     @arguments_of(IFCell)
@@ -336,11 +337,11 @@ class ParametricLIF(NeuronWithArguments):
     >>> print(neurons.decay)
     [0.5 0.5]
 
-    Args: as in `LIF`, and decay: Float in (0, 1), the initial decay, or an array or
-        initializer. Defaults to `0.5`, a time constant of 2 steps. per_channel:
-        Boolean, whether each channel learns its own decay, if it is a number; otherwise
-        all neurons share one.
-            Defaults to `False`.
+    Args: as in `LIF`, but
+        decay: Float in (0, 1), the initial decay, or an array or initializer. Defaults
+            to `0.5`, a time constant of 2 steps.
+        per_channel: Boolean, whether each channel learns its own decay, if it is a
+            number; otherwise all neurons share one. Defaults to `False`.
         decay_bits: Integer k: the decay that is used is rounded to one of 1/2^k, 2/2^k,
             … 1 − 1/2^k, whose gradient goes straight through, as in
             `keras_ratesnn.quantize_aware`. Defaults to `None`, not rounded.

@@ -28,9 +28,8 @@ class OnlineRenormalization(keras.layers.BatchNormalization):
     Example:
 
     >>> layer = OnlineRenormalization(epsilon=1e-5)
-    >>> outputs = layer(
-    ...     np.full((4, 2), 3.0), training=True
-    ... )  # The running mean is still 0 and its variance 1; σ_B is 0.
+    >>> # The running mean is still 0 and its variance 1; σ_B is 0.
+    >>> outputs = layer(np.full((4, 2), 3.0), training=True)
     >>> print(ops.convert_to_numpy(layer.moving_mean).round(1))
     [0.3 0.3]
 

@@ -9,14 +9,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ratesnn._core import (
-    backend,
-    block_filter,
-    checks,
-    registry,
-    time_axis,
-)
+from keras_ratesnn._core import block_filter, checks, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.layers.neuron_cell import NeuronCell
 from keras_ratesnn.surrogates import Surrogate
 
@@ -37,7 +32,6 @@ class ParallelCell(NeuronCell):
     bias starts at −threshold."""
 
     in_parallel = True
-    moves_in_padding = True
 
     def effective_threshold(self) -> float | Tensor:
         # The bias, which is part of the membrane, is the threshold.
@@ -48,9 +42,11 @@ class ParallelCell(NeuronCell):
 class PSNCell(ParallelCell):
     """The parallel spiking neurons of `PSN`: all time steps at once.
 
-    Args: as in `PSN`.
+    Args: as in `PSN`, but
+        **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
     """
 
+    neurons_share_weights = True
     fixed_arguments = ("timesteps", *NeuronCell.fixed_arguments)
     exact_timesteps = True
 
@@ -124,9 +120,11 @@ class MaskedPSNCell(PSNCell):
     """The parallel spiking neurons of `MaskedPSN`. With `mask` 1 the state is a queue
     of inputs, and a number of steps.
 
-    Args: as in `MaskedPSN`.
+    Args: as in `MaskedPSN`, but
+        **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
     """
 
+    neurons_share_weights = True
     fixed_arguments = ("timesteps", "order", *NeuronCell.fixed_arguments)
     exact_timesteps = False
 
@@ -190,9 +188,8 @@ class MaskedPSNCell(PSNCell):
         return _band(self.order, timesteps)
 
     def initial_state(self, inputs: Tensor) -> Structure:
-        before = NeuronCell.initial_state(self, inputs)
         return {
-            "inputs": [before for _ in range(self.order - 1)],
+            "inputs": _queue_at_rest(self, inputs),
             "step": ops.zeros((), "int32"),
         }
 
@@ -208,10 +205,11 @@ class MaskedPSNCell(PSNCell):
             return ops.sum(ops.where(steps == step, tensor, 0.0), axis=-1)
 
         row = chosen(ops.transpose(self.weight), t)
-        queue = [inputs, *state["inputs"]]
+        queue = [inputs, *state["inputs"]][: self.order]
         membrane = sum(chosen(row, t - lag) * x for lag, x in enumerate(queue))
         membrane = membrane + chosen(ops.reshape(self.bias, (-1,)), t)
-        return membrane, self.fire(membrane), {"inputs": queue[:-1], "step": t + 1}
+        kept = _kept(queue, state["inputs"], membrane)
+        return membrane, self.fire(membrane), {"inputs": kept, "step": t + 1}
 
     def call(self, inputs: Tensor, state: Structure = None) -> tuple[Tensor, Structure]:
         return NeuronCell.call(self, inputs, state)
@@ -223,13 +221,16 @@ class MaskedPSNCell(PSNCell):
 @registry.register
 class SlidingPSNCell(ParallelCell):
     """The parallel spiking neurons of `SlidingPSN`. The state is a queue of the last
-    `order` − 1 inputs, the latest first.
+    `order` − 1 inputs, or with order 1 of one, the latest first.
 
-    Args: as in `SlidingPSN`.
+    Args: as in `SlidingPSN`, but
+        **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
     """
 
+    neurons_share_weights = True
     fixed_arguments = ("order", *NeuronCell.fixed_arguments)
     derivative_needs_inputs = True
+    derivative_weights = ("weight", "bias")
 
     def __init__(
         self,
@@ -260,8 +261,7 @@ class SlidingPSNCell(ParallelCell):
         )
 
     def initial_state(self, inputs: Tensor) -> Structure:
-        before = super().initial_state(inputs)
-        return [before for _ in range(self.order - 1)]
+        return _queue_at_rest(self, inputs)
 
     def reaching_inputs(self, timesteps: int) -> np.ndarray:
         return _band(self.order, timesteps)
@@ -296,12 +296,12 @@ class SlidingPSNCell(ParallelCell):
     def step(
         self, inputs: Tensor, state: Structure
     ) -> tuple[Tensor, Tensor, Structure]:
-        queue = [time_axis.widen(inputs), *state]
+        queue = [time_axis.widen(inputs), *state][: self.order]
         membrane = ops.cast(self.bias, queue[0].dtype)
         weights = self._latest_first(membrane.dtype)
         for weight, x in zip(weights, queue, strict=True):
-            membrane = backend.multiply_add(x, weight, membrane)
-        return membrane, self.fire(membrane), queue[:-1]
+            membrane = engine.multiply_add(x, weight, membrane)
+        return membrane, self.fire(membrane), _kept(queue, state, membrane)
 
     def weight_parts(self) -> list[tuple[Any, Tensor]]:
         parts: list[tuple[Any, Tensor]] = []
@@ -323,7 +323,7 @@ class SlidingPSNCell(ParallelCell):
         weights = self._latest_first(membrane.dtype)
 
         def along(input_tangent, state_tangent, part):
-            tangents = [input_tangent, *state_tangent]
+            tangents = [input_tangent, *state_tangent][: self.order]
             distance_tangent: Any = 0.0
             for weight, tangent in zip(weights, tangents, strict=True):
                 if not _is_zero(tangent):
@@ -332,7 +332,7 @@ class SlidingPSNCell(ParallelCell):
                 distance_tangent = distance_tangent + (
                     1.0 if part == _BIAS else queue[part]
                 )
-            return distance_tangent, tangents[:-1]
+            return distance_tangent, tangents[:-1] or state_tangent
 
         return along
 
@@ -341,6 +341,22 @@ def _band(order, timesteps):
     """Whether step j is one of the last `order` steps at step t, `(T, T)`."""
     lag = np.subtract.outer(np.arange(timesteps), np.arange(timesteps))
     return (lag >= 0) & (lag < order)
+
+
+def _queue_at_rest(cell, inputs):
+    """The inputs before the first step, the latest first: one at least."""
+    before = NeuronCell.initial_state(cell, inputs)
+    return [before for _ in range(max(cell.order - 1, 1))]
+
+
+def _kept(queue, state, membrane):
+    """The queue for the next step, NaN for ever where a membrane was NaN or infinite,
+    as in neurons that keep a membrane."""
+    # With order 1 no earlier input is needed, and the state is a mark alone.
+    latest, *earlier = queue[:-1] or state
+    # No `isfinite`, which PyTorch's compiled loops do not have.
+    is_finite = ops.abs(membrane) < float("inf")
+    return [ops.where(is_finite, latest, float("nan")), *earlier]
 
 
 def _is_zero(tangent):

@@ -45,7 +45,7 @@ class GivenArray(keras.initializers.Initializer):
     """Values that were given as an array.
 
     Args:
-        values: GivenArray in float64.
+        values: The array, in float64.
     """
 
     def __init__(self, values: np.ndarray) -> None:
@@ -56,20 +56,20 @@ class Parameter:
     """A parameter of a layer, as an attribute of its class; the class also gets a
     method `set_NAME(value)`.
 
-    It is given as a number, an array or an initialiser. As an attribute of a layer it
+    It is given as a number, an array or an initializer. As an attribute of a layer it
     is the present value: a float, or an array. Before the layer is built, that of an
-    initialiser is the initialiser.
+    initializer is the initializer.
 
     The layer has an attribute `axis`: an array of one axis, and the values of an
-    initialiser, lie along that axis of the input. If it is `None`, the values of an
-    initialiser are one for each neuron. Other arrays broadcast to a sample.
+    initializer, lie along that axis of the input. If it is `None`, the values of an
+    initializer are one for each neuron. Other arrays broadcast to a sample.
 
     Args:
         raw: `Raw`, how it is stored if the attribute `learn_NAME` of the layer is true.
             Defaults to `None`: it is not learned.
         per_channel_if: String, the name of an attribute which is true if a number is
             one for each channel. Defaults to `None`.
-        only_number: Boolean, whether arrays and initialisers are refused. Defaults to
+        only_number: Boolean, whether arrays and initializers are refused. Defaults to
             `False`.
         advice: String for error messages, as in `checks.real`.
         **limits: As in `checks.real`.
@@ -116,7 +116,7 @@ class Parameter:
         setattr(layer, self._given, self.checked(layer, value))
 
     def checked(self, layer: Any, value: Any) -> Any:
-        """The value of an argument: a float, a `GivenArray` or another initialiser;
+        """The value of an argument: a float, a `GivenArray` or another initializer;
         raises an error if it is none of these."""
         if isinstance(value, dict) and not self._only_number:
             value = keras.saving.deserialize_keras_object(value)
@@ -288,7 +288,7 @@ def _values_of(given):
 
 
 def _set(layer, parameter, value):
-    """Sets a parameter that is learned, or was given as an array or initialiser, to a
+    """Sets a parameter that is learned, or was given as an array or initializer, to a
     number or an array like its value."""
     parameter.assign(layer, value)
 

@@ -15,7 +15,6 @@ from typing import Any
 from keras import layers, ops
 
 from keras_ratesnn._core import (
-    backend,
     call_kernels,
     checks,
     keras_internals,
@@ -24,6 +23,7 @@ from keras_ratesnn._core import (
     time_axis,
 )
 from keras_ratesnn._core.annotations import Config, Shape, Tensor
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.layer_kinds import kind_of_class
 from keras_ratesnn.layers.weight_standardized import WSConv2D, WSDense
 
@@ -101,7 +101,7 @@ class QuantizedKernels(layers.Layer):
                 ops.stop_gradient(kernel), self.weight_type, axes, ops
             )
             used = integers * scale
-            return backend.graft(used, kernel, 1.0) if backend.grad_enabled() else used
+            return engine.graft(used, kernel, 1.0) if engine.grad_enabled() else used
 
     def shared_axes(self, name: str, shape: Shape) -> tuple[int, ...]:
         """The axes of a kernel of this name and shape that share a scale."""

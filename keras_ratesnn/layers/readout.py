@@ -69,7 +69,7 @@ class LeakyReadout(RefusesOtherNames, keras.layers.Layer):
         decay: Float in [0, 1], the fraction of the membrane that remains after one
             step; 1 adds up the inputs. As in `LIF` an array or a Keras initializer, and
             with `learn_decay=True` learned. Defaults to `0.9`.
-        threshold: `None`: there is none.
+        threshold: Must be `None`, since a readout never spikes. Defaults to `None`.
         decay_input: Boolean, whether the input, or the current, is scaled by 1 −
             `decay`. Defaults to `False`.
         synaptic_decay: Float in [0, 1), the fraction of the synaptic current that

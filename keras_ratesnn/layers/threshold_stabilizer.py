@@ -6,8 +6,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_ratesnn._core import backend, registry, time_axis
+from keras_ratesnn._core import registry, time_axis
 from keras_ratesnn._core.annotations import Shape, Structure, Tensor
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.layers.cells import IntegrateAndFireCell
 
 _ALIKE = 1e-5
@@ -72,7 +73,6 @@ class StabilizedCell:
 
     fuses = False
     in_parallel = False
-    moves_in_padding = False
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class StabilizedCell:
         moments = ops.moments(
             ops.stop_gradient(membrane), list(range(len(membrane.shape)))
         )
-        mean, variance = backend.merged_moments(ops.size(membrane), *moments)
+        mean, variance = engine.merged_moments(ops.size(membrane), *moments)
         deviation, initial = ops.sqrt(variance), self.stabilizer.threshold
         differ = deviation > _ALIKE * (ops.abs(mean) + initial)
         begins = ops.logical_and(differ, state["begun"] == 0)

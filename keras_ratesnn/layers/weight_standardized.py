@@ -126,7 +126,7 @@ class WSConv2D(_WeightStandardized, keras.layers.Conv2D):
     `gradient="ottt"`. In such networks spikes are scaled by 2.74 after each neuron
     layer (`keras.layers.Rescaling(2.74)`).
 
-    `kernel` is W; initialisers, regularisers, constraints and LoRA apply to W.
+    `kernel` is W; initializers, regularisers, constraints and LoRA apply to W.
 
     Example:
 
@@ -137,8 +137,10 @@ class WSConv2D(_WeightStandardized, keras.layers.Conv2D):
     >>> [variable.name for variable in layer.trainable_variables]
     ['gain', 'kernel', 'bias']
 
-    Args: as in `keras.layers.Conv2D`, and
+    Args:
+        *args: `filters`, `kernel_size` and what follows them in `keras.layers.Conv2D`.
         epsilon: Float > 0, ε. Defaults to `1e-4`.
+        **kwargs: Arguments of `keras.layers.Conv2D`, by their names.
 
     Raises:
         ValueError: If an output has only one weight, or the dtype policy is quantized.
@@ -164,14 +166,15 @@ class WSDense(_WeightStandardized, keras.layers.Dense):
 
     Example:
 
-    >>> outputs = WSDense(3)(
-    ...     np.ones((1, 4))
-    ... )  # The weights of each output add up to zero.
+    >>> # The weights of each output add up to zero.
+    >>> outputs = WSDense(3)(np.ones((1, 4)))
     >>> bool(np.abs(ops.convert_to_numpy(outputs)).max() < 1e-6)
     True
 
-    Args: as in `keras.layers.Dense`, and
+    Args:
+        *args: `units` and what follows it in `keras.layers.Dense`.
         epsilon: Float > 0, ε. Defaults to `1e-4`.
+        **kwargs: Arguments of `keras.layers.Dense`, by their names.
 
     Raises:
         ValueError: If there is only one input, or the dtype policy is quantized.

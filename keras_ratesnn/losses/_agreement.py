@@ -1,9 +1,10 @@
 r"""Logits that learn from the labels, and from the mean of those of them that are
 right.
 
-z = mean of those of the logits o_1 … o_H whose largest entry is the label, without
-gradient α CE(o_h, y) + β τ² KL(softmax(z / τ) ‖ softmax(o_h / τ)), the second term only
-where one is right
+    z = mean of those of the logits o_1 … o_H whose largest entry is the label,
+            without gradient
+    α CE(o_h, y) + β τ² KL(softmax(z / τ) ‖ softmax(o_h / τ)),
+            the second term only where one is right
 """
 
 from keras import ops

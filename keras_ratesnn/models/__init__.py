@@ -1,6 +1,7 @@
 """Ready-made networks: functions that return a `SpikingModel`, pretrained networks, and
 functions that add attention to one."""
 
+from keras_ratesnn._core import docstrings
 from keras_ratesnn.models.attention import (
     spike_driven_attention,
     spiking_self_attention,
@@ -71,3 +72,5 @@ __all__ = [
     "to_checkpoint",
     "token_attention",
 ]
+
+docstrings.write_out(globals())

@@ -90,10 +90,13 @@ def network(
 ):
     """A residual network of one time step.
 
-    Args: what the user passed, see `ResNet18`, and family: `Family`. depths: Number of
-        blocks of each stage. channels: Number of filters of each stage, before they are
-        multiplied by `width`. Defaults to `CHANNELS`. hidden: Integer, the number of
-        neurons of a hidden layer before the last layer, or `None` for no hidden layer.
+    Args: what the user passed, see `ResNet18`, and
+        family: `Family`.
+        depths: Number of blocks of each stage.
+        channels: Number of filters of each stage, before they are multiplied by
+            `width`. Defaults to `CHANNELS`.
+        hidden: Integer, the number of neurons of a hidden layer before the last layer,
+            or `None` for no hidden layer.
         **_: The types of options have those, too, that `builder` takes.
 
     Returns:

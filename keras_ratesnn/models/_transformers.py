@@ -117,10 +117,11 @@ def design(
 ):
     """Checks the arguments of a network.
 
-    Args: what the user passed, see `keras_ratesnn.models.Spikformer`, and editions:
-        Dict of the names of editions to `Edition`. all_attend: Boolean, whether all
-        stages have attention, and not just the last. Defaults to `True`. **_: The types
-        of options have those, too, that `builder` takes.
+    Args: what the user passed, see `keras_ratesnn.models.Spikformer`, and
+        editions: Dict of the names of editions to `Edition`.
+        all_attend: Boolean, whether all stages have attention, and not just the last.
+            Defaults to `True`.
+        **_: The types of options have those, too, that `builder` takes.
 
     Returns:
         `Design`.

@@ -56,9 +56,8 @@ def spiking_self_attention(
     ...     spiking_self_attention(inputs, heads=2, name="attention")
     ... )
     >>> network = keras.Model(inputs, keras.layers.Add()([inputs, x]))
-    >>> network.get_layer(
-    ...     "attention_neuron"
-    ... ).output.shape  # (batch, heads, tokens, channels per head)
+    >>> # (batch, heads, tokens, channels per head)
+    >>> network.get_layer("attention_neuron").output.shape
     (None, 2, 16, 4)
 
     Args:
@@ -87,8 +86,9 @@ def spiking_self_attention(
     Returns:
         A tensor of the same shape: currents. Neurons, or a sum with the input, follow.
 
-    Precision: In float32 the product is exact as long as its counts are below 2^24. In
-        half precision small counts are exact, and only these are near the threshold;
+    Precision:
+        In float32 the product is exact as long as its counts are below 2^24. In half
+        precision small counts are exact, and only these are near the threshold;
         nothing overflows as long as scale · tokens · (channels / heads) < 65,504.
 
     Raises:
@@ -153,12 +153,11 @@ def token_attention(
     ...     token_attention(inputs, heads=2, name="attention")
     ... )
     >>> network = keras.Model(inputs, keras.layers.Add()([inputs, x]))
-    >>> network.get_layer(
-    ...     "attention_neuron"
-    ... ).output.shape  # a spike for each token and head
+    >>> # A spike for each token and head.
+    >>> network.get_layer("attention_neuron").output.shape
     (None, 4, 4, 2, 1)
 
-    Args: as in `spiking_self_attention`, without `scale` and `value_ratio`.
+    Args: as in `spiking_self_attention`.
 
     Source: Zhou et al., "QKFormer: Hierarchical Spiking Transformer using Q-K
     Attention", NeurIPS 2024.
@@ -194,8 +193,9 @@ def spike_driven_attention(
     >>> network.get_layer("attention_neuron").output.shape  # a spike for each channel
     (None, 1, 1, 2, 4)
 
-    Args: as in `spiking_self_attention`, without `scale` and `value_ratio`, but
-        heads: Only arranges the channels: each of them is summed alone.
+    Args: as in `spiking_self_attention`, but
+        heads: Integer >= 1 that divides the number of channels. Heads only arrange the
+            channels: each of them is summed alone.
 
     Source: Yao et al., "Spike-driven Transformer", NeurIPS 2023.
     """

@@ -60,14 +60,17 @@ def ESpikeFormer(
     >>> model.predict(np.ones((1, 32, 32, 3)), verbose=0).shape
     (1, 10)
 
-    Args: as in `Spikformer`, without `edition` and `attention_neuron`, but input_shape:
-        Height and width are multiples of 16. Defaults to 224 x 224 pixels of 3
-        channels. classes: Defaults to `1000`. timesteps: Must be 1 unless `neuron` is
-        given: the paper's neurons keep nothing from step to step. Defaults to `1`.
+    Args: as in `Spikformer`, but
+        input_shape: Tuple of three integers, the shape of one image in Keras' image
+            data format, whose height and width are multiples of 16. Defaults to 224 x
+            224 pixels of 3 channels.
+        classes: Defaults to `1000`.
+        timesteps: Integer >= 1, see `keras_ratesnn.SpikingModel`. Must be 1 unless
+            `neuron` is given: the paper's neurons keep nothing from step to step.
+            Defaults to `1`.
         neuron: Defaults to `None`, which stands for `ILIF(levels=4, decay=0.0,
-        normalize=True)`, and `normalize=False` before
-            the classifier. Before it, spikes of other neurons that are divided by
-            `levels` are multiplied by it.
+            normalize=True)`, and `normalize=False` before the classifier. Before it,
+            spikes of other neurons that are divided by `levels` are multiplied by it.
         dims: Four integers, the channels of the stages; before the first there are
             layers with half of its channels. Defaults to `(64, 128, 256, 360)`.
         blocks: Integer, the number of blocks with attention, of which the last two have

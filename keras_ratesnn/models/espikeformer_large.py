@@ -61,11 +61,11 @@ def ESpikeFormerLarge(
     >>> model.predict(np.ones((1, 32, 32, 3)), verbose=0).shape
     (1, 10)
 
-    Args: as in `ESpikeFormer`, but neuron: Defaults to `None`, which stands for
-        `ILIF(levels=4, decay=0.0, normalize=True, round_half_up=True)`. dims: Three
-        integers, the channels of the stages; before the first there are layers with
-        half of its channels. Defaults
-            to `(196, 384, 768)`.
+    Args: as in `ESpikeFormer`, but
+        neuron: Defaults to `None`, which stands for `ILIF(levels=4, decay=0.0,
+            normalize=True, round_half_up=True)`.
+        dims: Three integers, the channels of the stages; before the first there are
+            layers with half of its channels. Defaults to `(196, 384, 768)`.
         blocks: Integer, the number of blocks with attention. Defaults to `12`.
         shortcut_projection: Boolean, whether each block begins with two dense layers,
             which are added to its input. Defaults to `False`.

@@ -48,8 +48,11 @@ def MaxFormer(
     >>> model.predict(np.ones((1, 16, 16, 3)), verbose=0).shape
     (1, 10)
 
-    Args: as in `Spikformer`, but edition: In `"imagenet"` and `"dvs"` 16 x 16 pixels
-        are a token of the last stage, in `"cifar"` 4 x 4.
+    Args: as in `Spikformer`, but
+        edition: What the authors chose for a data set: how images become tokens, and
+            details of the blocks. In `"imagenet"` and `"dvs"` 16 x 16 pixels are a
+            token of the last stage, in `"cifar"` 4 x 4. Defaults to `None`, which
+            depends on the image as in `Spikformer`.
 
     Source: Fang et al., "Spiking Transformers Need High-Frequency Information", NeurIPS
     2025, arXiv 2505.18608.

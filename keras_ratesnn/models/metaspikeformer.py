@@ -66,12 +66,14 @@ def MetaSpikeFormer(
     >>> model.predict(np.ones((1, 32, 32, 3)), verbose=0).shape
     (1, 10)
 
-    Args: as in `Spikformer`, without `edition`, but input_shape: Height and width are
-        multiples of 16. Defaults to 224 x 224 pixels of 3 channels. classes: Defaults
-        to `1000`. timesteps: The authors train with 1, and then on with 4. Defaults to
-        `4`. dims: Four integers, the channels of the stages; before the first there are
-        layers with half of its channels. Defaults
-            to `(128, 256, 512, 640)`.
+    Args: as in `Spikformer`, but
+        input_shape: Tuple of three integers, the shape of one image in Keras' image
+            data format, whose height and width are multiples of 16. Defaults to 224 x
+            224 pixels of 3 channels.
+        classes: Defaults to `1000`.
+        timesteps: Defaults to `4`. The authors train with 1, and then on with 4.
+        dims: Four integers, the channels of the stages; before the first there are
+            layers with half of its channels. Defaults to `(128, 256, 512, 640)`.
         blocks: Integer, the number of blocks with attention, of which the last two have
             `dims[3]` channels. Defaults to `8`.
         heads: Defaults to `None`, which stands for 8.

@@ -47,14 +47,17 @@ def MSResNet18(
     >>> model.network.output_shape
     (None, 10)
 
-    Args: as in `ResNet18`, but input_shape: Defaults to 224 x 224 pixels of 3 channels.
-        classes: Defaults to `1000`. timesteps: Defaults to `6`. neuron: Defaults to
-        `None`, which stands for `LIF(decay=0.25, threshold=θ, reset="hard",
-        surrogate="rectangular")`, the
-            paper's neurons. They spike above 0.5, and not at 0.5: θ is the next
-            float32, and membranes are in float32 in half precision, too.
-        stem: `"cifar"`: a 3x3 convolution. `"imagenet"`: a 7x7 convolution with
-            stride 2.
+    Args: as in `ResNet18`, but
+        input_shape: Defaults to 224 x 224 pixels of 3 channels.
+        classes: Defaults to `1000`.
+        timesteps: Defaults to `6`.
+        neuron: Defaults to `None`, which stands for `LIF(decay=0.25, threshold=θ,
+            reset="hard", surrogate="rectangular")`, the paper's neurons. They spike
+            above 0.5, and not at 0.5: θ is the next float32, and membranes are in
+            float32 in half precision, too.
+        stem: The first layers. `"cifar"`: a 3x3 convolution. `"imagenet"`: a 7x7
+            convolution with stride 2. `"auto"`: `"imagenet"` for images of 96 x 96
+            pixels or more, else `"cifar"`. Defaults to `"auto"`.
 
     Source: Hu et al., "Advancing Spiking Neural Networks Toward Deep Residual
     Learning", TNNLS 2024.
@@ -108,8 +111,10 @@ def MSResNet104(
     >>> model.network.output_shape
     (None, 10)
 
-    Args: as in `MSResNet18`, but stem: Three 3x3 convolutions with biases, of which
-        with `"imagenet"` the first has stride 2.
+    Args: as in `MSResNet18`, but
+        stem: The first layers: three 3x3 convolutions with biases. `"cifar"`: without
+            stride. `"imagenet"`: the first has stride 2. `"auto"`: `"imagenet"` for
+            images of 96 x 96 pixels or more, else `"cifar"`. Defaults to `"auto"`.
 
     Source: Hu et al., TNNLS 2024.
     """

@@ -61,14 +61,16 @@ def QKFormer(
     >>> model.predict(np.ones((1, 16, 16, 3)), verbose=0).shape
     (1, 10)
 
-    Args: as in `Spikformer`, but edition: In `"imagenet"` and `"dvs"` 16 x 16 pixels
-        are a token of the last stage, in `"cifar"` 4 x 4. shared_membrane: Boolean,
-        whether self-attention's last neurons take the samples of a batch for time
-        steps, as in the
-            authors' program: each sample starts with the membranes that the one before
-            it left. Outputs then depend on the batch and its order. It is for measuring
-            what they published; such a network cannot be trained or exported. Defaults
-            to `False`, each sample by itself.
+    Args: as in `Spikformer`, but
+        shared_membrane: Boolean, whether self-attention's last neurons take the samples
+            of a batch for time steps, as in the authors' program: each sample starts
+            with the membranes that the one before it left. Outputs then depend on the
+            batch and its order. It is for measuring what they published; such a network
+            cannot be trained or exported. Defaults to `False`, each sample by itself.
+        edition: What the authors chose for a data set: how images become tokens, and
+            details of the blocks. In `"imagenet"` and `"dvs"` 16 x 16 pixels are a
+            token of the last stage, in `"cifar"` 4 x 4. Defaults to `None`, which
+            depends on the image as in `Spikformer`.
 
     Source: Zhou et al., "QKFormer: Hierarchical Spiking Transformer using Q-K
     Attention", NeurIPS 2024.

@@ -41,14 +41,16 @@ def SpikeDrivenTransformer(
     >>> model.predict(np.ones((1, 16, 16, 3)), verbose=0).shape
     (1, 10)
 
-    Args: as in `Spikformer`, but pooling_stat: String of four digits, 1 for each of the
-        four convolutions of the patch embedding after which images are
-            halved, else 0. Defaults to `None`, that of the edition.
-        heads: Defaults to `None`, which stands for 8. They only arrange the channels,
-            see `spike_driven_attention`.
+    Args: as in `Spikformer`, but
+        pooling_stat: String of four digits, 1 for each of the four convolutions of the
+            patch embedding after which images are halved, else 0. Defaults to `None`,
+            that of the edition.
+        heads: Integer >= 1 that divides the channels. Heads only arrange the channels,
+            see `spike_driven_attention`. Defaults to `None`, which stands for 8.
         edition: The number of pixels that become one token, unless `pooling_stat` is
             given. `"imagenet"`: 16 x 16, `"1111"`. `"cifar"`: 4 x 4, `"0011"`. `"dvs"`,
-            for event frames: 8 x 8, `"0111"`.
+            for event frames: 8 x 8, `"0111"`. Defaults to `None`, which depends on the
+            image as in `Spikformer`.
 
     Source: Yao et al., "Spike-driven Transformer", NeurIPS 2023.
     """

@@ -52,11 +52,12 @@ def Spikformer(
     >>> model.predict(np.ones((1, 16, 16, 3)), verbose=0).shape
     (1, 10)
 
-    Args: as in `ResNet18`, without `width`, `include_top`, `stem` and `normalization`,
-        but input_shape: Height and width are multiples of those of a token. Defaults to
-        images of the edition: 32 x 32 pixels of 3
-            channels for `"cifar"` and `None`, 224 x 224 pixels of 3 for `"imagenet"`,
-            128 x 128 pixels of 2 for `"dvs"`.
+    Args: as in `ResNet18`, but
+        input_shape: Tuple of three integers, the shape of one image in Keras' image
+            data format, whose height and width are multiples of those of a token.
+            Defaults to images of the edition: 32 x 32 pixels of 3 channels for
+            `"cifar"` and `None`, 224 x 224 pixels of 3 for `"imagenet"`, 128 x 128
+            pixels of 2 for `"dvs"`.
         neuron: Defaults to `None`, which stands for `LIF(decay=0.5, decay_input=True,
             reset="hard")`, the paper's neurons.
         attention_neuron: As `neuron`, for the products of attention. Defaults to

@@ -81,10 +81,10 @@ def SpikingResformer(
     >>> model.predict(np.ones((1, 16, 16, 3)), verbose=0).shape
     (1, 10)
 
-    Args: as in `Spikformer`, without `edition` and `attention_neuron`, but input_shape:
-        Height and width are multiples of 4, or with the stem `"imagenet"` of 16.
-        Defaults to 224 x 224 pixels of 3
-            channels.
+    Args: as in `Spikformer`, but
+        input_shape: Tuple of three integers, the shape of one image in Keras' image
+            data format, whose height and width are multiples of 4, or with the stem
+            `"imagenet"` of 16. Defaults to 224 x 224 pixels of 3 channels.
         classes: Defaults to `1000`.
         neuron: Defaults to `None`, which stands for `LIF(decay=0.5, decay_input=True,
             reset="hard", surrogate="atan")`.
@@ -96,8 +96,8 @@ def SpikingResformer(
         mlp_ratio: Defaults to `4`.
         group_size: Integer, the number of channels in each group of the MLP's
             convolution, which divides those of its hidden layers. Defaults to `64`.
-        stem: As in `ResNet18`. The authors have `"cifar"` for images of 32 x 32 pixels,
-            and for event frames.
+        stem: The first layers, as in `ResNet18`. The authors have `"cifar"` for images
+            of 32 x 32 pixels, and for event frames. Defaults to `"auto"`.
 
     Source: Shi et al., "SpikingResformer: Bridging ResNet and Vision Transformer in
     Spiking Neural Networks", CVPR 2024.

@@ -51,10 +51,15 @@ def VGG11(
     >>> model.predict(np.ones((1, 16, 16, 3)), verbose=0).shape
     (1, 10)
 
-    Args: as in `ResNet18`, without `stem`, but normalization: `"weight"`: standardised
-        kernels, and spikes multiplied by 2.74 after each neuron layer. Its authors
-            (Xiao et al., NeurIPS 2022) use neurons that leak less, `LIF(decay=0.5)`;
-            with others the last layers may start silent.
+    Args: as in `ResNet18`, but
+        normalization: How currents are kept near the threshold. `"batch"`: batch
+            normalisation after each convolution, as in the paper. `"weight"`:
+            standardised kernels, and spikes multiplied by 2.74 after each neuron layer.
+            Its authors (Xiao et al., NeurIPS 2022) use neurons that leak less,
+            `LIF(decay=0.5)`; with others the last layers may start silent. `"online"`:
+            `keras_ratesnn.layers.OnlineRenormalization`, and by default
+            `LIF(threshold_stabilizer=True)`, for `gradient="sltt"` with
+            `step_mode="single"` (Zhu et al., ICLR 2024). Defaults to `"batch"`.
 
     Source: Yu et al., "Advancing Training Efficiency of Deep Spiking Neural Networks
     through Rate-based Backpropagation", NeurIPS 2024; Simonyan and Zisserman, "Very
@@ -83,7 +88,7 @@ def VGG13(
     Args: as in `VGG11`.
 
     Source: Yu et al., NeurIPS 2024, and the authors' program, which pools before the
-        last convolution instead of before the last two.
+    last convolution instead of before the last two.
     """
     blocks = ((64, 64), (128, 128), (256, 256), (512, 512, 512), (512,))
     return _network(blocks, input_shape, classes, **options)
@@ -134,9 +139,12 @@ def VGGSNN(
     >>> model.predict(np.ones((1, 2, 16, 16, 2)), verbose=0).shape
     (1, 10)
 
-    Args: as in `VGG11`, but input_shape: With `include_top=True` height and width must
-        be given. Defaults to 48 x 48 pixels of 2 channels. timesteps: Defaults to `10`,
-        as in the paper for CIFAR10-DVS.
+    Args: as in `VGG11`, but
+        input_shape: Tuple of three integers, the shape of one image in Keras' image
+            data format. With `include_top=True` height and width must be given, since
+            the classifier has weights for each pixel. Defaults to 48 x 48 pixels of 2
+            channels.
+        timesteps: Defaults to `10`, as in the paper for CIFAR10-DVS.
 
     Source: Yu et al., NeurIPS 2024; Deng et al., "Temporal Efficient Training of
     Spiking Neural Network via Gradient Re-weighting", ICLR 2022.
@@ -168,11 +176,13 @@ def _network(
 ):
     """A VGG of one time step.
 
-    Args: what the user passed, see `VGG11`, and blocks: The number of filters of each
-        convolution of each block, before they are multiplied by `width`. default: The
-        default image: height and width, and number of channels. flattened: Boolean,
-        whether the last block is pooled by 2 and flattened instead of averaged over the
-        image. **_: The types of options have those, too, that `builder` takes.
+    Args: what the user passed, see `VGG11`, and
+        blocks: The number of filters of each convolution of each block, before they are
+            multiplied by `width`.
+        default: The default image: height and width, and number of channels.
+        flattened: Boolean, whether the last block is pooled by 2 and flattened instead
+            of averaged over the image.
+        **_: The types of options have those, too, that `builder` takes.
     """
     checks.one_of("normalization", normalization, UNITS)
     neuron = checked_neuron(

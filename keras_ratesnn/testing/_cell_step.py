@@ -6,7 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ratesnn._core import backend, tree
+from keras_ratesnn._core import tree
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.testing._findings import require, require_same, to_numpy
 
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
@@ -117,7 +118,7 @@ def check_gradient_of_spikes(subject):
     """Checks that spikes have a gradient with respect to the input, by the surrogate of
     `self.fire`."""
     cell = subject.copy()
-    currents = backend.differentiable(ops.convert_to_tensor(subject.inputs))
+    currents = engine.differentiable(ops.convert_to_tensor(subject.inputs))
     upstream = [ops.ones(subject.inputs.shape[1:])] * len(subject.inputs)
 
     def has_gradient(which):
@@ -128,7 +129,7 @@ def check_gradient_of_spikes(subject):
                 tensors.append(both[which])
             return tensors, ()
 
-        (gradient,), _ = backend.gradient_of(outputs, [currents], upstream)
+        (gradient,), _ = engine.gradient_of(outputs, [currents], upstream)
         return gradient is not None and bool(np.any(to_numpy(gradient)))
 
     require(

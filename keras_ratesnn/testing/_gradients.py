@@ -5,7 +5,7 @@ import warnings
 import keras
 from keras import ops
 
-from keras_ratesnn._core import backend
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.testing._findings import to_numpy
 
 
@@ -25,7 +25,7 @@ def loss_and_gradients(model, x, weights):
     variables = model.trainable_variables
     # After one step from rest the momentum is minus the gradient.
     optimizer = keras.optimizers.SGD(learning_rate=1.0, momentum=0.5)
-    model.compile(optimizer, weighted_sum, run_eagerly=not backend.EAGER_IS_SLOW)
+    model.compile(optimizer, weighted_sum, run_eagerly=not engine.EAGER_IS_SLOW)
     before = to_numpy(variables)
     with warnings.catch_warnings():
         # The checks report a missing gradient, which is 0 here, with its cause.

@@ -5,8 +5,9 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import backend, checks
+from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn._model.input_checks import check_batch
 from keras_ratesnn.spiking_model import SpikingModel
 from keras_ratesnn.testing._watched_calls import Watch, watched
@@ -64,7 +65,7 @@ def check_sample_independence(model: keras.Model, x: Structure) -> None:
         lambda leaf: np.asarray(ops.convert_to_numpy(checks.tensor("x", leaf))), x
     )
     samples = _checked_samples(x)
-    with backend.no_gradient():
+    with engine.no_gradient():
         if not model.built:
             model(x, training=False)
         watch = Watch(samples)

@@ -174,10 +174,10 @@ def _peers(is_gpu, steps):
 
 
 def add_arguments(parser):
-    command_line.add_path(parser, "folder", "for the answers", "OUT")
-    reference = "only checks the reference cases, in this process"
+    command_line.add_path(parser, "folder", "folder of the answers", "OUT")
+    reference = "only checks the reference cases, in this process, compiled so"
     parser.add_argument("--reference", choices=JIT_COMPILE, help=reference)
-    cases = "of them (default: all)"
+    cases = "some of the reference cases (default: all)"
     parser.add_argument("--cases", nargs="+", metavar="NAME", help=cases)
 
 

@@ -20,26 +20,22 @@ def add_arguments(parser):
     add = functools.partial(parser.add_argument, metavar="NAME")
     add_count = functools.partial(command_line.add_count, parser)
     network = (
-        "a network of keras_ratesnn.models, or, of sequences, "
-        f"{', '.join(SEQUENCES)} (default: %(default)s)"
+        f"a network of keras_ratesnn.models, or, of sequences, {', '.join(SEQUENCES)}"
     )
     add("--network", default=Settings.network, help=network)
-    width = "multiplies all channels (default: %(default)s)"
+    width = "multiplies all channels"
     add("--width", type=float, metavar="X", default=Settings.width, help=width)
     add_count("--batch", "number of samples in a step", Settings.batch)
     add_count("--size", "height and width of the images", Settings.size)
     add_count("--timesteps", "values of T", Settings.timesteps, nargs="+", metavar="T")
-    methods = (
-        f"as in recipes.compare, or of {', '.join(PEERS)} "
-        f"(default: {' '.join(Settings.methods)})"
-    )
+    methods = f"methods as in recipes.compare, or of {', '.join(PEERS)}"
     add("--methods", nargs="+", default=Settings.methods, help=methods)
     add_count("--rounds", "number of times each case is timed", Settings.rounds)
-    precision = "a Keras dtype policy (default: %(default)s)"
+    precision = "a Keras dtype policy"
     add("--precision", default=Settings.precision, help=precision)
     jit_compile = (
-        "as in SpikingModel.compile (default: auto); with several, each method is "
-        "measured with each, and the floor with the first"
+        "as in SpikingModel.compile; with several, each method is measured with each, "
+        "and the floor with the first"
     )
     parser.add_argument(
         "--jit-compile",
@@ -48,7 +44,7 @@ def add_arguments(parser):
         default=["auto"],
         help=jit_compile,
     )
-    add_count("--threads", "number of threads of the CPU, on PyTorch")
+    add_count("--threads", "number of threads of the CPU (default: PyTorch's)")
     loops = (
         "measures each method in multi-step mode with unrolled time loops, and with "
         "compiled ones, under XLA"
@@ -56,7 +52,7 @@ def add_arguments(parser):
     parser.add_argument("--loops", action="store_true", help=loops)
     only = "measures only memory, in a separate process for each case"
     parser.add_argument("--memory-only", action="store_true", help=only)
-    output = "for benchmark.json (default: runs/benchmark/BACKEND)"
+    output = "folder of benchmark.json (default: runs/benchmark/BACKEND)"
     command_line.add_path(parser, "--output", output)
 
 

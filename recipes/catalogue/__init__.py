@@ -1,7 +1,10 @@
 """The recipes by name, in a file for each family, which is imported when one of its
 recipes is asked for."""
 
+import fnmatch
 import importlib
+import pathlib
+import re
 
 FAMILIES = {
     "digits": {
@@ -69,12 +72,29 @@ FAMILIES = {
 FILES = {name: file for file, descriptions in FAMILIES.items() for name in descriptions}
 """The file of each recipe."""
 
+DESCRIPTIONS = {name: FAMILIES[file][name] for name, file in FILES.items()}
+
+PAGE = pathlib.Path(__file__).parent.with_name("README.md")
+DATA = re.compile(r"^\| (`.*`) \| (.*) \| (.*) \|$", re.MULTILINE)
+"""A row of the table in it: patterns of recipes, their data, and `--data-dir`."""
+
 
 def listed():
     """Lines that name all recipes and say what they are."""
-    names = sorted(FILES)
-    width = max(map(len, names))
-    return [f"{name:{width}}  {FAMILIES[FILES[name]][name]}" for name in names]
+    width = max(map(len, FILES))
+    return [f"{name:{width}}  {DESCRIPTIONS[name]}" for name in sorted(FILES)]
+
+
+def data_of(name):
+    """What data a recipe needs and where they are from, and what `--data-dir` is."""
+    rows = {
+        pattern: texts
+        for patterns, *texts in DATA.findall(PAGE.read_text(encoding="utf-8"))
+        for pattern in re.findall("`(.*?)`", patterns)
+        if fnmatch.fnmatch(name, pattern)
+    }
+    # `cifar10_dvs_*` says more than `cifar10_*`.
+    return rows[max(rows, key=len)]
 
 
 def find(name):

@@ -38,12 +38,9 @@ tells."""
 
 
 def add_arguments(parser):
-    parser.add_argument(
-        "recipe", metavar="NAME", help="python -m recipes.train lists them"
-    )
-    parser.add_argument(
-        "--epochs", type=int, required=True, metavar="N", help="of the runs to compare"
-    )
+    parser.add_argument("recipe", metavar="NAME", help=command_line.RECIPE)
+    epochs = "number of epochs of the runs to compare"
+    command_line.add_count(parser, "--epochs", epochs, required=True)
     command_line.add_path(
         parser, "--plot", "draws the curves, and the accuracies of all seeds", "FILE"
     )

@@ -75,20 +75,12 @@ SHOWN_BELOW = 0.1
 
 def add_arguments(parser):
     command_line.add_recipe(parser)
-    names = (
-        f"as in recipes.compare, or of {', '.join(PEERS)} (default: "
-        f"{' '.join(METHODS)})"
-    )
+    names = f"methods as in recipes.compare, or of {', '.join(PEERS)}"
     parser.add_argument(
         "--methods", nargs="+", default=METHODS, metavar="METHOD", help=names
     )
-    command_line.add_count(
-        parser,
-        "--timesteps",
-        "numbers of time steps (default: the recipe's)",
-        nargs="+",
-        metavar="T",
-    )
+    numbers = "numbers of time steps (default: the recipe's)"
+    command_line.add_timesteps(parser, numbers)
     command_line.add_seeds(parser, default=1)
     command_line.add_count(parser, "--rounds", "number of times a step is timed", 10)
     mode = parser.add_mutually_exclusive_group()
@@ -98,7 +90,8 @@ def add_arguments(parser):
     mode.add_argument(
         "--show", action="store_true", help="prints and draws what is there already"
     )
-    command_line.add_path(parser, "--output", "(default: runs/time_to_accuracy/NAME)")
+    output = "folder of runs, times and figure (default: runs/time_to_accuracy/NAME)"
+    command_line.add_path(parser, "--output", output)
 
 
 def compare(arguments):
@@ -127,16 +120,32 @@ def compare(arguments):
         tables = {}
         for timesteps, by_method in recipes.items():
             rows = rows_of(arguments, timesteps, by_method)
-            if not rows:
-                print(f"T = {timesteps}: train, and repeat the command with --time")
-                continue
-            _, goal = goal_of(rows)
-            title = f"T = {timesteps}" + (f", goal {goal:.4f}" if goal else "")
-            print(f"\n{title}\n\n{table(rows)}", flush=True)
-            tables[timesteps] = rows
+            if rows:
+                _, goal = goal_of(rows)
+                title = f"T = {timesteps}" + (f", goal {goal:.4f}" if goal else "")
+                print(f"\n{title}\n\n{table(rows)}", flush=True)
+                tables[timesteps] = rows
         if tables:
             plots.save(draw(tables), arguments.output / "time_to_accuracy.png", dpi=90)
+        print(f"\n{done_and_next(arguments, recipes)}")
     return 0
+
+
+def done_and_next(arguments, recipes):
+    """What the folder has and what it lacks, for people."""
+    results = {folder.result for *_, folder in cases_of(arguments, recipes)}
+    trained = sum(path.exists() for path in results)
+    timed = sum(_times_path(arguments, timesteps).exists() for timesteps in recipes)
+    if trained < len(results):
+        advice = "To train the others, repeat the command without --time and --show."
+    elif timed < len(recipes):
+        advice = "To time the others, repeat the command with --time."
+    else:
+        advice = "Nothing is left to do: see time_to_accuracy.png there."
+    return (
+        f"{arguments.output} has {trained} of {len(results)} trainings, and steps are "
+        f"timed for {timed} of {len(recipes)} numbers of time steps. {advice}"
+    )
 
 
 def recipes_of(arguments):

@@ -29,8 +29,8 @@ def add_arguments(parser):
     command_line.add_recipe(parser)
     command_line.add_seeds(parser)
     methods = (
-        "for example rate-multi-2, sltt-single, ottt, os, "
-        f"my_module:Method-multi (default: {' '.join(METHODS)})"
+        "methods, for example rate-multi-2, sltt-single, ottt, os, "
+        "my_module:Method-multi"
     )
     parser.add_argument(
         "--methods", nargs="+", default=METHODS, metavar="METHOD", help=methods

@@ -77,6 +77,19 @@ def test_a_network_without_synapses_or_with_nan_has_no_verdict(model):
     assert broken.verdict.startswith("No verdict on 32 of 40 samples: the currents of")
 
 
+def test_a_verdict_says_first_which_layers_are_silent(model):
+    inputs = keras.Input((4,))
+    x = rsnn.layers.LIF(threshold=0.1, name="first")(inputs)
+    for name in ("second", "third"):
+        x = keras.layers.Dense(8)(x)
+        x = rsnn.layers.LIF(threshold=99.0, name=name)(x)
+    network = keras.Model(inputs, keras.layers.Dense(3)(x))
+    found = audit(rsnn.SpikingModel(network, timesteps=2), X)
+    assert found.verdict.startswith("SILENT: no neuron spikes in second, third. ")
+    assert "spiking wins" in found.verdict
+    assert audit(model, X).verdict.startswith("On 32 of 40 samples")
+
+
 def test_membranes_that_pass_from_sample_to_sample_are_named():
     case = Case("qkformer_cifar")
     found = audit(case.model(shared_membrane=True), case.x)

@@ -18,7 +18,7 @@ from keras import layers
 from recorded_calls import assert_equal_state, pair, recording, train
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._core.backend.torch.recorder import cuda_graphs
+from keras_ratesnn._core.backend.torch.graphs.recorder import cuda_graphs
 from keras_ratesnn._core.backend.torch.replicas import replicas
 
 

@@ -17,7 +17,7 @@ from helpers import (
 from keras import ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn._core import backend
+from keras_ratesnn._core.backend import engine
 
 SHAPES = [
     ((6, 3), -1),
@@ -107,7 +107,7 @@ def test_a_batch_is_normalised_by_its_statistics_and_differentiated_through_them
     results = []
 
     def outputs_of(*tensors):
-        results[:] = backend.normalize(tensors[0], axis, *flat(tensors[1:]), EPSILON)
+        results[:] = engine.normalize(tensors[0], axis, *flat(tensors[1:]), EPSILON)
         return results[0]
 
     arrays = [inputs, gamma, beta]
@@ -149,7 +149,7 @@ def test_given_statistics_change_as_those_of_the_batch_or_of_weighted_rows(
     def outputs_of(x, *tensors):
         given = [ops.convert_to_tensor(array, "float32") for array in (mean, variance)]
         parameters = flat([*tensors, *given])
-        return backend.normalize_as(x, axis, *parameters, EPSILON, **options)
+        return engine.normalize_as(x, axis, *parameters, EPSILON, **options)
 
     arrays = [inputs, gamma, beta]
     tensors = [ops.convert_to_tensor(array, "float32") for array in arrays]

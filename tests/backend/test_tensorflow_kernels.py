@@ -12,7 +12,7 @@ import keras_ratesnn as rsnn
 if BACKEND != "tensorflow":
     pytest.skip("about TensorFlow's own compiler", allow_module_level=True)
 
-from keras_ratesnn._core import backend
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn._core.backend.tensorflow import fusion, normalization
 
 METHODS = [
@@ -183,10 +183,10 @@ def operations(function, *shapes):
 
 def test_normalisation_is_one_operation_where_tensorflow_has_a_kernel():
     def normalize(x, parameter):
-        return backend.normalize(x, -1, parameter, parameter, 1e-3)[0]
+        return engine.normalize(x, -1, parameter, parameter, 1e-3)[0]
 
     def normalize_as(x, parameter):
-        return backend.normalize_as(x, -1, *[parameter] * 4, 1e-3)
+        return engine.normalize_as(x, -1, *[parameter] * 4, 1e-3)
 
     for function in (normalize, normalize_as):
         for shape in ((None, 4), (None, 2, 2, 4)):
@@ -214,7 +214,7 @@ def test_second_derivatives_of_normalisation_are_those_of_plain_operations(
 
     def cubes(x):
         parameters = variance, mean, mean, variance
-        return ops.sum(backend.normalize_as(x, -1, *parameters, 1e-3) ** 3)
+        return ops.sum(engine.normalize_as(x, -1, *parameters, 1e-3) ** 3)
 
     def penalty(x):
         return ops.sum(derivative(cubes)(x) ** 2)

@@ -18,8 +18,10 @@ from helpers import (
     to_numpy,
 )
 from keras import layers, ops
+from library_neurons import STEPPING
 
 import keras_ratesnn as rsnn
+from keras_ratesnn.gradients.time.derivative import has_written_derivative
 
 if BACKEND != "torch":
     pytest.skip("other backends compile loops by themselves", allow_module_level=True)
@@ -28,15 +30,12 @@ import torch
 from counted_operations import Counter
 from recorded_calls import assert_equal_state, operations, pair, recording, train
 
-from keras_ratesnn._core.backend.torch import fusion, time_loops
-from keras_ratesnn._core.backend.torch.time_loops import TimeLoop, programs
+from keras_ratesnn._core.backend.torch.graphs import fusion, time_loops
+from keras_ratesnn._core.backend.torch.graphs.time_loops import TimeLoop, programs
 
 pytestmark = pytest.mark.runs_once
 
 SURROGATES = "atan", "sigmoid", "triangle", "rectangular", "gaussian"
-NAMES = "IF", "LIF", "ParametricLIF", "CuBaLIF", "ALIF", "ILIF"
-"""Of neurons that are not parallel."""
-
 TIMESTEPS = 5
 
 
@@ -91,10 +90,10 @@ def network(names, features=(6,), units=8):
     return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
 
 
-def sequences(features=(6,), samples=5):
+def sequences(features=(6,), samples=5, timesteps=TIMESTEPS):
     """A batch that no rounding moves over a threshold: sums of multiples of 1/16 are
     exact in every policy."""
-    x = dyadic((samples, TIMESTEPS, *features), seed=1).astype("float32")
+    x = dyadic((samples, timesteps, *features), seed=1).astype("float32")
     return x, np.arange(samples) % 3
 
 
@@ -119,6 +118,7 @@ def loops(monkeypatch):
 
 LENGTHS = 5, 3, 1, 4, 2
 WINDOWS, UNEQUAL = rsnn.gradients.Rate(windows=2), rsnn.gradients.Rate(windows=(1, 4))
+MANY = rsnn.gradients.Rate(windows=8)
 IMAGE = {"features": (2, 3, 6)}
 
 
@@ -139,11 +139,12 @@ def test_neurons_with_a_long_queue_of_inputs_have_no_loop(early, loops, gradient
 @pytest.mark.parametrize(
     ("names", "gradient", "policy", "sizes"),
     [
-        (NAMES, "rate", "float32", {"lengths": LENGTHS}),
-        (NAMES, "bptt", "float32", {"lengths": LENGTHS}),
+        (STEPPING, "rate", "float32", {"lengths": LENGTHS}),
+        (STEPPING, "bptt", "float32", {"lengths": LENGTHS}),
         (["IF"], WINDOWS, "mixed_bfloat16", {"lengths": LENGTHS}),
         (["LIF", "ILIF"], "bptt", "mixed_bfloat16", IMAGE),
         (["SlidingPSN", "LIF"], UNEQUAL, "float32", {}),
+        (["LIF"], MANY, "float32", {"timesteps": 9, "lengths": (9, 8, 3)}),
         (["SlidingPSN"], "bptt", "float64", IMAGE),
         # As many lags as neurons, or samples, or one neuron.
         (["SlidingPSN"], "rate", "float32", {"units": 3, "samples": 3}),
@@ -155,11 +156,12 @@ def test_loops_give_the_same_results_as_operations(
 ):
     keras.config.set_dtype_policy(policy)
     units, features = sizes.get("units", 8), sizes.get("features", (6,))
+    timesteps = sizes.get("timesteps", TIMESTEPS)
     mask_value = 0.0 if "lengths" in sizes else None
     shared = network(names, features, units)
     shared.get_layer("currents").kernel.assign(dyadic((6, units)))
-    model = spiking(shared, TIMESTEPS, gradient, mask_value=mask_value)
-    x, y = sequences(features, sizes.get("samples", 5))
+    model = spiking(shared, timesteps, gradient, mask_value=mask_value)
+    x, y = sequences(features, sizes.get("samples", 5), timesteps)
     for sample, length in enumerate(sizes.get("lengths", ())):
         x[sample, length:] = 0.0
 
@@ -178,9 +180,10 @@ def test_loops_give_the_same_results_as_operations(
         assert_close(found, gradients, rtol=tolerance, atol=tolerance / 10)
     # One for each layer in inference, and in training, with any windows, but for those
     # without written derivatives.
-    without = {"CuBaLIF", "ALIF"} if gradient != "bptt" else set()
+    cells = [layer.cell for layer in model.network.layers if hasattr(layer, "cell")]
+    trained = [gradient == "bptt" or has_written_derivative(cell) for cell in cells]
     if "units" not in sizes:
-        assert len(loops) == len(names) + len(set(names) - without)
+        assert len(loops) == len(names) + sum(trained)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ seed is the commit, or the integer `CONTRACT_SEED`, and a failure prints it. Wit
 `CONTRACT_PAIRS=all` no pair is slow.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -17,6 +18,7 @@ from typing import NamedTuple
 
 import exported
 import keras
+import library_neurons
 import numpy as np
 import pytest
 from drawn_networks import PUBLIC, Odd, Rectified, Saturating, give_weights
@@ -130,18 +132,22 @@ def attention(**options):
 
 
 CHANNEL_DECAYS = [0.2, 0.4, 0.5, 0.6, 0.8]
+
+
+def neurons(name):
+    """Neurons of the library."""
+    cell = library_neurons.layer(name, T).cell
+    cell.build((None, CHANNELS))
+    make = functools.partial(library_neurons.layer, name, T)
+    facts = ("axis",) if "per_channel" in library_neurons.ARGUMENTS[name] else ()
+    if cell.sees_all_steps:
+        return Subject(make, methods=THROUGH_TIME, facts=("at once", *facts))
+    methods = WITHOUT_TRACES if cell.trace_decay() is None else METHODS
+    return Subject(make, methods=methods, facts=facts)
+
+
 SUBJECTS = {
-    "ALIF": Subject(
-        lambda **k: own.ALIF(threshold=0.4, learn_threshold=True, **k),
-        methods=WITHOUT_TRACES,
-    ),
-    "CuBaLIF": Subject(
-        lambda **k: own.CuBaLIF(threshold=0.4, reset="hard", **k),
-        methods=WITHOUT_TRACES,
-    ),
-    "IF": Subject(lambda **k: own.IF(threshold=0.6, initial_membrane=0.3, **k)),
-    "ILIF": Subject(lambda **k: own.ILIF(3, threshold=0.5, normalize=True, **k)),
-    "LIF": Subject(lambda **k: own.LIF(0.5, 0.4, detach_reset=False, **k)),
+    **{name: neurons(name) for name in library_neurons.ARGUMENTS},
     "LIF delayed": Subject(
         lambda **k: own.LIF(
             0.5,
@@ -161,9 +167,6 @@ SUBJECTS = {
         methods=STEP_BY_STEP,
         facts=("coupled", "statistics"),
     ),
-    "MaskedPSN": Subject(
-        lambda **k: own.MaskedPSN(T, 2, threshold=0.3, **k), methods=WITHOUT_TRACES
-    ),
     "Neuron": Subject(
         lambda **k: own.Neuron(Saturating(threshold=0.5), **k), methods=WITHOUT_TRACES
     ),
@@ -175,21 +178,7 @@ SUBJECTS = {
         methods=WITHOUT_TRACES,
         facts=("random", "draws"),
     ),
-    "PSN": Subject(
-        lambda **k: own.PSN(T, threshold=0.3, **k),
-        methods=THROUGH_TIME,
-        facts=("at once",),
-    ),
-    "ParametricLIF": Subject(
-        lambda **k: own.ParametricLIF(
-            0.5, 0.4, per_channel=True, learn_threshold=True, **k
-        ),
-        facts=("axis",),
-    ),
     "Recurrent": Subject(recurrent, methods=WITHOUT_TRACES, facts=("returns",)),
-    "SlidingPSN": Subject(
-        lambda **k: own.SlidingPSN(2, threshold=0.3, **k), methods=WITHOUT_TRACES
-    ),
     "BatchNormalization": Subject(
         layers.BatchNormalization, "currents", facts=("axis", "statistics")
     ),
@@ -427,6 +416,19 @@ def a_stream_is_the_sequence(subject, gradient, step_mode):
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
 
 
+def a_current_that_is_not_finite_is_nan_in_the_outputs(subject, gradient, step_mode):
+    """Of its sample alone, also once a queue has no place for it, and in a stream."""
+    x = data_of(subject)
+    x[0, 0], x[1, 0] = np.nan, np.inf
+    model = model_of(subject, gradient, step_mode)
+    found = [to_numpy(model(x))]
+    if "at once" not in subject.facts:
+        found.append([to_numpy(model.step(x[:, t])) for t in range(T)][-1])
+    for outputs in found:
+        assert np.isnan(outputs[:2]).all()
+        assert np.isfinite(outputs[2:]).all()
+
+
 def padding_anywhere_is_the_sample_alone(subject, gradient, step_mode):
     """Before a sequence and after it, whatever is in the padding."""
     x, y = np.full((BATCH, T, *SHAPE), np.nan), targets()
@@ -614,6 +616,7 @@ PROMISES = {
     single_step_mode_is_multi: ("at once",),
     steps_that_run_again_are_those_that_are_kept: ("at once",),
     a_stream_is_the_sequence: ("at once", "random"),
+    a_current_that_is_not_finite_is_nan_in_the_outputs: (),
     padding_anywhere_is_the_sample_alone: ("at once", "random", "static", "coupled"),
     a_long_loop_begins_as_a_short_one: (
         "at once",
@@ -632,6 +635,10 @@ PROMISES = {
     numbers_are_those_of_every_backend: ("random",),
     channels_may_be_on_any_axis: (),
 }
+OF_NEURONS = (
+    one_layer_on_a_constant_input_learns_by_rate_as_by_bptt,
+    a_current_that_is_not_finite_is_nan_in_the_outputs,
+)
 IN_DOUBLE_PRECISION = [
     promise
     for promise in PROMISES
@@ -647,7 +654,7 @@ def is_given(name, promise):
     subject = SUBJECTS[name]
     if set(PROMISES[promise]) & set(subject.facts):
         return False
-    if promise is one_layer_on_a_constant_input_learns_by_rate_as_by_bptt:
+    if promise in OF_NEURONS:
         return subject.place == "neurons"
     if promise is channels_may_be_on_any_axis:
         return "axis" in subject.facts

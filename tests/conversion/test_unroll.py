@@ -203,7 +203,8 @@ def test_what_an_unrolled_model_cannot_do_is_an_error(tmp_path):
     message = "`timesteps` must be a multiple of 4"
     refuses(message, setattr, binary, "timesteps", 6)
     frames = np.zeros((2, 8, 6), "float32")
-    refuses("one frame for each of timesteps=2", binary, frames)
+    message = "one frame for each of timesteps=2.*model.timesteps = 32"
+    refuses(message, binary, frames)
     message = "must have neurons with integer spikes, .* at most once in a step"
     refuses(message, rsnn.unroll, binary)
 

@@ -11,7 +11,7 @@ import pytest
 def _nothing_is_compiled_before():
     """Else what one test compiles for large layers would be compiled for the small
     layers of all later ones, too."""
-    if fusion := sys.modules.get("keras_ratesnn._core.backend.torch.fusion"):
+    if fusion := sys.modules.get("keras_ratesnn._core.backend.torch.graphs.fusion"):
         fusion._kinds.clear()
 
 
@@ -50,7 +50,7 @@ def in_two_alike_replicas(monkeypatch):
     same data."""
     from keras import ops
 
-    from keras_ratesnn._core import backend
+    from keras_ratesnn._core.backend import engine
 
     alike = {
         "count": lambda self: 2,
@@ -63,7 +63,7 @@ def in_two_alike_replicas(monkeypatch):
     def call(function):
         with monkeypatch.context() as patch:
             for name, method in alike.items():
-                patch.setattr(type(backend.replicas), name, method)
+                patch.setattr(type(engine.replicas), name, method)
             return function()
 
     return call

@@ -445,13 +445,34 @@ def test_what_is_refused_has_one_message_that_says_what_to_do(case):
             "Recurrent(LIF(decay=beta, reset_delay=True), keras.layers.Dense(units))",
         ),
         ("LIFNode", 'reset="hard"'),
-        ("lif", "Use LIF."),
+        ("lif", "Use LIF, of keras_ratesnn.layers."),
         ("Unknown", "has no attribute 'Unknown'."),
     ],
 )
 def test_neurons_of_other_libraries_are_translated(name, ours):
-    start = f"module 'keras_ratesnn.layers' has no attribute '{name}'"
-    assert_refused(lambda: getattr(rsnn.layers, name), AttributeError, start, ours)
+    for module in (rsnn, rsnn.layers):
+        start = f"module '{module.__name__}' has no attribute '{name}'"
+        use = functools.partial(getattr, module, name)
+        assert_refused(use, AttributeError, start, ours)
+
+
+@pytest.mark.parametrize(
+    ("shape", "advice"),
+    [
+        ((2, 6, 4, 5), "x = np.moveaxis(x, 1, -1)"),
+        ((2, 3, 6, 4, 5), "x = np.moveaxis(x, 2, -1)"),
+        ((3, 2, 4, 5, 6), "x = np.moveaxis(x, 0, 1)"),
+        ((2, 7, 4, 5, 6), "model.timesteps = 7"),
+    ],
+)
+def test_data_with_other_axes_are_an_error_whose_advice_makes_them_fit(shape, advice):
+    network = helpers.chain(LIF(), keras.layers.Dense(3), shape=(4, 5, 6))
+    model = spiking(network)
+    told = {"model": model, "np": np, "x": np.zeros(shape, "float32")}
+    said = advice.removeprefix("x = ") + "."
+    assert_refused(lambda: model(told["x"]), ValueError, f"{shape}", said)
+    exec(advice, told)
+    assert model(told["x"]).shape == (2, 4, 5, 3)
 
 
 # Networks.
@@ -548,7 +569,9 @@ def test_an_input_that_does_not_fit_gets_both_shapes_that_would_and_nothing_else
         wrong = functools.partial(USES[use], model, x, LABELS)
         message = assert_refused(wrong, ValueError, *fragments)
         assert message.startswith("Input ")
-        assert message.endswith(f"{', '.join(map(str, shape[1:]))}).")
+        advice = message.partition(f"{', '.join(map(str, shape[1:]))}).")[2]
+        steps = f" Has it {shape[1]} time steps? Set model.timesteps = {shape[1]}."
+        assert advice == (steps if shape[2:] == (6,) else "")
     if use in ("fit", "evaluate"):
         # They cannot be checked in advance.
         batches = helpers.Batches(ZEROS[:, :5], LABELS)

@@ -1,16 +1,17 @@
 """One noun for one thing: the names of classes, the glossary of docs/architecture.md,
-and what no name may begin with."""
+what no name may begin with, and the arguments that need no name."""
 
 import ast
 import collections
 import functools
+import inspect
 import pathlib
 import re
 
 import keras
 import pytest
 
-from keras_ratesnn import SpikingModel
+from keras_ratesnn import SpikingModel, layers, models
 
 pytestmark = pytest.mark.runs_once
 
@@ -146,3 +147,53 @@ def test_few_classes_stand_between_a_spiking_model_and_keras():
     ]
     assert len(ours) <= MOST_CLASSES, ours
     assert issubclass(SpikingModel, keras.Model)
+
+
+POSITIONAL = {
+    "decay threshold": "ALIF ALIFCell CuBaLIF CuBaLIFCell LIF LIFCell LeakyReadout "
+    "ParametricLIF ParametricLIFCell",
+    "seed": "BernoulliEncoder",
+    "max_delay sigma": "Delay",
+    "args": "WSConv2D WSDense",
+    "threshold": "IF IFCell NeuronCell",
+    "levels decay threshold": "ILIF ILIFCell",
+    "timesteps order threshold": "MaskedPSN MaskedPSNCell",
+    "cell": "Neuron",
+    "momentum": "OnlineRenormalization",
+    "timesteps threshold": "PSN PSNCell",
+    "neuron synapse": "Recurrent",
+    "cell synapse": "RecurrentCell",
+    "initial": "Scale",
+    "order threshold": "SlidingPSN SlidingPSNCell",
+    "timesteps": "TemporalEffectiveBatchNormalization",
+    "threshold alpha": "ThresholdDependentBatchNormalization",
+    "": "Encoder LatencyEncoder TimeMean TimeMixing list_pretrained",
+    "shortest longest": "TimeConstants",
+    "input_shape": "ESpikeFormer ESpikeFormerLarge MSResNet104 MSResNet18 MSResNet34 "
+    "MaxFormer MetaSpikeFormer PreActResNet18 PreActResNet34 QKFormer ResNet18 "
+    "ResNet19 ResNet34 SEWResNet101 SEWResNet152 SEWResNet18 SEWResNet34 SEWResNet50 "
+    "SpikeDrivenTransformer Spikformer SpikingResformer VGG11 VGG13 VGG16 VGGSNN",
+    "model layer_names": "add_branches",
+    "path network": "from_checkpoint",
+    "model dtype": "in_precision",
+    "name": "load_pretrained",
+    "address": "place_to_publish",
+    "inputs heads": "spike_driven_attention spiking_self_attention token_attention",
+    "model path": "to_checkpoint",
+}
+"""The arguments that may be given without their names, in order, and who has them."""
+
+
+def test_positional_arguments_of_layers_cells_and_builders_keep_their_order():
+    """Programs of users pass them: `LIF(0.5, 1.0)`."""
+    found = collections.defaultdict(list)
+    for room in (layers, models):
+        for name in sorted(room.__all__):
+            arguments = inspect.signature(getattr(room, name)).parameters.values()
+            names = [
+                argument.name
+                for argument in arguments
+                if argument.kind not in (argument.KEYWORD_ONLY, argument.VAR_KEYWORD)
+            ]
+            found[" ".join(names)].append(name)
+    assert {names: " ".join(of) for names, of in found.items()} == POSITIONAL

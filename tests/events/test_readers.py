@@ -372,8 +372,10 @@ def test_arrays_of_events_are_read_from_both_kinds_of_file(tmp_path):
         (dict.fromkeys(FIELDS, np.zeros(0, int)), "none"),
         ({"x": np.array([-1, 0, 0])}, "Its smallest is -1"),
         ({"polarity": np.array([1, 2, 1])}, "from 1 to 2"),
+        ({"polarity": np.array([1, -1, 1])}, "pass polarity == 1."),
         ({"timestamp": np.array([3, 5, 4], "uint32")}, "Event 2 is at 4"),
-        ({"timestamp": np.array([0.0, 0.1, 0.2])}, "float64"),
+        ({"timestamp": np.array([0.0, 0.1, 0.2])}, "float64. Round it, np.rint("),
+        ({"timestamp": np.array([0.0, 0.1, 0.2])}, "multiply seconds by 1e6"),
     ],
 )
 def test_the_error_explains_why_arrays_are_not_a_recording(tmp_path, changed, said):

@@ -15,7 +15,7 @@ from helpers import (
     spiking,
     to_numpy,
 )
-from keras import layers
+from keras import layers, ops
 from next_cases import NextCase
 
 import keras_ratesnn as rsnn
@@ -65,8 +65,9 @@ def frames():
     return np.random.default_rng(0).normal(0.3, 1.0, (4, T, 6)).astype("float32")
 
 
-def results(make, gradient, step_mode="multi", x=None, depth=2):
-    model = spiking(network(make, depth), T, gradient, step_mode=step_mode)
+def results(make, gradient, step_mode="multi", x=None, depth=2, **arguments):
+    arguments["step_mode"] = step_mode
+    model = spiking(network(make, depth), T, gradient, **arguments)
     x = frames() if x is None else x
     value, gradients = loss_and_gradients(model, x, Y)
     return [value, *gradients.values()]
@@ -95,11 +96,62 @@ def test_the_authors_program_agrees(name):
     case.assert_agrees(model, names)
 
 
-@pytest.mark.parametrize("make", [psn, sliding])
-def test_windows_of_constant_inputs_are_bptt(make):
+@keras.saving.register_keras_serializable("tests")
+class ByChannelCell(rsnn.layers.NeuronCell):
+    """A custom cell that adds up its inputs, which each channel weighs by itself."""
+
+    in_parallel = moves_in_padding = True
+
+    def build(self, input_shape):
+        between = keras.initializers.RandomUniform(0.2, 2.0, seed=1)
+        self.weight = self.add_weight(input_shape[-1:], between, name="weight")
+        self.bias = self.add_weight(input_shape[-1:], "zeros", name="bias")
+
+    def _weighted(self, total):
+        return self.weight * total + self.bias
+
+    def over_time(self, inputs):
+        total = ops.cumsum(ops.cast(inputs, self.weight.dtype), axis=1)
+        return self._weighted(total)
+
+    def step(self, inputs, state):
+        total = state + ops.cast(inputs, state.dtype)
+        membrane = self._weighted(total)
+        return membrane, self.fire(membrane), total
+
+
+def by_channel():
+    return Neuron(ByChannelCell(0.8))
+
+
+class OwnBiasesCell(rsnn.layers.PSNCell):
+    """A subclass that does not compute otherwise, but has other weights."""
+
+    def build(self, input_shape):
+        steps = self.timesteps
+        self.weight = self.add_weight((steps, steps), "orthogonal", name="weight")
+        self.bias = self.add_weight((steps, input_shape[-1]), "zeros", name="bias")
+
+
+def own_biases():
+    return Neuron(OwnBiasesCell(T))
+
+
+def test_a_custom_cell_may_have_weights_of_channels():
+    rsnn.testing.check_cell(ByChannelCell(0.8))
+
+
+@pytest.mark.parametrize("make", [psn, sliding, by_channel, own_biases])
+@pytest.mark.parametrize("is_padded", [False, True], ids=["full", "padded"])
+def test_windows_of_constant_inputs_are_bptt(make, is_padded):
     x = np.repeat(frames()[:, [0, 3]], (2, 3), axis=1)
-    found = results(make, Rate(windows=(2, 3)), x=x, depth=1)
-    assert_same(found, results(make, "bptt", x=x, depth=1))
+    if is_padded:
+        x[1:, 3:] = 0.0
+    found, expected = (
+        results(make, gradient, x=x, depth=1, mask_value=0.0 if is_padded else None)
+        for gradient in (Rate(windows=(2, 3)), "bptt")
+    )
+    assert_same(found, expected)
 
 
 @both_step_modes
@@ -109,6 +161,23 @@ def test_padding_in_gaps_moves_the_queue(step_mode):
     model = spiking(chain(sliding()), T, step_mode=step_mode, return_sequences=True)
     expected = to_numpy(model(x * mask[..., None])) * mask[..., None]
     np.testing.assert_array_equal(to_numpy(model(x, mask=mask)), expected)
+
+
+@both_step_modes
+def test_a_membrane_that_was_not_finite_is_nan_for_ever_whatever_the_order(step_mode):
+    """NaN, infinity, and a sum that overflows, each in a sample of its own."""
+    makers = [lambda order=order: SlidingPSN(order) for order in (1, 2)]
+    makers += [lambda order=order: MaskedPSN(T, order) for order in (1, 2)]
+    for make in makers:
+        model = spiking(chain(make()), T, step_mode=step_mode)
+        (neurons,) = neurons_of(model.network)
+        neurons.cell.weight.assign(np.full(neurons.cell.weight.shape, 2.0))
+        x = frames()
+        x[:3, 1, 0] = np.nan, -np.inf, 3e38
+        steps = [to_numpy(model.step(x[:, t])) for t in range(T)]
+        for outputs in (steps[-1], to_numpy(model(x)), model.predict(x, verbose=0)):
+            assert np.isnan(outputs[:3]).all()
+            assert np.isfinite(outputs[3]).all()
 
 
 @pytest.mark.runs_once
@@ -303,7 +372,7 @@ def test_of_a_custom_parallel_cell_all_earlier_inputs_are_said_to_reach_a_membra
         in_parallel = True
 
         def over_time(self, inputs):
-            return keras.ops.cumsum(inputs, axis=1) - self.threshold
+            return ops.cumsum(inputs, axis=1) - self.threshold
 
     model = spiking(chain(Neuron(CumulativeCell())), T)
     (additions,) = rsnn.analysis.energy(model, frames()).multiply_adds

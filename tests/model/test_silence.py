@@ -1,5 +1,6 @@
 """What would go wrong in silence is one warning, and right programs get none."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -351,6 +352,38 @@ def test_the_reason_why_neurons_do_not_spike_is_named(make, x, y, reason):
             assert "No neuron of 'neurons_0', 'neurons_1' spikes" in message
             assert "threshold" not in message
             assert "BatchNormalization" not in message
+
+
+PIXELS = np.round(255 * X)
+LIF = rsnn.layers.LIF
+
+
+@pytest.mark.usefixtures("look_for_silence")
+@pytest.mark.parametrize(
+    ("x", "first", "neurons", "is_large"),
+    [
+        (PIXELS.astype("uint8"), [], LIF, True),
+        (PIXELS, [], functools.partial(rsnn.layers.PSN, 3), True),
+        (PIXELS, [layers.Rescaling(1 / 255)], LIF, False),
+        (PIXELS, [layers.Normalization(mean=128, variance=5000)], LIF, False),
+        (PIXELS, [layers.BatchNormalization()], LIF, False),
+        (PIXELS, [], lambda: LIF(threshold=255.0), False),
+        (np.round(16 * X), [], LIF, False),
+        (np.random.default_rng(0).poisson(1.0, (8, 3, 6)), [], LIF, False),
+    ],
+)
+def test_images_that_are_not_scaled_are_warned_of_by_their_currents(
+    x, first, neurons, is_large
+):
+    """Scaled ones are not, nor are small integers, nor counts of events."""
+    keras.utils.set_random_seed(0)
+    named = neurons()
+    model = model_of(chain(*first, layers.Dense(64), named, layers.Dense(3)))
+    messages = [text for text in warned(lambda: model.fit(x, Y)) if "curr" in text]
+    assert len(messages) == is_large
+    for message in messages:
+        assert f"The currents of {named.name!r} are more than 16 times" in message
+        assert "keras.layers.Rescaling(1 / 255)" in message
 
 
 class Counting(rsnn.SpikingModel):

@@ -10,6 +10,7 @@ from published_cases import FOLDER
 
 import keras_ratesnn as rsnn
 from recipes import audit
+from tests.recipes.recipe_runs import error_of
 
 pytestmark = pytest.mark.runs_once
 
@@ -81,3 +82,56 @@ def test_a_file_of_keras_and_a_folder_of_images_are_read(tmp_path):
     _, content = files_of(tmp_path / "files", saved, "--data", images)
     assert content["data"] == f"2 images ({images})"
     assert sum(content["accuracy"]) == pytest.approx(1.0)
+
+
+def save(path, inputs, outputs):
+    """Writes a `.keras` file of a network with neurons before its outputs."""
+    x = keras.layers.Dense(2)(rsnn.layers.LIF()(outputs))
+    rsnn.SpikingModel(keras.Model(inputs, x), timesteps=2).save(path)
+
+
+def test_a_folder_keeps_the_audit_of_one_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    inputs = keras.Input((3,))
+    for folder in (tmp_path, tmp_path / "other"):
+        folder.mkdir(exist_ok=True)
+        save(folder / "net.keras", inputs, inputs)
+    # The same file has two names.
+    for name in ("net.keras", str(tmp_path / "net.keras")):
+        assert audit.main([name, "--samples", "2"]) == 0
+    capsys.readouterr()
+    error = error_of(["other/net.keras"], capsys, audit.main)
+    assert "audits/net.keras contains the audit of another file" in error
+    assert "--output" in error
+
+
+def test_what_cannot_be_audited_is_said_in_a_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    inputs = keras.Input((3,))
+    save("whole.keras", inputs, inputs)
+    whole = (tmp_path / "whole.keras").read_bytes()
+    (tmp_path / "cut.keras").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "cut.pth").write_bytes(b"PK")
+    indices = keras.Input((3,), dtype="int32")
+    save("embedding.keras", indices, keras.layers.Embedding(9, 4)(indices))
+    two = [keras.Input((3,)), keras.Input((4,))]
+    save("two.keras", two, keras.layers.Concatenate()(two))
+    image = keras.Input((None, None, 3))
+    save("sizeless.keras", image, keras.layers.GlobalAveragePooling2D()(image))
+    keras.Model(inputs, keras.layers.Dense(2)(inputs)).save("ordinary.keras")
+    for arguments, said in {
+        "nosuch": "one of digits, fashion_mnist",
+        "absent.keras": "Received: absent.keras",
+        "cut.keras": "cut.keras is damaged",
+        "cut.pth": "path='cut.pth', but it",
+        "embedding.keras": "takes indices, for an Embedding. Audit it in Python",
+        "two.keras": "takes 2 inputs",
+        "sizeless.keras": "takes inputs of any size, (None, None, 3)",
+        "ordinary.keras": "Wrap a network with neurons in SpikingModel",
+        "whole.keras --data digits": "must have shape (batch, 3)",
+        "whole.keras --data digits_segmentation": "that classify images",
+    }.items():
+        error = error_of(arguments.split(), capsys, audit.main)
+        assert said in error
+        assert error.count("\n") == 1
+    assert not (tmp_path / "audits").exists()

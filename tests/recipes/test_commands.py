@@ -17,7 +17,7 @@ from helpers import BACKEND
 
 import keras_ratesnn as rsnn
 import recipes
-from recipes import convert, figures, probe, publish, quantize, run
+from recipes import catalogue, convert, figures, probe, publish, quantize, run, train
 from recipes.command_line import INTERRUPTED
 from recipes.data import fashion_mnist
 from recipes.evaluate import main as evaluate
@@ -33,7 +33,7 @@ def commands():
     """The modules that read a command line."""
     modules = []
     for path in sorted((ROOT / "recipes").rglob("*.py")):
-        if re.search(r"command\(\s*(__name__|None), ", path.read_text()):
+        if re.search(r"command\(\s*(__name__|None),\s", path.read_text()):
             parts = path.relative_to(ROOT).with_suffix("").parts
             modules.append(".".join(parts).removesuffix(".__main__"))
     return modules
@@ -50,6 +50,73 @@ def test_ctrl_c_ends_a_command_without_a_traceback(module, monkeypatch, capsys):
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     assert exit_info.value.code == INTERRUPTED
     assert capsys.readouterr().out.startswith("\ninterrupted")
+
+
+@pytest.mark.parametrize("module", commands())
+def test_help_has_whole_sentences_and_all_choices_and_defaults(module, monkeypatch):
+    parsers = []
+    monkeypatch.setattr(
+        argparse.ArgumentParser, "print_help", lambda p: parsers.append(p)
+    )
+    name = module + ".__main__" * (module == "recipes.compare")
+    with pytest.raises(SystemExit):
+        importlib.import_module(name).main(["--help"])
+    (parser,) = parsers
+    assert parser.description.endswith(".")
+    for action in parser._actions:
+        text = parser._get_formatter()._expand_help(action)
+        words, *defaults = text.split(" (default: ")
+        assert len(words.split()) > 1
+        takes_value = action.option_strings and action.nargs != 0
+        assert len(defaults) == bool(takes_value and not action.required)
+        # A setting can be None.
+        assert action.dest == "set" or not re.search("None|[][{}]", "".join(defaults))
+        if action.metavar:
+            assert all(str(choice) in words for choice in action.choices or ())
+
+
+def test_a_recipe_is_shown_with_all_settings_and_data_and_not_trained(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("digits", "fashion_mnist_resnet13", "cifar10_dvs_maxformer"):
+        assert train.main([name, "--show", "--epochs", "7"]) == 0
+        title, *lines = capsys.readouterr().out.splitlines()
+        assert title == f"{name}: {catalogue.DESCRIPTIONS[name]}"
+        settings = [line.strip() for line in lines if "=" in line]
+        recipe = catalogue.find(name).with_settings(["epochs=7"])
+        assert recipe.with_settings(settings) == recipe
+        assert len(settings) == len(recipe.settings()) - 1
+        assert lines[-2].startswith("data: ")
+        assert lines[-1].startswith("--data-dir: ")
+    assert "figshare" in lines[-2]
+    assert all(len(catalogue.data_of(name)) == 2 for name in catalogue.FILES)
+    assert not list(tmp_path.iterdir())
+
+
+DAMAGED = """
+train | digits --output run | run/settings.json
+evaluate | run | run/settings.json
+publish | run --name a --data-set b --preprocessing c --licence d | run/result.json
+compare.results | run | run/result.json
+compare.results |  | results/digits.jsonl
+compare.time_to_accuracy | digits --methods bptt-multi --output . --show | T4/steps.json
+temporal_map | order-4 --output . --show | order-4.jsonl
+audit | digits --output . | audit.json
+"""
+
+
+@pytest.mark.parametrize("line", DAMAGED.strip().splitlines())
+def test_the_error_names_a_damaged_file_of_results(line, tmp_path, monkeypatch, capsys):
+    module, arguments, file = line.split(" | ")
+    command = importlib.import_module(f"recipes.{module}")
+    monkeypatch.setattr(command, "FOLDER", tmp_path / "results", raising=False)
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("{")
+    error = error_of(arguments.split(), capsys, command.main)
+    assert f"{file} is damaged" in error
 
 
 @pytest.mark.parametrize("given", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}], ids=str)

@@ -164,7 +164,7 @@ def test_recipes_are_listed_without_keras_and_their_settings_explained(capsys):
     assert all(name in error for name in ("'digit'", *catalogue.FILES))
     program = (
         "import sys; from recipes import train; train.main([]); import recipes.compare."
-        "__main__; sys.exit('keras' in sys.modules)"
+        "__main__, recipes.audit; sys.exit('keras' in sys.modules)"
     )
     command = [sys.executable, "-c", program]
     assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0

@@ -47,7 +47,9 @@ def test_a_finished_training_is_not_repeated_and_not_mixed_with_other_settings(
     # The optimized memory has the same gradient, and so no training of its own.
     names = sorted(path.name for path in (folder / trained / "T2").iterdir())
     assert names == ["snntorch-0", "spikingjelly-0"]
-    capsys.readouterr()
+    end = capsys.readouterr().out.splitlines()[-1]
+    assert "has 2 of 2 trainings, and steps are timed for 0 of 1" in end
+    assert end.endswith("To time the others, repeat the command with --time.")
     command = arguments(folder, trained, changed="learning_rate=0.2")
     error = error_of(command, capsys, time_to_accuracy.main)
     assert "spikingjelly-0 contains a run with other settings" in error
@@ -76,7 +78,11 @@ def test_steps_are_timed_in_turn_once_and_multiplied(
     assert optimized["memory_bytes"] < theirs["memory_bytes"]
     assert (output / "time_to_accuracy.svg").stat().st_size > 10_000
     lines = capsys.readouterr().out.splitlines()
-    rows = [line.split(" | ") for line in lines[5:]]
+    assert lines[-1] == (
+        f"{output} has 1 of 2 trainings, and steps are timed for 1 of 1 numbers of "
+        "time steps. To train the others, repeat the command without --time and --show."
+    )
+    rows = [line.split(" | ") for line in lines[5:-2]]
     # Ours is not trained.
     assert [row[0] for row in rows] == [f"| {name}" for name in methods[1:]]
     assert rows[0][2] == rows[1][2]

@@ -82,6 +82,7 @@ def test_the_record_the_log_and_tensorboard_describe_the_run(digits_run):
     assert [record[name] for name in sizes] == [model.count_params(), 512, 360]
     assert record["seconds"] == pytest.approx(sum(curve["seconds"]), abs=0.1)
     assert all(0 < rate < 1 for rate in curve["firing_rate"])
+    assert all(isinstance(number, int) for number in curve["images_per_second"])
     assert record["peak_memory_mib"] > 100
     with open(folder / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))

@@ -1,12 +1,10 @@
-"""Functions that Keras does not provide portably: those of `base.Backend`, as the
-subclass for this backend has them."""
+"""What Keras does not provide portably: `engine`, which does it on this backend."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+import importlib.util
 
 import keras
 
-from keras_ratesnn._core.backend import base
+from keras_ratesnn._core.backend.base import Backend
 
 _name = keras.backend.backend()
 if _name not in ("jax", "tensorflow", "torch"):
@@ -15,10 +13,11 @@ if _name not in ("jax", "tensorflow", "torch"):
         f"Received: KERAS_BACKEND={_name!r}. Set the environment variable "
         "KERAS_BACKEND to one of the three before Keras is imported."
     )
-_backend = importlib.import_module(f"{__name__}.{_name}").Backend()
-globals().update({name: getattr(_backend, name) for name in base.names(base.Backend)})
 
-if TYPE_CHECKING:
+_package = f"{__name__}.{_name}"
+if importlib.util.find_spec(f"{_package}.graphs"):
+    # What accelerates a backend that compiles nothing by itself: a subclass.
+    _package = f"{_package}.graphs"
 
-    def __getattr__(name: str) -> Any:
-        """A function of `base.Backend`."""
+engine: Backend = importlib.import_module(_package).Backend()
+"""The only object of its class. Only one backend's package is imported."""

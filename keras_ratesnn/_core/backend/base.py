@@ -96,11 +96,11 @@ class Replicas:
 
 
 class Backend(abc.ABC):
-    """The functions of `keras_ratesnn._core.backend`. A new backend is a subclass; what
-    it needs nothing for, it leaves out.
+    """What differs between backends. A new backend is a subclass, which has what is
+    abstract here; what it needs nothing for, it leaves out.
 
     The defaults are those of a backend with one replica whose compiler sees a whole
-    training step.
+    training step, and unrolls all loops.
     """
 
     RECORDS_CALLS = False
@@ -290,7 +290,7 @@ class Backend(abc.ABC):
         """Each channel of `(rows, T, channels)`, filtered by its part of a kernel `(L,
         channels)`, L > 1, of the same dtype:
 
-        y_t = Σ_i K_i x_{t−L+1+i} x_t = 0 before the first step
+            y_t = Σ_i K_i x_{t−L+1+i}   x_t = 0 before the first step
         """
         padded = ops.pad(inputs, [[0, 0], [kernel.shape[0] - 1, 0], [0, 0]])
         return ops.depthwise_conv(
@@ -397,7 +397,7 @@ class Backend(abc.ABC):
             gradient, `(channels,)`, float32 or wider.
         """
         return plain_normalization.normalize(
-            self.replicas, inputs, axis, gamma, beta, epsilon, weights
+            self.graft, self.replicas, inputs, axis, gamma, beta, epsilon, weights
         )
 
     def normalize_as(
@@ -455,7 +455,7 @@ class Backend(abc.ABC):
         later ones do not depend on it."""
         return contextlib.nullcontext()
 
-    def scan(  # noqa: B027
+    def scan(
         self, body: Callable[..., Any], carried: Structure, steps: Tensor, dtype: str
     ) -> Any:
         """A loop with gradient, compiled once for any number of steps, of backends
@@ -470,7 +470,15 @@ class Backend(abc.ABC):
         Returns:
             `(carried, outputs)`: the state after the last step, and all outputs, `(T,
             ...)`.
+
+        Raises:
+            NotImplementedError: If the backend has none.
         """
+        raise NotImplementedError(
+            f"The backend {keras.backend.backend()!r} has no compiled loop: it unrolls "
+            "loops of any length, unless its `unrolled_steps` or "
+            "`unrolled_network_steps` say otherwise."
+        )
 
     def set_noise_state(self, state: Any) -> None:  # noqa: B027
         """Sets the state that `noise_state` returned."""
@@ -554,8 +562,3 @@ class Backend(abc.ABC):
             return keras_internals.put_mask(ops.stop_gradient(leaf), mask)
 
         return tree.map_leaves(stopped, function(*args))
-
-
-def names(backend: type) -> list[str]:
-    """The public names of a class, without those that only a base of it has."""
-    return [name for name in vars(backend) if not name.startswith("_")]

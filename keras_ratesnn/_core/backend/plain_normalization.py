@@ -8,12 +8,12 @@ from keras import ops
 from keras_ratesnn._core import time_axis
 
 
-def normalize(replicas, inputs, axis, gamma, beta, epsilon, weights=None):
-    """Normalises a batch with its own statistics, given the backend's replicas; see
-    `base`."""
+def normalize(graft, replicas, inputs, axis, gamma, beta, epsilon, weights=None):
+    """Normalises a batch with its own statistics, given the backend's `graft` and its
+    replicas; see `base`."""
     # Statistics overflow in half precision.
     inputs = time_axis.widen(inputs)
-    mean, variance = _statistics(replicas, inputs, axis, weights)
+    mean, variance = _statistics(graft, replicas, inputs, axis, weights)
     outputs = _transform(inputs, axis, gamma, beta, mean, variance, epsilon)
     mean, variance = (
         ops.stop_gradient(ops.reshape(statistic, (-1,)))
@@ -33,27 +33,37 @@ def normalize_as(
         value = _broadcast(value, inputs, axis)
         return graft(value, ops.broadcast_to(batch_value, ops.shape(value)), 1.0)
 
-    batch_mean, batch_variance = _statistics(replicas, inputs, axis, weights)
+    batch_mean, batch_variance = _statistics(graft, replicas, inputs, axis, weights)
     mean = with_derivative(mean, batch_mean)
     variance = with_derivative(variance, batch_variance)
     return _transform(inputs, axis, gamma, beta, mean, variance, epsilon)
 
 
-def _statistics(replicas, inputs, axis, weights=None):
+def _statistics(graft, replicas, inputs, axis, weights=None):
     rank = len(inputs.shape)
     axes = [index for index in range(rank) if index != axis % rank]
+    count = math.prod(ops.shape(inputs)[index] for index in axes)
+
+    def average(values):
+        # On PyTorch the mean of Keras is one of float32, of float64, too.
+        return ops.sum(values, axes, keepdims=True) / ops.cast(count, values.dtype)
+
     if weights is None:
-        size = math.prod(ops.shape(inputs)[index] for index in axes)
-        return merged(replicas, size, *ops.moments(inputs, axes, keepdims=True))
-    weights = ops.expand_dims(
-        ops.cast(weights, inputs.dtype), tuple(range(len(weights.shape), rank))
-    )
-    total, _ = ops.moments(weights, axes, keepdims=True)
-    size = ops.sum(weights)
-    # The statistics of an empty batch are 0.
-    weights = weights / ops.where(total > 0.0, total, 1.0)
-    mean, _ = ops.moments(weights * inputs, axes, keepdims=True)
-    variance, _ = ops.moments(weights * ops.square(inputs - mean), axes, keepdims=True)
+        size, weights = count, 1.0
+    else:
+        weights = ops.expand_dims(
+            ops.cast(weights, inputs.dtype), tuple(range(len(weights.shape), rank))
+        )
+        size = ops.sum(weights)
+        total, _ = ops.moments(weights, axes, keepdims=True)
+        # The statistics of an empty batch are 0.
+        weights = weights / ops.where(total > 0.0, total, 1.0)
+    mean = average(weights * inputs)
+    centred = inputs - mean
+    # The derivative with respect to the mean is 0: without it the backward pass takes
+    # one pass over the batch, and on several devices one exchange, instead of two.
+    squares = graft(ops.square(centred), inputs, 2.0 * centred)
+    variance = average(weights * squares)
     return merged(replicas, size, mean, variance)
 
 

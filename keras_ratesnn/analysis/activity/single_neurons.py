@@ -8,8 +8,9 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import backend, checks
+from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn._model.call_inputs import call_inputs, starting_at
 from keras_ratesnn.analysis import _figures, _observation
 from keras_ratesnn.layer_kinds import NEURON, kind_of
@@ -321,7 +322,7 @@ def _recorded(model, x, layer, neurons, membranes):
     checks.one_of("layer", layer, calls)
     watched = observed(model, [layer] if membranes else [], [layer])
     watched.compile(jit_compile=False)
-    with backend.no_gradient():
+    with engine.no_gradient():
         outputs = watched(x, training=False)
     # Steps count from the first one of each sample that is not padding.
     network = _graph.as_graph(model.network)

@@ -20,6 +20,7 @@ from keras_ratesnn.analysis.costs.description import (
     Description,
     activity_table,
     describe,
+    names_of,
 )
 from keras_ratesnn.analysis.costs.energy import Energy
 from keras_ratesnn.analysis.costs.ledger import Costs
@@ -181,16 +182,23 @@ class Audit:
 
     @property
     def verdict(self) -> str:
-        """What the numbers come to, and what that rests on: a sentence."""
+        """What the numbers come to, and what that rests on: a sentence, after one that
+        names silent layers."""
         energy, rival = self.energy, self.energy.without_spikes
         if self.description.nan or not rival.total:
             reason = self.description.nan or energy.verdict
             return f"No verdict on {self.measured}: {reason}"
+        silent = ""
+        if self.description.dead:
+            silent = (
+                f"SILENT: no neuron spikes in {names_of(self.description.dead)}. Such "
+                "layers spend little and pass nothing on. "
+            )
         return (
-            f"On {self.measured}, by costs of int8 in 45 nm CMOS with memory traffic, "
-            f"the network spends {energy.total / rival.total:.3g} of what it would "
-            f"spend without spikes: spiking wins {energy.wins(rival)}, and the network "
-            f"fires at {energy.firing_rate:.1%}; a sample's answer "
+            f"{silent}On {self.measured}, by costs of int8 in 45 nm CMOS with memory "
+            f"traffic, the network spends {energy.total / rival.total:.3g} of what it "
+            f"would spend without spikes: spiking wins {energy.wins(rival)}, and the "
+            f"network fires at {energy.firing_rate:.1%}; a sample's answer "
             f"{'depends' if self.leak else 'does not depend'} on its batch."
         )
 

@@ -154,21 +154,21 @@ class Description:
             problems.append(f"NaN: {self.remedy}")
         elif self.dead:
             problems.append(
-                f"DEAD: no neuron spikes in {_names(self.dead)}. The kernels that "
+                f"DEAD: no neuron spikes in {names_of(self.dead)}. The kernels that "
                 "follow have a gradient of exactly zero, and the output does not "
                 f"depend on earlier layers. {self.remedy}"
             )
         if almost and not self.nan:
             problems.append(
                 f"ALMOST DEAD: at least {NEARLY_ALL:.0%} of the neurons never spike in "
-                f"{_names(almost)}. Try what helps dead layers, or a larger batch here "
-                "if this one is small."
+                f"{names_of(almost)}. Try what helps dead layers, or a larger batch "
+                "here if this one is small."
             )
         saturated = [layer for layer in self.layers if layer.saturated >= NEARLY_ALL]
         if saturated:
             problems.append(
                 f"SATURATED: at least {NEARLY_ALL:.0%} of the neurons spike at every "
-                f"step, as often as they can, in {_names(saturated)}. They carry no "
+                f"step, as often as they can, in {names_of(saturated)}. They carry no "
                 "information about the input: raise the threshold, put a "
                 "BatchNormalization before them, or lower the learning rate. Are the "
                 "inputs scaled? Pixels up to 255 need keras.layers.Rescaling(1 / 255)."
@@ -177,7 +177,7 @@ class Description:
         if many:
             problems.append(
                 f"MANY SATURATED: at least {MANY:.0%} of the neurons spike at every "
-                f"step, as often as they can, in {_names(many)}. Are the inputs "
+                f"step, as often as they can, in {names_of(many)}. Are the inputs "
                 "scaled? Pixels up to 255 need keras.layers.Rescaling(1 / 255). Try "
                 "what helps saturated layers, a higher threshold or a "
                 "BatchNormalization, or a larger batch here if this one is small."
@@ -347,5 +347,6 @@ def _activity(name: str, spikes: np.ndarray, levels: int) -> NeuronLayer:
     )
 
 
-def _names(layers: Iterable[NeuronLayer]) -> str:
+def names_of(layers: Iterable[NeuronLayer]) -> str:
+    """The names of layers, each once, with commas between them."""
     return ", ".join(dict.fromkeys(layer.name for layer in layers))

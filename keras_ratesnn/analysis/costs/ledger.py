@@ -122,10 +122,11 @@ class Ledger:
     `Energy`.
 
     Args:
-        operations: Multiply-adds and additions.
-        weights: Reading weights.
-        membranes: Writing and reading membranes.
-        activations: Writing and reading spikes and other inputs of layers.
+        operations: The joules of multiply-adds and additions.
+        weights: The joules of reading weights.
+        membranes: The joules of writing and reading membranes.
+        activations: The joules of writing and reading spikes and other inputs of
+            layers.
     """
 
     operations: np.ndarray
@@ -161,7 +162,12 @@ class Rival(Ledger):
     less.
 
     Args:
-        activation_bits: Integer, the bits of its activations.
+        operations: Array `(N,)`, the joules of multiply-adds and additions.
+        weights: Array `(N,)`, the joules of reading weights.
+        membranes: Array `(N,)`, zeros: there are none.
+        activations: Array `(N,)`, the joules of writing and reading the inputs of
+            layers.
+        activation_bits: Integer, the bits of an activation.
         crossovers: Array `(N,)`: the firing rate of the inputs of each layer below
             which spiking spends less; NaN if they are no spikes.
         crossover: Float, the same for the whole network, if the rates of all layers

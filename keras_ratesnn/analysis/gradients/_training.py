@@ -9,8 +9,9 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import backend, keras_internals, time_axis
+from keras_ratesnn._core import keras_internals, time_axis
 from keras_ratesnn._core.annotations import Structure, Tensor
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn._model import data_checks
 from keras_ratesnn.analysis import _accuracy, _observation
 from keras_ratesnn.gradients import GradientMethod
@@ -57,14 +58,14 @@ class Training:
                 "for example "
                 "loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
             )
-        backend.check_replaced_weights(
+        engine.check_replaced_weights(
             _graph.as_graph(model.network), ", for an analysis"
         )
 
     def run(self, method: GradientMethod) -> None:
         """Runs the step in multi-step mode, without gradient."""
         twin = self._twin(method, "multi")
-        with self._unchanged(twin, ()), backend.no_gradient():
+        with self._unchanged(twin, ()), engine.no_gradient():
             twin(self.x, training=True)
 
     def gradients(
@@ -108,8 +109,8 @@ class Training:
                 return [time_axis.cast(value, dtype)], ()
 
         values = [ops.convert_to_tensor(variable.value) for variable in variables]
-        inputs = [backend.differentiable(tensor) for tensor in (*values, *tensors)]
-        gradients, _ = backend.gradient_of(loss, inputs, [ops.ones((), dtype)])
+        inputs = [engine.differentiable(tensor) for tensor in (*values, *tensors)]
+        gradients, _ = engine.gradient_of(loss, inputs, [ops.ones((), dtype)])
         return gradients[:count], gradients[count:]
 
     def _twin(self, method, step_mode):
@@ -126,8 +127,8 @@ class Training:
             for variable in twin.trainable_variables
         ]
         with (
-            backend.repeated_noise(backend.noise_state()),
-            keras_internals.Tried(twin, [*fixed, *values], backend.assigned_weight),
+            engine.repeated_noise(engine.noise_state()),
+            keras_internals.Tried(twin, [*fixed, *values], engine.assigned_weight),
         ):
             yield
 

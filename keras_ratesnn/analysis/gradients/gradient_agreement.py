@@ -108,9 +108,8 @@ def gradient_agreement(
     ... )
     >>> model = keras_ratesnn.SpikingModel(network, timesteps=4, gradient="rate")
     >>> found = gradient_agreement(model, np.ones((8, 4)), np.ones((8, 2)), loss="mse")
-    >>> found.cosine.round(
-    ...     3
-    ... ).tolist()  # After neurons with constant input both are equal.
+    >>> # After neurons with constant input both are equal.
+    >>> found.cosine.round(3).tolist()
     [1.0]
 
     Args:

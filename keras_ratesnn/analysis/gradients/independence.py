@@ -9,8 +9,9 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import _graph
-from keras_ratesnn._core import backend, keras_internals, time_axis, tree
+from keras_ratesnn._core import keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn._graph import Signal
 from keras_ratesnn.analysis import _figures, _observation
 from keras_ratesnn.analysis.gradients import _training
@@ -351,12 +352,12 @@ def _outer(factor, error, values):
 
     def outputs(kernel):
         with keras_internals.Replaced(
-            [(factor.kernel, kernel)], backend.assigned_weight
+            [(factor.kernel, kernel)], engine.assigned_weight
         ):
             return [factor.operation(values)], ()
 
-    kernel = backend.differentiable(ops.convert_to_tensor(factor.kernel.value))
-    (gradient,), _ = backend.gradient_of(outputs, [kernel], [error])
+    kernel = engine.differentiable(ops.convert_to_tensor(factor.kernel.value))
+    (gradient,), _ = engine.gradient_of(outputs, [kernel], [error])
     return _observation.array(gradient).astype("float64")
 
 

@@ -39,7 +39,8 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import _graph, layer_kinds
-from keras_ratesnn._core import backend, keras_internals, names, time_axis, tree
+from keras_ratesnn._core import keras_internals, names, time_axis, tree
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn._graph import Signal
 from keras_ratesnn._model.quantization import check_not_quantized
 from keras_ratesnn.conversion._rebuild import input_like, new_copy
@@ -127,7 +128,7 @@ def unroll(model: SpikingModel) -> SpikingModel:
         input_like, keras_internals.inputs_structure(graph)
     )
     signals = [_SlotSignal(tensor) for tensor in _graph.match_inputs(graph, inputs)]
-    with backend.no_gradient():
+    with engine.no_gradient():
         outputs = tree.map_leaves(
             rule.frames, _graph.whole_of(graph).run(signals, rule, training=None)
         )

@@ -6,15 +6,17 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from keras_ratesnn._core import backend, time_axis, tree
+from keras_ratesnn._core import time_axis, tree
 from keras_ratesnn._core.annotations import Tensor
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.gradients.handlers.neuron import NeuronHandler, State
 from keras_ratesnn.gradients.time import derivative
 from keras_ratesnn.gradients.time.windows import accumulate, inside, join
 
 MOST_COMPILED_WINDOWS = 8
 """With more windows a time loop is not compiled: each of its steps has a trace for each
-pair of windows."""
+pair of windows. Passes that TensorFlow compiles are slower from 10 windows on, and
+programs of PyTorch are written for as long as the cube of their number."""
 
 
 class Sums(NamedTuple):
@@ -49,6 +51,8 @@ class EligibilityHandler(NeuronHandler):
 
     Each time window has a rate, with a derivative with respect to the input in that
     window and in each earlier one.
+
+    Args: as in `Handler`.
     """
 
     begins_incomplete = True
@@ -90,12 +94,15 @@ class EligibilityHandler(NeuronHandler):
 
     def start(self, inputs):
         state = super().start(inputs)
-        return state._replace(record=self.nothing(state.cell))
+        return state._replace(record=self.nothing(inputs[0], state.cell))
 
-    def nothing(self, cell: Any) -> Sums:
-        """The sums before the first step, given the state of the independent cell."""
-        at_rest = tree.map_leaves(lambda _: 0.0, cell)
-        tangents = [at_rest for _ in self.directions]
+    def nothing(self, current: Tensor, cell: Any) -> Sums:
+        """The sums before the first step, given its current and the state of the
+        independent cell."""
+        tangents = [
+            derivative.at_rest(self.neurons, current, cell, part)
+            for _, part in self.directions
+        ]
         slopes = [[0.0] * len(self._answering(pair)) for pair in self.directions]
         return Sums(tangents, [0.0 for _ in self.sizes], slopes)
 
@@ -163,7 +170,8 @@ class EligibilityHandler(NeuronHandler):
         """In the precision of the layer, which gradients have, unless they are scaled,
         fed back, or summed over neurons."""
         has_weights = any(part is not None for _, part in self.directions)
-        if self.context.windows.mask is not None or self.cell.feeds_back or has_weights:
+        is_scaled = self.context.windows.mask is not None
+        if is_scaled or self.cell.feedback is not None or has_weights:
             return means
 
         def stored(x):
@@ -203,7 +211,7 @@ def grafted(value: Tensor, onto: list[Tensor], slopes: Sequence[Any]) -> Tensor:
         (time_axis.cast(tensor, value.dtype), slope)
         for tensor, slope in zip(onto, slopes, strict=True)
     ]
-    return backend.graft(value, tensor, slope, *more)
+    return engine.graft(value, tensor, slope, *more)
 
 
 def _accumulated(totals, slope, tangent, here):
@@ -213,7 +221,7 @@ def _accumulated(totals, slope, tangent, here):
         return totals
 
     def plus(total, tangent):
-        return backend.multiply_add(slope, tangent, total)
+        return engine.multiply_add(slope, tangent, total)
 
     if all(isinstance(share, float) for share in here):
         return accumulate(totals, tangent, here, plus)

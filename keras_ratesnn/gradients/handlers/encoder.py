@@ -6,7 +6,10 @@ from keras_ratesnn.gradients.handlers.operation import OperationHandler, State
 
 class EncoderHandler(OperationHandler):
     """An encoder: an input without time becomes spikes; the rate has the derivative
-    that the encoder declares."""
+    that the encoder declares.
+
+    Args: as in `Handler`.
+    """
 
     counts_steps = True
     is_static_if_inputs_are = False

@@ -9,8 +9,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_ratesnn._core import backend, keras_internals, time_axis, tree
+from keras_ratesnn._core import keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn._graph import PlannedCall, Slot
 from keras_ratesnn.gradients.time.windows import Windows
 from keras_ratesnn.layer_kinds import kind_of, may_use_masks, wants_time_step
@@ -50,7 +51,7 @@ class Context:
         chosen: Boolean tensor `(T,)`: which steps carry gradient. Defaults to `None`,
             all steps.
         layout: Context for calls of layers that can keep the memory layout of their
-            data.
+            data. Defaults to that of the backend.
     """
 
     windows: Windows
@@ -64,13 +65,13 @@ class Context:
     streams: bool = False
     between: Callable[[Structure], Structure] | None = None
     chosen: Tensor | None = None
-    layout: Any = dataclasses.field(default_factory=backend.layout_kept)
+    layout: Any = dataclasses.field(default_factory=engine.layout_kept)
 
     def checked(self, rows: Tensor) -> Tensor:
         """Checks that a tensor of all steps has a row for each sample and step, and
         returns it."""
         expected = self.rows if isinstance(self.rows, int) else "that number of"
-        backend.check_equal(
+        engine.check_equal(
             ops.shape(rows)[0] if len(rows.shape) else 1,
             self.rows,
             'A network run with step_mode="multi" must keep the batch as the first '
@@ -117,8 +118,8 @@ class Handler:
     stores nothing on itself.
 
     Args:
-        call: `PlannedCall`.
-        context: `Context`.
+        call: `PlannedCall`: the operation, with the slots of its inputs and outputs.
+        context: `Context`, what all handlers of a run share.
 
     Attributes:
         static: For each input, whether it is the same at every step, `(batch, ...)`.
@@ -374,7 +375,11 @@ def plus(loss: Any, added: Any) -> Any:
 
 
 def stopped(carried: Structure) -> Structure:
-    """What is carried to the next step, without gradient."""
+    """What is carried to the next step, without gradient.
+
+    Args:
+        carried: Structure of tensors and other values, the states of all nodes.
+    """
     return tree.map_leaves(
         lambda leaf: ops.stop_gradient(leaf) if ops.is_tensor(leaf) else leaf, carried
     )
@@ -395,7 +400,7 @@ def graft(value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
             Its value is not used.
         slope: Float, or a tensor of the same shape and dtype.
     """
-    return backend.graft(value, onto, slope)
+    return engine.graft(value, onto, slope)
 
 
 def at_step(rows: Tensor, t: int, timesteps: int) -> Tensor:

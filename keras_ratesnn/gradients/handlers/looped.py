@@ -20,6 +20,8 @@ class LoopedHandler(Handler):
     with the batch as their first axis, whose shapes and dtypes stay; `()` if there is
     none. At steps that are padding for a sample it waits, and the outputs are 0. It
     passes through `context.between` before each step.
+
+    Args: as in `Handler`.
     """
 
     is_static_if_inputs_are = False

@@ -19,7 +19,10 @@ class State(NamedTuple):
 
 class MaskHandler(Handler):
     """A layer that multiplies by a random mask, such as dropout: the same one at all
-    steps, and on rates."""
+    steps, and on rates.
+
+    Args: as in `Handler`.
+    """
 
     def start(self, inputs):
         (mask,), _ = self.apply([ops.ones_like(self._only_input(inputs))])

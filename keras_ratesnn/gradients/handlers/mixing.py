@@ -9,7 +9,10 @@ from keras_ratesnn.gradients.time import loops
 
 class MixingHandler(SteppedHandler, OperationHandler):
     """A layer that mixes time steps; on rates it is given the rate of its window at
-    each step."""
+    each step.
+
+    Args: as in `Handler`.
+    """
 
     def __init__(self, call, context):
         super().__init__(call, context)

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from keras_ratesnn._core import backend, keras_internals, time_axis
+from keras_ratesnn._core import keras_internals, time_axis
 from keras_ratesnn._core.annotations import Tensor
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.gradients.handlers.handler import Time, plus, stopped
 from keras_ratesnn.gradients.handlers.looped import LoopedHandler
 from keras_ratesnn.gradients.time.windows import Means
@@ -29,14 +30,17 @@ class State(NamedTuple):
 
 
 class NeuronHandler(LoopedHandler):
-    """A neuron layer: spikes at each step."""
+    """A neuron layer: spikes at each step.
+
+    Args: as in `Handler`.
+    """
 
     def __init__(self, call, context):
         super().__init__(call, context)
         self.means = Means(context.windows)
         self.cell = self.operation.cell_in_time(context.training)
         self.dtype = self.operation.compute_dtype
-        self.moves_in_padding = self.cell.moves_in_padding
+        self.moves_in_padding = self.operation.cell.independent_cell().in_parallel
 
     @property
     def compiles(self):
@@ -142,7 +146,7 @@ class NeuronHandler(LoopedHandler):
             slope = ops.where(some, 1.0 / ops.where(some, share, 1.0), 0.0)
             slope = time_axis.cast(slope, mean_input.dtype)
             slope = time_axis.as_rows(slope, mean_input)
-            mean_input = backend.graft(mean_input, mean_input, slope)
+            mean_input = engine.graft(mean_input, mean_input, slope)
         rate = time_axis.cast(self.firing_rate(state.record, mean_input), self.dtype)
         return [rate], self.regularization_of_rates([rate])
 

@@ -36,7 +36,10 @@ class State(NamedTuple):
 
 class NormalizationHandler(OperationHandler):
     """A normalisation with batch statistics, of the steps, and of rates with the
-    statistics of the steps."""
+    statistics of the steps.
+
+    Args: as in `Handler`.
+    """
 
     def __init__(self, call, context):
         super().__init__(call, context)

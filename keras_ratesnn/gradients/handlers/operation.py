@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from keras_ratesnn._core import backend, keras_internals, time_axis
+from keras_ratesnn._core import keras_internals, time_axis
 from keras_ratesnn._core.annotations import Tensor
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.gradients.handlers.handler import (
     Handler,
     Time,
@@ -39,7 +40,10 @@ class State(NamedTuple):
 
 class OperationHandler(Handler):
     """Any operation without a kind of its own; on rates it has the time mean of its
-    outputs, and its own derivative."""
+    outputs, and its own derivative.
+
+    Args: as in `Handler`.
+    """
 
     adds_losses = False
     """Whether the layer has added a loss at a step of a run that records rates, which
@@ -118,7 +122,7 @@ class OperationHandler(Handler):
         if t is None:
             # If the compiler postponed the means to the backward pass, all steps would
             # stay in memory until then.
-            computed, totals = backend.optimization_barrier((outputs, totals))
+            computed, totals = engine.optimization_barrier((outputs, totals))
             outputs = [
                 keras_internals.put_mask(x, keras_internals.mask_of(y))
                 for x, y in zip(computed, outputs, strict=True)
@@ -155,7 +159,7 @@ class OperationHandler(Handler):
             layer, keras.layers.Layer
         )
         variables = layer.variables if has_state else ()
-        if variables and backend.loses_replaced_weights(layer):
+        if variables and engine.loses_replaced_weights(layer):
             variables = [variable for variable in variables if not variable.trainable]
         if not variables:
             return contextlib.nullcontext()
@@ -163,7 +167,7 @@ class OperationHandler(Handler):
         values = list(zip(variables, present, strict=True))
         if seeds:
             values += zip(seeds_of(layer), seeds, strict=True)
-        return keras_internals.Replaced(values, backend.assigned_weight)
+        return keras_internals.Replaced(values, engine.assigned_weight)
 
     def _by_window(self, state, inputs):
         """`(rates, loss)` of each window separately, with the same random numbers;
@@ -194,7 +198,7 @@ class OperationHandler(Handler):
             mean = self.means.rows(total)
             if not time_axis.is_float(mean.dtype):
                 return mean
-            return backend.graft(time_axis.cast(mean, rate.dtype), rate, slope)
+            return engine.graft(time_axis.cast(mean, rate.dtype), rate, slope)
 
         return [
             with_mean(total, rate)

@@ -14,14 +14,15 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from keras_ratesnn._core import backend, time_axis
+from keras_ratesnn._core import time_axis
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.gradients.handlers.eligibility import (
     EligibilityHandler,
     WindowMeans,
     grafted,
 )
 from keras_ratesnn.gradients.handlers.neuron import NeuronHandler, State
-from keras_ratesnn.gradients.time.windows import inside, join, spans
+from keras_ratesnn.gradients.time.windows import join, spans
 
 
 class Inputs(NamedTuple):
@@ -84,7 +85,7 @@ class AllStepsHandler(NeuronHandler):
 
     def final(self, state):
         mask = state.record.counts if ops.is_tensor(state.record.counts) else None
-        after, _ = backend.detached(self.at_once, state.record.inputs, mask)
+        after, _ = engine.detached(self.at_once, state.record.inputs, mask)
         return state._replace(record=after.record)
 
     def firing_rate(self, record, mean_input):
@@ -152,18 +153,27 @@ def _fired(cell, currents, mask):
     return membranes, spikes, slope
 
 
-def _shifts(cell, windows, mask, like):
+def _shifts(cell, windows, mask, membranes):
     """By how much membranes rise if the inputs of the steps of a window that count do
     by 1, for each window.
 
-    Tensors that broadcast to the membranes of all steps, `like`.
+    Tensors that broadcast to the membranes of all steps. The cell is given inputs of
+    all neurons, unless one stands for them, of one sample if all steps count.
     """
-    here = [inside(windows.sizes, t) or (1.0,) for t in range(windows.timesteps)]
-    here = ops.convert_to_tensor(here, like.dtype)
-    axes = [1 for _ in like.shape[2:]]
-    here = ops.reshape(here, (1, windows.timesteps, *axes, len(windows)))
+    axes = [1 for _ in membranes.shape[2:]]
+    here = [
+        [float(start <= t < end) for t in range(windows.timesteps)]
+        for start, end in spans(windows.sizes)
+    ]
+    here = ops.convert_to_tensor(here, membranes.dtype)
+    here = ops.reshape(here, (1, len(windows), windows.timesteps, *axes))
     if mask is not None:
-        shape = (*ops.shape(mask), *axes[len(mask.shape) - 2 :], 1)
-        here = here * ops.reshape(ops.cast(mask, like.dtype), shape)
-    shifted = cell.over_time(here) - cell.over_time(ops.zeros_like(here))
-    return [shifted[..., window] for window in range(len(windows))]
+        batch, *shape = ops.shape(mask)
+        counts = ops.reshape(mask, (batch, 1, *shape, *axes[len(shape) - 1 :]))
+        here = here * ops.cast(counts, here.dtype)
+    here = time_axis.fold(here)
+    # Of this very class: a subclass may add weights.
+    if not vars(type(cell)).get("neurons_share_weights"):
+        here = here + ops.zeros_like(membranes[:1])
+    shifted = cell.over_time(here) - cell.over_time(ops.zeros_like(here[:1]))
+    return windows.cut(shifted)

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from keras_ratesnn import layer_kinds
-from keras_ratesnn._core import backend
 from keras_ratesnn._core.annotations import Tensor
+from keras_ratesnn._core.backend import engine
 from keras_ratesnn.gradients.handlers.handler import plus
 from keras_ratesnn.gradients.handlers.operation import OperationHandler
 
@@ -26,11 +26,14 @@ class State(NamedTuple):
 
 class RandomHandler(OperationHandler):
     """A layer that draws random numbers: the same ones at all steps of a sample, and on
-    its rate."""
+    its rate.
+
+    Args: as in `Handler`.
+    """
 
     def start(self, inputs):
         seeds = [ops.copy(seed) for seed in layer_kinds.seeds_of(self.operation)]
-        return State(seeds, backend.noise_state())
+        return State(seeds, engine.noise_state())
 
     def step(self, state, inputs, t):
         masks = self._masks_in_time(inputs)
@@ -63,7 +66,7 @@ class RandomHandler(OperationHandler):
 
     @contextlib.contextmanager
     def on_rates(self, state: Any, seeds: Sequence[Tensor] = ()) -> Iterator[None]:
-        with super().on_rates(state, state.seeds), backend.repeated_noise(state.noise):
+        with super().on_rates(state, state.seeds), engine.repeated_noise(state.noise):
             yield
 
     @contextlib.contextmanager
@@ -79,8 +82,8 @@ class RandomHandler(OperationHandler):
         for variable, seed in zip(variables, state.seeds, strict=True):
             variable.assign(seed)
         if again:
-            with backend.repeated_noise(state.noise):
+            with engine.repeated_noise(state.noise):
                 yield
         else:
-            backend.set_noise_state(state.noise)
+            engine.set_noise_state(state.noise)
             yield

@@ -9,7 +9,8 @@ import itertools
 
 from keras import ops
 
-from keras_ratesnn._core import backend, checks, keras_internals, time_axis, tree
+from keras_ratesnn._core import checks, keras_internals, time_axis, tree
+from keras_ratesnn._core.backend import engine
 
 
 def step(handler, state, inputs, t, valid):
@@ -53,7 +54,7 @@ def all_steps(handler, state, inputs, same, valid):
     elif handler.parallel:
         state, outputs = _at_once(handler, inputs[0], same[0], valid)
     elif (
-        timesteps <= backend.unrolled_steps(with_gradient)
+        timesteps <= engine.unrolled_steps(with_gradient)
         or handler.loop_variables is None
     ):
         state, outputs = _unrolled(handler, state, inputs, same, valid)
@@ -75,7 +76,7 @@ def _finished(handler, state, outputs):
     part of their loop."""
     if handler.context.with_gradient:
         return state, outputs
-    return backend.optimization_barrier((state, outputs))
+    return engine.optimization_barrier((state, outputs))
 
 
 def _unrolled(handler, state, inputs, same, valid):
@@ -105,7 +106,7 @@ def _unrolled(handler, state, inputs, same, valid):
         )
         return handler.final(after), stacked(outputs)
 
-    in_a_pass = backend.steps_in_a_pass(timesteps, handler.context.with_gradient)
+    in_a_pass = engine.steps_in_a_pass(timesteps, handler.context.with_gradient)
     if not tree.is_absent(state):
         return _finished(handler, *whole(inputs, valid))
     if timesteps <= in_a_pass:
@@ -139,7 +140,7 @@ def _in_time_loop(handler, inputs, same, valid):
     for phase, steps in itertools.groupby(by_step):
         phases.append(phase)
         counts.append(len(list(steps)))
-    return backend.time_loop(
+    return engine.time_loop(
         list(map(step_of, phases)),
         handler.start,
         handler.final,
@@ -168,7 +169,7 @@ def _pass(handler, state, steps, inputs, valid):
 def _elementwise(handler, function, key, *arguments):
     if not handler.compiles:
         return function(*arguments)
-    return backend.elementwise(function, handler.cell, (*handler.key, *key), *arguments)
+    return engine.elementwise(function, handler.cell, (*handler.key, *key), *arguments)
 
 
 def _phases(handler, inputs, valid, steps=None):
@@ -425,7 +426,7 @@ def scan(body, carried, steps, variables, dtype):
         return (carried, changed), output
 
     state = carried, [values[index] for index in changing]
-    (carried, changed), outputs = backend.scan(scoped_body, state, steps, dtype)
+    (carried, changed), outputs = engine.scan(scoped_body, state, steps, dtype)
     _assign(variables, changing, changed)
     return carried, outputs
 
@@ -442,7 +443,7 @@ def in_scope(function, variables, values, changing, changed):
     for index, value in zip(changing, changed, strict=True):
         inside[index] = value
     with keras_internals.Replaced(
-        zip(variables, inside, strict=True), backend.assigned_weight
+        zip(variables, inside, strict=True), engine.assigned_weight
     ) as scope:
         result = function()
     return result, [scope.get_current_value(variables[index]) for index in changing]

@@ -10,7 +10,8 @@ import itertools
 
 from keras import ops
 
-from keras_ratesnn._core import backend, time_axis, tree
+from keras_ratesnn._core import time_axis, tree
+from keras_ratesnn._core.backend import engine
 
 
 def fit(windows, timesteps):
@@ -383,9 +384,9 @@ def _count(mask):
 def _summed_over_replicas(training, *numbers):
     """Scalars, in training their sums over all replicas; elsewhere one may run
     alone."""
-    if not training or backend.replicas.count() == 1:
+    if not training or engine.replicas.count() == 1:
         return numbers
-    gathered = backend.replicas.gather(ops.stack(numbers))
+    gathered = engine.replicas.gather(ops.stack(numbers))
     return ops.unstack(ops.sum(gathered, axis=0), len(numbers))
 
 

@@ -1,4 +1,5 @@
-"""The backend functions on PyTorch."""
+"""The backend functions on PyTorch, which run operation by operation. What records and
+compiles these is apart, in `graphs`."""
 
 import contextlib
 import contextvars
@@ -12,24 +13,9 @@ import torch
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import base
-from keras_ratesnn._core.backend.torch import fusion, normalization, time_filter
+from keras_ratesnn._core.backend.torch import normalization, time_filter
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
 from keras_ratesnn._core.backend.torch.layout import LayoutKept
-from keras_ratesnn._core.backend.torch.recorder import (
-    call_graphs,
-    choices,
-    compiler,
-    cuda_graphs,
-)
-from keras_ratesnn._core.backend.torch.recorder.call_graphs import (
-    CallGraphs,
-    record_calls,
-)
-from keras_ratesnn._core.backend.torch.recorder.graph import (
-    is_recording,
-    is_recording_for_compiler,
-    noticing_repeated_draws,
-)
 from keras_ratesnn._core.backend.torch.replicas import replicas
 from keras_ratesnn._core.contexts import setting
 
@@ -42,29 +28,12 @@ _is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
 
 
 class Backend(base.Backend):
-    """PyTorch runs operation by operation: loops need no limit, and what other backends
-    compile is recorded or fused here."""
-
-    RECORDS_CALLS = True
-    SETTINGS = (
-        ("eager_calls", call_graphs, "EAGER_CALLS"),
-        ("calls_in_a_row", cuda_graphs, "CALLS_IN_A_ROW"),
-        ("compiler", compiler, "COMPILER"),
-        ("least_elements", fusion, "LEAST_ELEMENTS"),
-    )
+    """PyTorch runs operation by operation: loops need no limit."""
 
     replicas = replicas
-    elementwise = staticmethod(fusion.elementwise)
-    fusing = staticmethod(fusion.fusing)
-    steps_in_a_pass = staticmethod(fusion.steps_in_a_pass)
-    time_loop = staticmethod(fusion.time_loop)
-    record_calls = staticmethod(record_calls)
 
     def any_size(self, name):
         return torch.export.Dim(name, min=1)
-
-    def call_graphs(self):
-        return CallGraphs()
 
     def check_call(self, model):
         received = f"Received: a call of model {model.name!r}"
@@ -154,11 +123,6 @@ class Backend(base.Backend):
         """The tensor as a leaf of its own, for autograd."""
         return tensor.detach().requires_grad_()
 
-    def cond(self, chosen, function, otherwise):
-        if is_recording():
-            return choices.choose(chosen, function(), otherwise)
-        return super().cond(chosen, function, otherwise)
-
     def pullback(self, function, inputs):
         with torch.enable_grad():
             outputs, rest = function(*inputs)
@@ -190,11 +154,7 @@ class Backend(base.Backend):
     def filter_in_time(self, inputs, kernel):
         # Derivatives in forward mode, and what others compile or export, are of
         # PyTorch's own operations.
-        others_trace = (
-            torch.compiler.is_compiling()
-            or torch.jit.is_tracing()
-            or is_recording_for_compiler()
-        )
+        others_trace = torch.compiler.is_compiling() or torch.jit.is_tracing()
         if _forward_mode.get() or others_trace or inputs.device.type != "cpu":
             return super().filter_in_time(inputs, kernel)
         return time_filter.filter_in_time(inputs, kernel)
@@ -232,19 +192,17 @@ class Backend(base.Backend):
         totals = [total.expand(most, -1) for total in totals]
         return torch.isfinite(torch.cat(totals, dim=1)).all(dim=1)
 
-    def noise_state(self):
+    @staticmethod
+    def noise_state():
         """The states of PyTorch's global generators, which Keras uses if a layer has no
         seed: a list of tensors."""
-        if is_recording():
-            return []
         return [
             torch.get_rng_state(),
             *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []),
         ]
 
-    def set_noise_state(self, state):
-        if is_recording():
-            return
+    @staticmethod
+    def set_noise_state(state):
         on_cpu, *on_gpus = state
         torch.set_rng_state(on_cpu)
         if on_gpus:
@@ -252,10 +210,6 @@ class Backend(base.Backend):
 
     @contextlib.contextmanager
     def repeated_noise(self, state):
-        if is_recording():
-            with noticing_repeated_draws():
-                yield
-            return
         before = self.noise_state()
         self.set_noise_state(state)
         try:

@@ -9,15 +9,16 @@ in `operations.py`.
 """
 
 import math
+from typing import Any
 
 import torch
 
 from keras_ratesnn._core import tree
-from keras_ratesnn._core.backend.torch.recorder.compiler import lock
-from keras_ratesnn._core.backend.torch.time_loops import programs, text
-from keras_ratesnn._core.backend.torch.time_loops.derivative import Derivative
-from keras_ratesnn._core.backend.torch.time_loops.operations import stored
-from keras_ratesnn._core.backend.torch.time_loops.tracing import traced
+from keras_ratesnn._core.backend.torch.graphs.recorder.compiler import lock
+from keras_ratesnn._core.backend.torch.graphs.time_loops import programs, text
+from keras_ratesnn._core.backend.torch.graphs.time_loops.derivative import Derivative
+from keras_ratesnn._core.backend.torch.graphs.time_loops.operations import stored
+from keras_ratesnn._core.backend.torch.graphs.time_loops.tracing import traced
 
 
 class TimeLoop:
@@ -106,31 +107,33 @@ class TimeLoop:
         return tree.filled(self._structure, results)
 
 
-_MOST_KINDS_OF_STATES = 8
-"""How often the shapes and dtypes of a state may change before those of all steps are
-found."""
-
-
 def _steady(steps, weights, state, inputs, valid):
     """The graphs of steps, the state whose tensors have the shapes and dtypes that they
     have after each step, and results."""
-    for _ in range(_MOST_KINDS_OF_STATES):
+    met: list[Any] = []
+    # It ends: shapes only grow, and there are few dtypes.
+    while _kinds(state) not in met:
+        met.append(_kinds(state))
         modules = [traced(step, [*weights, *state, *inputs, *valid]) for step in steps]
         after = [text.results_of(module) for module in modules]
         # What neurons share at first may differ later, and where rows are padding.
-        changed = next(
-            (new for new in after if _kinds(new[: len(state)]) != _kinds(state)), None
-        )
-        if changed is None:
-            break
-        shapes = [_program_shape(new.shape, inputs[0].shape) for new in changed]
         state = [
-            old.to(new.dtype).expand(shape)
-            for old, new, shape in zip(state, changed, shapes, strict=False)
+            _changed(old, new, inputs[0].shape)
+            for old, *new in zip(state, *after, strict=False)
         ]
-    if len(set(map(_kinds, after))) > 1 or changed is not None:
+    kinds = {_kinds(results[: len(state)]) for results in after}
+    if len(set(map(_kinds, after))) > 1 or kinds != {met[-1]}:
         raise ValueError("the results of steps differ in their shapes or dtypes")
     return modules, state, after[0]
+
+
+def _changed(old, by_phase, full):
+    """A tensor of a state, in the shape and dtype that the first phase gives it which
+    changes them."""
+    for new in by_phase:
+        if _kinds([new]) != _kinds([old]):
+            return old.to(new.dtype).expand(_program_shape(new.shape, full))
+    return old
 
 
 def _program_shape(shape, full):

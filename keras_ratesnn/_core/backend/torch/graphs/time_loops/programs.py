@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import torch
 
-from keras_ratesnn._core.backend.torch.recorder.compiler import lock, several
-from keras_ratesnn._core.backend.torch.time_loops.operations import stored
+from keras_ratesnn._core.backend.torch.graphs.recorder.compiler import lock, several
+from keras_ratesnn._core.backend.torch.graphs.time_loops.operations import stored
 
 _FLAGS = (
     "-std=c++17",

@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch._C._dynamo.guards import TensorGuards
 
-from keras_ratesnn._core.backend.torch.recorder.layer_attributes import global_settings
+from keras_ratesnn._core.backend.torch.graphs.recorder.layer_attributes import (
+    global_settings,
+)
 from keras_ratesnn._core.backend.torch.replicas import replicas
 
 

@@ -8,10 +8,13 @@ import torch
 
 from keras_ratesnn._core import tree
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
-from keras_ratesnn._core.backend.torch.time_loops import text
-from keras_ratesnn._core.backend.torch.time_loops.operations import stored
-from keras_ratesnn._core.backend.torch.time_loops.programs import Numbered
-from keras_ratesnn._core.backend.torch.time_loops.tracing import traced, with_tensors
+from keras_ratesnn._core.backend.torch.graphs.time_loops import text
+from keras_ratesnn._core.backend.torch.graphs.time_loops.operations import stored
+from keras_ratesnn._core.backend.torch.graphs.time_loops.programs import Numbered
+from keras_ratesnn._core.backend.torch.graphs.time_loops.tracing import (
+    traced,
+    with_tensors,
+)
 
 
 class Derivative:

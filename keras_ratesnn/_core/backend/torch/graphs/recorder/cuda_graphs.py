@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from keras_ratesnn._core.backend.torch.recorder import choices, graph_passes
+from keras_ratesnn._core.backend.torch.graphs.recorder import choices, graph_passes
 from keras_ratesnn._core.backend.torch.replicas import replicas
 
 CALLS_IN_A_ROW = 8

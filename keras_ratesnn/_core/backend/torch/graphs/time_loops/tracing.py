@@ -5,7 +5,7 @@ import functools
 import torch
 
 from keras_ratesnn._core import tree
-from keras_ratesnn._core.backend.torch.recorder import graph_passes
+from keras_ratesnn._core.backend.torch.graphs.recorder import graph_passes
 
 _aten = torch.ops.aten
 

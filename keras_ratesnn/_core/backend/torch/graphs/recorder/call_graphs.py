@@ -18,12 +18,16 @@ import numpy as np
 import torch
 from keras import ops
 
-from keras_ratesnn._core import backend, keras_internals, tree
+from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.backend import base
-from keras_ratesnn._core.backend.torch.recorder.graph import CallGraph
-from keras_ratesnn._core.backend.torch.recorder.layer_attributes import LayerAttributes
-from keras_ratesnn._core.backend.torch.recorder.signature import Signatures
-from keras_ratesnn._core.latest_settings import LatestSettings
+from keras_ratesnn._core.backend.torch import Backend
+from keras_ratesnn._core.backend.torch.graphs import private_keras
+from keras_ratesnn._core.backend.torch.graphs.latest_settings import LatestSettings
+from keras_ratesnn._core.backend.torch.graphs.recorder.graph import CallGraph
+from keras_ratesnn._core.backend.torch.graphs.recorder.layer_attributes import (
+    LayerAttributes,
+)
+from keras_ratesnn._core.backend.torch.graphs.recorder.signature import Signatures
 
 EAGER_CALLS = {"auto": 32, True: 1}
 """Calls of a kind before one is recorded, by `jit_compile`. Recording takes as long as
@@ -149,7 +153,7 @@ class _Settings:
 def _signature(signatures, values, tensors):
     """What a call depends on besides attributes, hashable, or `None` if there can be no
     graph for it."""
-    if keras_internals.in_stateless_scope() or any(
+    if private_keras.in_stateless_scope() or any(
         keras_internals.mask_of(tensor) is not None for tensor in tensors
     ):
         return None
@@ -239,12 +243,12 @@ class _Recorded:
         self._targets: Any = None
         layers = list(keras_internals.with_sublayers(model))
         self._function: Any = functools.partial(self._run, function, layers, variables)
-        noise = backend.noise_state()
+        before = Backend.noise_state()
         try:
             self._first = self._function(tensors)
         except Exception:
             # The call is repeated in eager mode, and draws the same numbers.
-            backend.set_noise_state(noise)
+            Backend.set_noise_state(before)
             raise
         self._is_copied = CallGraph.share_memory(self._first, tensors)
 
@@ -302,7 +306,7 @@ class _Recorded:
         for is_copied in self._is_copied[len(self._has_mask) :][: len(variables)]:
             value = next(remaining)
             values.append(ops.copy(value) if is_copied else value)
-        keras_internals.assign(variables, values, CallGraph.assign)
+        private_keras.assign(variables, values, CallGraph.assign)
         for layer in layers:
             layer.add_loss(next(remaining))
         for output in itertools.compress(tree.flatten(outputs), self._has_mask):

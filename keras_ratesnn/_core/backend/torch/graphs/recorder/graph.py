@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
-from keras_ratesnn._core.backend.torch.recorder import (
+from keras_ratesnn._core.backend.torch.graphs.recorder import (
     choices,
     compiler,
     cpu_memory,

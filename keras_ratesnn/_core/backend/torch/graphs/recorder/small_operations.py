@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from keras_ratesnn._core.backend.torch.recorder import graph_passes
+from keras_ratesnn._core.backend.torch.graphs.recorder import graph_passes
 
 _aten = torch.ops.aten
 

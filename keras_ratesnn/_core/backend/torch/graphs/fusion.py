@@ -20,27 +20,28 @@ import torch
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.backend.tensor_function import TensorFunction, description
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
-from keras_ratesnn._core.backend.torch.normalization import HALF
-from keras_ratesnn._core.backend.torch.recorder.compiler import (
+from keras_ratesnn._core.backend.torch.graphs import private_keras
+from keras_ratesnn._core.backend.torch.graphs.latest_settings import LatestSettings
+from keras_ratesnn._core.backend.torch.graphs.recorder.compiler import (
     CompiledByLayout,
     lock,
     several,
 )
-from keras_ratesnn._core.backend.torch.recorder.graph import (
+from keras_ratesnn._core.backend.torch.graphs.recorder.graph import (
     is_recording,
     is_recording_for_compiler,
 )
-from keras_ratesnn._core.backend.torch.recorder.graph_passes import draws, traced
-from keras_ratesnn._core.backend.torch.recorder.layer_attributes import (
+from keras_ratesnn._core.backend.torch.graphs.recorder.graph_passes import draws, traced
+from keras_ratesnn._core.backend.torch.graphs.recorder.layer_attributes import (
     LayerAttributes,
     global_settings,
 )
-from keras_ratesnn._core.backend.torch.recorder.signature import (
+from keras_ratesnn._core.backend.torch.graphs.recorder.signature import (
     are_plain,
     is_checkpointed,
 )
+from keras_ratesnn._core.backend.torch.normalization import HALF
 from keras_ratesnn._core.contexts import setting
-from keras_ratesnn._core.latest_settings import LatestSettings
 
 LEAST_ELEMENTS = 2**20
 """For fewer elements compilation takes too long. Once compiled, a kernel is also used
@@ -112,8 +113,8 @@ def time_loop(steps, begin, finish, cell, key, inputs, same, valid, counts):
     if not _can_loop(tensors):
         return None
     # With the first loop, since many programs on GPUs have none.
-    from keras_ratesnn._core.backend.torch.time_loops import TimeLoop
-    from keras_ratesnn._core.backend.torch.time_loops.tracing import with_tensors
+    from keras_ratesnn._core.backend.torch.graphs.time_loops import TimeLoop
+    from keras_ratesnn._core.backend.torch.graphs.time_loops.tracing import with_tensors
 
     first = [x if is_same else x[:, 0] for x, is_same in zip(inputs, same, strict=True)]
     first_valid = [x[:, 0] for x in valid]
@@ -263,7 +264,7 @@ class _Loops:
         """The same for cells of a class whose settings look the same."""
         settings = {}
         for name, value in vars(self._cell).items():
-            is_setting = name not in keras_internals.ATTRIBUTES_OF_EVERY_LAYER
+            is_setting = name not in private_keras.ATTRIBUTES_OF_EVERY_LAYER
             if is_setting and not isinstance(value, keras.Variable):
                 settings[name] = value
         return type(self._cell), repr(settings)

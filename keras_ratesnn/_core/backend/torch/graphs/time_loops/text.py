@@ -8,13 +8,13 @@ import math
 import torch
 from torch import fx
 
-from keras_ratesnn._core.backend.torch.normalization import HALF
-from keras_ratesnn._core.backend.torch.time_loops import templates
-from keras_ratesnn._core.backend.torch.time_loops.operations import (
+from keras_ratesnn._core.backend.torch.graphs.time_loops import templates
+from keras_ratesnn._core.backend.torch.graphs.time_loops.operations import (
     literal,
     operation_text,
     type_text,
 )
+from keras_ratesnn._core.backend.torch.normalization import HALF
 
 _aten = torch.ops.aten
 
@@ -58,7 +58,8 @@ def _constants(module):
 def _number(constant):
     """The number of which a tensor consists; raises ValueError if there are several."""
     first = constant.flatten()[0]
-    if not torch.equal(constant, first.expand(constant.shape)):
+    # NaN is not equal to itself.
+    if constant.numel() > 1 and not torch.equal(constant, first.expand_as(constant)):
         raise ValueError("there are constants that are not the same for all neurons")
     return first.item()
 

@@ -13,8 +13,8 @@ import weakref
 import torch
 from torch import fx
 
-from keras_ratesnn._core.backend.torch.recorder import graph_passes
-from keras_ratesnn._core.backend.torch.recorder.compiler import several
+from keras_ratesnn._core.backend.torch.graphs.recorder import graph_passes
+from keras_ratesnn._core.backend.torch.graphs.recorder.compiler import several
 
 _library = torch.library.Library("keras_ratesnn", "FRAGMENT")
 _library.define(
