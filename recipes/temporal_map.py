@@ -39,6 +39,9 @@ UNITS, DECAY, BATCH_SIZE, MAX_DELAY = 64, 0.9, 50, 9
 TIME_CONSTANTS = layers.TimeConstants(2, 200)
 LARGEST_GRADIENT = 1.0
 
+PROBED = ("lif", "learned")
+"""Networks that are probed: one that forgets, and one that need not."""
+
 CHOOSING = ("bptt", "rate-1")
 """The methods that choose settings."""
 
@@ -161,14 +164,15 @@ def neurons(network, timesteps):
 def complete(results, task, data, seeds, with_probe):
     """Trains what is missing."""
     shape = data["train"][0].shape[1:]
-    is_asked = with_probe and task.outputs > 1
-    if is_asked and not results.find(what="probe"):
-        results.add(what="probe", **probed(task, data, shape))
     for network in task.networks:
         by_name = methods(shape[0], network)
         compare(results, task, data, network, by_name, seeds)
         close = {name: by_name[name] for name in undecided(results, network, seeds)}
         compare(results, task, data, network, close, seeds + MORE_SEEDS)
+    for network in PROBED if with_probe and task.outputs > 1 else ():
+        key = {"what": "probe", "network": network}
+        if network in task.networks and not results.find(**key):
+            results.add(**key, **probed(results, task, data, network))
 
 
 def compare(results, task, data, network, by_name, seeds):
@@ -271,12 +275,13 @@ def score(model, x, y):
     return 1.0 - float(np.mean(np.square(outputs[:, 0] - y)) / np.var(y))
 
 
-def probed(task, data, shape):
-    """What `analysis.temporal_probe` recommends for the first network, and its time."""
+def probed(results, task, data, network):
+    """What `analysis.temporal_probe` says of a network with BPTT's settings, and its
+    time."""
     began = time.process_time()
-    network, gradient = task.networks[0], gradients.BPTT()
-    settings = {"kernels": "ordinary", "learning_rate": LEARNING_RATES[1]}
     x, y = data["train"]
+    shape, gradient = x.shape[1:], gradients.BPTT()
+    settings = chosen(results, {"network": network, "method": "bptt"})
     result = analysis.temporal_probe(
         functools.partial(build, task, shape, network, gradient, **settings),
         x,
@@ -287,9 +292,12 @@ def probed(task, data, shape):
         seeds=3,
         verbose=0,
     )
-    recommended = result.recommended and result.recommended.name
-    seconds = round(time.process_time() - began, 2)
-    return {"recommended": recommended, "seconds": seconds}
+    return {
+        "recommended": result.recommended and result.recommended.name,
+        "said": result.recommendation,
+        "accuracy": {name: seeds.tolist() for name, seeds in result.accuracy.items()},
+        "seconds": round(time.process_time() - began, 2),
+    }
 
 
 def best_runs(results, key):
@@ -325,8 +333,7 @@ class TaskMap:
         self.task, self.network = task, network
         self.scores = scores_of(results, network)
         self.means = {name: statistics.mean(run) for name, run in self.scores.items()}
-        is_probed = network == task.networks[0]
-        self.probes = results.find(what="probe") if is_probed else []
+        self.probes = results.find(what="probe", network=network)
 
     def is_learnt(self):
         """Whether a method learns the task: it is better than chance, or than the
@@ -346,7 +353,8 @@ class TaskMap:
 def table(results, network):
     """The results of a network as a Markdown table."""
     rows = []
-    names = dict.fromkeys(run["method"] for run in results.find(network=network))
+    runs = results.find(network=network)
+    names = dict.fromkeys(run["method"] for run in runs if "method" in run)
     for name in names:
         key = {"network": network, "method": name}
         if is_refused(results, key):

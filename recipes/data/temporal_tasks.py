@@ -16,7 +16,7 @@ NETWORKS = ("lif", "spread", "learned", "parallel")
 OTHERS = ("recurrent", "delays")
 
 SAMPLES = {"train": 1000, "validation": 500, "test": 500}
-CLOTHES = {"train": 8000, "validation": 2000, "test": 5000}
+CLOTHES = {"train": 5000, "validation": 1000, "test": 5000}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +125,7 @@ def digits(steps):
         f"{about}, for {steps} steps",
         load,
         10,
-        epochs=100 if steps == 64 else 40,
+        epochs=50 if steps == 64 else 40,
     )
 
 
@@ -148,7 +148,7 @@ def clothes(steps):
 
     about = "the rows of an image" if steps == 28 else "pixels in another order"
     name, about = f"clothes-{steps}", f"{about}, for {steps} steps"
-    return Task(name, about, load, 10, epochs=15)
+    return Task(name, about, load, 10, epochs=10)
 
 
 def vowels(timesteps=japanese_vowels.LONGEST):

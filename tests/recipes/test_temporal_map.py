@@ -49,7 +49,7 @@ def test_what_was_trained_is_kept_shown_and_not_trained_again(
 ):
     task = temporal_tasks.TASKS["order-4"]
     data = {part: (x[:64], y[:64]) for part, (x, y) in task.load(None).items()}
-    changes = {"epochs": 1, "networks": ("spread", "delays")}
+    changes = {"epochs": 1, "networks": ("lif", "delays")}
     task = dataclasses.replace(task, load=lambda _: data, **changes)
     monkeypatch.setitem(temporal_map.TASKS, "order-4", task)
     monkeypatch.setattr(temporal_map, "LEARNING_RATES", (5e-3,))
