@@ -166,17 +166,17 @@ class LayerAttributes:
         )
 
     def changes(self):
-        """What is not what it was, a list of strings. Slow, unlike `unchanged`."""
+        """The changed attributes, a list of strings. Slow, unlike `unchanged`."""
         before, now = self._by_place, self._present_by_place()
         return [
-            f"{key[1]!r} {self._places[key[0]]}, from {before.get(key)} to {now.get(key)}"
-            for key in before | now
-            if not _same(before.get(key), now.get(key))
+            f"{name!r} {self._places[number]}, from {old} to {now.get((number, name))}"
+            for number, name in before | now
+            if not _same(old := before.get((number, name)), now.get((number, name)))
         ]
 
     def _present_by_place(self):
-        """All that is in the containers now, by the number of the container and the name
-        in it."""
+        """All that is in the containers now, by the number of the container and the
+        name in it."""
         return {
             (number, name): value
             for number, container in enumerate(self._containers)
