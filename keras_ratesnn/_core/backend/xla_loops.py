@@ -21,6 +21,10 @@ compiled for an H100 (ResNet-18, batch 128) needed less memory unrolled: 2191 in
 recipes.benchmark --loops` measures what is faster on a device.
 """
 
+PLATFORM = "auto"
+"""The kind of device that JAX compiles for, `"cpu"`, `"gpu"` or `"tpu"`; `"auto"` is
+this machine's. What is compiled ahead of time for another machine needs it."""
+
 _unrolled = contextvars.ContextVar("keras_ratesnn_unrolled", default=False)
 
 
