@@ -18,7 +18,9 @@ variable as its number:
 ... )
 
 A new value compiles nothing. Several layers may share a variable. It is no weight: a
-config and a saved file have its present value, as a number.
+config and a saved file have its present value, as a number. On JAX, assign it between
+epochs, or after `model.jax_state_sync()`: during an epoch `fit` has the values of all
+variables, and assigns them at its end.
 """
 
 import math
@@ -27,7 +29,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_ratesnn._core import checks, keras_internals, registry
+from keras_ratesnn._core import checks, keras_internals, registry, tree
 from keras_ratesnn._core.annotations import Config, Tensor
 from keras_ratesnn._core.backend import engine
 
@@ -47,10 +49,13 @@ class Surrogate(registry.Configured):
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """The Keras variables among its attributes."""
-        return [
-            value for value in vars(self).values() if isinstance(value, keras.Variable)
-        ]
+        """The Keras variables among its attributes, also in lists, dictionaries and
+        surrogates."""
+        found: dict[int, keras.Variable] = {}
+        for leaf in tree.flatten(vars(self)):
+            inside = leaf.variables if isinstance(leaf, Surrogate) else [leaf]
+            found |= {id(x): x for x in inside if isinstance(x, keras.Variable)}
+        return list(found.values())
 
     def derivative(self, distance: Tensor) -> Tensor:
         """h(u), with the shape and dtype of `distance`."""

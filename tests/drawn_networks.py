@@ -4,6 +4,7 @@ Keras that conversions know."""
 import re
 
 import keras
+import library_neurons
 import numpy as np
 from keras import layers, ops
 
@@ -125,44 +126,34 @@ def _cell(kind, **arguments):
     return lambda x, random: own.Neuron(kind(**arguments))(_currents(x))
 
 
+def _of_library():
+    for name in library_neurons.ARGUMENTS:
+        arguments = library_neurons.arguments_of(name, T)
+        yield name, _neurons(library_neurons.layer_class(name), **arguments)
+        yield f"{name}Cell", _cell(library_neurons.cell_class(name), **arguments)
+
+
 def _recurrent_cell(**arguments):
     return own.RecurrentCell(own.LIFCell(**arguments), layers.Dense(4))
 
 
 OF_LIBRARY = {
-    "ALIF": _neurons(own.ALIF, threshold=0.4, initial_membrane=-0.1),
-    "IF": _neurons(own.IF, threshold=0.4),
-    "ILIF": _integer_neurons,
-    "LIF": _neurons(own.LIF, threshold=0.5, decay_input=_boolean, reset="hard"),
-    "PSN": _neurons(own.PSN, timesteps=T, threshold=0.3),
-    "ALIFCell": _cell(own.ALIFCell, threshold=0.4, learn_threshold=True),
+    **dict(_of_library()),
     "BernoulliEncoder": _piece(own.BernoulliEncoder),
-    "CuBaLIF": _neurons(own.CuBaLIF, threshold=0.4),
-    "CuBaLIFCell": _cell(own.CuBaLIFCell, threshold=0.4, reset_delay=True),
     "Delay": _piece(
         own.Delay, max_delay=lambda random: 3 + 2 * int(random.integers(2))
     ),
     "Encoder": _piece(Odd),
-    "IFCell": _cell(own.IFCell, threshold=0.4),
-    "ILIFCell": _cell(own.ILIFCell, levels=3, threshold=0.4, initial_membrane=0.1),
-    "LIFCell": _cell(own.LIFCell, threshold=0.4, reset_delay=True),
     "LeakyReadout": _piece(own.LeakyReadout, value=_one_of("mean", "last", "max")),
     "LatencyEncoder": _piece(own.LatencyEncoder),
-    "MaskedPSN": _neurons(own.MaskedPSN, timesteps=T, order=2, threshold=0.3),
-    "MaskedPSNCell": _cell(own.MaskedPSNCell, timesteps=T, order=2, threshold=0.3),
-    "Neuron": _cell(own.LIFCell, threshold=0.5),
+    "Neuron": _cell(own.LIFCell, threshold=0.4, reset_delay=True),
     "NeuronCell": _cell(Saturating, threshold=0.5),
     "OnlineRenormalization": _piece(own.OnlineRenormalization),
-    "PSNCell": _cell(own.PSNCell, timesteps=T, threshold=0.3),
-    "ParametricLIF": _neurons(own.ParametricLIF, threshold=0.4),
-    "ParametricLIFCell": _cell(own.ParametricLIFCell, threshold=0.4, decay_input=True),
     "Recurrent": lambda x, random: own.Recurrent(_ilif(random), layers.Dense(4))(
         _currents(x)
     ),
     "RecurrentCell": _cell(_recurrent_cell, threshold=0.5),
     "Scale": _piece(own.Scale, initial=0.7, per_channel=_boolean),
-    "SlidingPSN": _neurons(own.SlidingPSN, order=2, threshold=0.3),
-    "SlidingPSNCell": _cell(own.SlidingPSNCell, order=2, threshold=0.3),
     "TemporalEffectiveBatchNormalization": _piece(
         own.TemporalEffectiveBatchNormalization, timesteps=T
     ),

@@ -70,7 +70,8 @@ class Configured:
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
-        return cls(**config)
+        # Keras leaves the objects in a config as they were saved.
+        return cls(**keras.saving.deserialize_keras_object(config))
 
     def __repr__(self) -> str:
         arguments = ", ".join(

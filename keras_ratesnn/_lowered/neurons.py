@@ -4,25 +4,21 @@ from typing import Any
 
 from keras import layers
 
+from keras_ratesnn import layers as own
 from keras_ratesnn._lowered.affine import weights_of
 from keras_ratesnn._lowered.nodes import AffineNode, NeuronNode, ReadoutNode
-from keras_ratesnn.layers import (
-    IF,
-    ILIF,
-    LIF,
-    CuBaLIF,
-    CuBaLIFCell,
-    IFCell,
-    ILIFCell,
-    LeakyReadout,
-    LIFCell,
-    Neuron,
-    ParametricLIF,
-    ParametricLIFCell,
-    Recurrent,
-)
 
-CELLS = (IFCell, LIFCell, ParametricLIFCell, CuBaLIFCell, ILIFCell)
+
+def _cell_class(layer):
+    return getattr(layer.__init__, "cell_class", own.NeuronCell)
+
+
+LAYERS: dict[Any, Any] = {
+    _cell_class(layer): layer
+    for layer in map(vars(own).get, own.__all__)
+    if any(_cell_class(layer).targets)
+}
+"""The layers of neurons that a target has, by the classes of their cells."""
 
 
 def neurons(lowering, layer, wire):
@@ -30,7 +26,7 @@ def neurons(lowering, layer, wire):
 
 
 def _neurons_of(lowering, layer, wire, cell, feedback=None):
-    if type(cell) not in CELLS:
+    if not lowering.refusals.has(type(cell)):
         raise lowering.refusals.without_rule(layer)
 
     def value(name, default=0.0):
@@ -53,7 +49,7 @@ def _neurons_of(lowering, layer, wire, cell, feedback=None):
         initial_membrane=value("initial_membrane"),
         reset=getattr(cell, "reset", "soft"),
         reset_delay=getattr(cell, "reset_delay", False),
-        levels=cell.levels if type(cell) is ILIFCell else 0,
+        levels=cell.levels if "levels" in cell.fixed_arguments else 0,
         spike_size=cell.spike_size,
         cell=cell,
         feedback=feedback,
@@ -63,11 +59,6 @@ def _neurons_of(lowering, layer, wire, cell, feedback=None):
 
 def recurrent(lowering, layer, wire):
     synapse = layer.synapse
-    if type(layer.neuron) not in CELLS:
-        raise lowering.refused(
-            layer,
-            f"it has neurons of {type(layer.neuron).__name__}. Train it with LIF.",
-        )
     is_flat = wire.order is None and len(wire.shape) == 1
     if type(synapse) is not layers.Dense or not is_flat:
         raise lowering.refused(
@@ -90,7 +81,7 @@ def readout(lowering, layer, wire):
 
 
 RULES: dict[type, Any] = {
-    **dict.fromkeys((IF, LIF, ParametricLIF, CuBaLIF, ILIF, Neuron), neurons),
-    Recurrent: recurrent,
-    LeakyReadout: readout,
+    **dict.fromkeys((*LAYERS.values(), own.Neuron), neurons),
+    own.Recurrent: recurrent,
+    own.LeakyReadout: readout,
 }

@@ -6,11 +6,11 @@ from typing import Any
 
 import keras
 
-from keras_ratesnn.layer_kinds import ENCODER, NEURON, OPERATION, TIME_MIXING, kind_of
+from keras_ratesnn._lowered.neurons import LAYERS
+from keras_ratesnn.layer_kinds import ENCODER, NEURON, TIME_MIXING, kind_of
 
 _REASONS = {
-    NEURON: "of neurons, IF, LIF, ParametricLIF, CuBaLIF and ILIF can be described. "
-    "Train the network with one of these.",
+    NEURON: "its neurons can be {} only. Train the network with one of these.",
     ENCODER: "encoders are not part of it. Encode the inputs where the network runs, "
     "as one frame for each step.",
     TIME_MIXING: "it mixes time steps. Use neurons that keep a membrane only.",
@@ -33,9 +33,15 @@ class Refusals:
 
     Args:
         wanted: String, what the target does with networks.
+        target: String, the name of the target in `Targets`.
     """
 
     wanted: str
+    target: str
+
+    def has(self, cell_class: Any) -> bool:
+        """Whether the target has the neurons of a cell."""
+        return cell_class in LAYERS and bool(getattr(cell_class.targets, self.target))
 
     def error(self, layer: Any, reason: str) -> ValueError:
         """The error for a layer, or an operation; the reason ends in what to do."""
@@ -47,9 +53,10 @@ class Refusals:
     def without_rule(self, layer: Any) -> ValueError:
         """The error for a layer that no rule lowers."""
         kind = kind_of(layer)
-        if kind.role != OPERATION:
-            return self.error(layer, _REASONS.get(kind.role, _UNKNOWN))
-        return self.error(layer, _ACTIVATION if kind.activation else _UNKNOWN)
+        unknown = _ACTIVATION if kind.activation else _UNKNOWN
+        names = [each.__name__ for cell, each in LAYERS.items() if self.has(cell)]
+        reason = _REASONS.get(kind.role, unknown).format(", ".join(names))
+        return self.error(layer, reason)
 
     def check(self, layer: Any) -> None:
         """Raises ValueError for what no layer may have."""

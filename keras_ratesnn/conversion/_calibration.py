@@ -186,7 +186,8 @@ def between_scales(neuron, threshold, timesteps):
                 f"each. Pass `neuron` with a number as {name}, or leave `calibrate` "
                 "out."
             )
-    wanted = 0.0 if cell.rounds else own / 2
+    # Up to `levels` spikes are rounded, not truncated.
+    wanted = 0.0 if "levels" in cell.fixed_arguments else own / 2
     # A custom cell starts at rest.
     shift = (wanted - start) / timesteps
     largest, scale = cell.levels * cell.spike_size, cell.levels * own / threshold

@@ -3,13 +3,9 @@ layer and what to do."""
 
 from keras_ratesnn import _lowered
 
-REFUSALS = _lowered.Refusals("integers compute exactly")
+REFUSALS = _lowered.Refusals("integers compute exactly", "integers")
 refused = REFUSALS.error
 
-NEURONS = (
-    "of neurons, IF, LIF, ParametricLIF and ILIF have integers. Train the network with "
-    "one of these."
-)
 READOUT = (
     "a leaky readout does not add up logits. Let the network end in the layer before "
     "it."

@@ -16,8 +16,8 @@ from keras_ratesnn._lowered import nodes
 from keras_ratesnn.integers import _membranes, _signals
 from keras_ratesnn.integers._refusals import (
     CURRENT,
-    NEURONS,
     READOUT,
+    REFUSALS,
     refused,
 )
 from keras_ratesnn.integers._report import LayerReport
@@ -245,8 +245,8 @@ def _neurons(compiler, node, signal):
 def _check_neurons(node):
     """Raises ValueError for neurons that integers do not have."""
     layer = node.layer
-    if node.synaptic_decay is not None or node.feedback is not None:
-        raise refused(layer, NEURONS)
+    if node.feedback is not None:
+        raise REFUSALS.without_rule(layer)
     for name in ("threshold", "v_reset", "initial_membrane"):
         if not isinstance(getattr(node, name), float):
             raise refused(

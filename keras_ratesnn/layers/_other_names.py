@@ -76,17 +76,16 @@ _REMEDIES = {
         "learn_alpha",
     ): "Use learn_synaptic_decay={value!r}, of CuBaLIF and LeakyReadout.",
     ("learn_decay", "learn_synaptic_decay"): (
-        "LIF, ALIF, CuBaLIF, ILIF and LeakyReadout learn their decay, ParametricLIF "
-        "always does; CuBaLIF and LeakyReadout that of their current, too. Leave the "
-        "argument out."
+        "Layers with a leak such as LIF learn their decay, ParametricLIF always does; "
+        "CuBaLIF and LeakyReadout that of their current, too. Leave the argument out."
     ),
     ("decay_input",): (
-        "Only neurons with a leak scale their input by 1 − decay: LIF, ParametricLIF, "
-        "ALIF, CuBaLIF. Leave the argument out."
+        "Only neurons with a leak scale their input by 1 − decay, such as LIF. Leave "
+        "the argument out."
     ),
     ("reset_delay",): (
-        "Only LIF, IF, ParametricLIF and CuBaLIF can delay their reset. Leave the "
-        "argument out: a spike resets at once."
+        "Only some neurons can delay their reset, such as LIF. Leave the argument out: "
+        "a spike resets at once."
     ),
     ("step_mode",): (
         "The model runs its neurons over time: SpikingModel(network, timesteps, "

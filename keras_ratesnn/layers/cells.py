@@ -20,7 +20,7 @@ from keras_ratesnn._core.backend import engine
 from keras_ratesnn.layers import dynamics, parameters
 from keras_ratesnn.layers._arguments import passed_on
 from keras_ratesnn.layers._other_names import advice_on_reset, refuse_other_names
-from keras_ratesnn.layers.neuron_cell import THRESHOLD_ADVICE, NeuronCell
+from keras_ratesnn.layers.neuron_cell import THRESHOLD_ADVICE, NeuronCell, Targets
 from keras_ratesnn.layers.parameters import LOG, LOGIT, Parameter
 from keras_ratesnn.surrogates import Surrogate
 
@@ -70,6 +70,7 @@ class IntegrateAndFireCell(NeuronCell):
     log_threshold: keras.Variable | None = None
     decay_logit: keras.Variable | None = None
     decay_bits: int | None = None
+    derivative_weights = ("decay_logit", "log_threshold")
 
     def __init__(
         self,
@@ -336,6 +337,7 @@ class LIFCell(IntegrateAndFireCell):
     )
     decay = Parameter(LOGIT, at_least=0, below=1, advice=DECAY_ADVICE)
     learn_decay = False
+    targets = Targets(nir="LIF", integers=True)
 
     def __init__(
         self,
@@ -376,6 +378,7 @@ class IFCell(IntegrateAndFireCell):
     """
 
     decay = 1.0
+    targets = Targets(nir="IF", integers=True)
 
 
 @registry.register
@@ -400,6 +403,7 @@ class ParametricLIFCell(LIFCell):
         "decay_bits",
     )
     decay = Parameter(LOGIT, per_channel_if="per_channel", advice=DECAY_ADVICE)
+    targets = Targets(nir="LIF", integers=True)
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from keras_ratesnn._core.annotations import (
 from keras_ratesnn.layers import dynamics
 from keras_ratesnn.layers._arguments import arguments_of, passed_on
 from keras_ratesnn.layers.cells import DECAY_ADVICE, LIFCell
-from keras_ratesnn.layers.neuron_cell import NeuronCell
+from keras_ratesnn.layers.neuron_cell import NeuronCell, Targets
 from keras_ratesnn.layers.neurons import NeuronWithArguments
 from keras_ratesnn.layers.parameters import LOGIT, Parameter
 from keras_ratesnn.surrogates import Surrogate
@@ -56,6 +56,7 @@ class CuBaLIFCell(LIFCell):
         "learn_synaptic_decay",
     )
     synaptic_decay = Parameter(LOGIT, at_least=0, below=1, advice=DECAY_ADVICE)
+    targets = Targets(nir="CubaLIF")
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from keras_ratesnn._core.backend import engine
 from keras_ratesnn.layers import dynamics, parameters
 from keras_ratesnn.layers._arguments import arguments_of
 from keras_ratesnn.layers._other_names import refuse_other_names
-from keras_ratesnn.layers.neuron_cell import THRESHOLD_ADVICE, NeuronCell
+from keras_ratesnn.layers.neuron_cell import THRESHOLD_ADVICE, NeuronCell, Targets
 from keras_ratesnn.layers.neurons import NeuronWithArguments
 from keras_ratesnn.layers.parameters import LOGIT, Parameter
 
@@ -61,8 +61,9 @@ class ILIFCell(NeuronCell):
     threshold = Parameter(above=0, advice=THRESHOLD_ADVICE)
     initial_membrane = Parameter(advice=_AT_REST)
     decay_logit: keras.Variable | None = None
+    derivative_weights = ("decay_logit",)
     levels: int
-    rounds = True
+    targets = Targets(integers=True)
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """The base class of neuron cells, including custom ones."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -16,6 +16,20 @@ from keras_ratesnn.layers import dynamics, parameters
 from keras_ratesnn.surrogates import Surrogate
 
 THRESHOLD_ADVICE = "A neuron at rest would spike without input."
+
+
+class Targets(NamedTuple):
+    """What else runs the neurons of a cell, by the parameters that `LIF`, `CuBaLIF` and
+    `ILIF` have.
+
+    Args:
+        nir: String, the type of their node in NIR; `None` if there is none. Defaults to
+            `None`.
+        integers: Boolean, whether networks of integers have them. Defaults to `False`.
+    """
+
+    nir: str | None = None
+    integers: bool = False
 
 
 class NeuronCell(keras.layers.Layer):
@@ -67,6 +81,7 @@ class NeuronCell(keras.layers.Layer):
     """
 
     layer_kind = LayerKind(role=CELL)
+    # Its arguments.
     threshold: Any = parameters.Parameter(
         only_number=True, above=0, advice=THRESHOLD_ADVICE
     )
@@ -74,34 +89,38 @@ class NeuronCell(keras.layers.Layer):
     """Names of the constructor's arguments that are attributes and, as they are, part
     of the config. They are fixed once the cell is built, since their values may be part
     of compiled or traced code."""
-    fuses = True
-    """Whether a step may be compiled into one pass over memory, on backends where the
-    library does that."""
+
+    # Facts, which backends, methods and other programs ask for.
     levels = 1
     """The most spikes of a neuron in a step: 1 if spikes are 0 or 1, more if a step
     emits integers."""
-    rounds = False
-    """Whether a neuron without a leak spikes as often as its threshold fits in its
-    input, rounded instead of truncated."""
+    fuses = True
+    """Whether a step may be compiled into one pass over memory, on backends where the
+    library does that."""
+    derivative_needs_inputs = False
+    """Whether `step_derivative` also takes the `inputs` of the step, as a keyword."""
+    derivative_weights: tuple[str, ...] = ()
+    """Names of the attributes that are the weights which `step_derivative` knows. They
+    do not change the state at rest."""
     in_parallel = False
     """Whether `over_time` computes the membranes of all steps, which are affine in the
-    inputs of all steps."""
+    inputs of all steps. At steps that are padding inputs are then zero; other neurons
+    wait."""
     neurons_share_weights = False
     """Whether all neurons have the same weights, of cells with `in_parallel`. It is not
     inherited."""
-    moves_in_padding = False
-    """Whether a step that is padding is one with inputs of zero, as for a queue of
-    inputs; otherwise the state waits."""
-    feeds_back = False
-    """Whether the spikes of the previous step come back through a layer,
-    `fed_back(spikes)`, and couple neurons."""
+    exact_timesteps = False
+    """Whether it cannot run for fewer time steps than `most_timesteps` either."""
     couples_samples = False
     """Whether a sample depends on those before it in the batch. There is no gradient
     then."""
-    derivative_needs_inputs = False
-    """Whether `step_derivative` also takes the `inputs` of the step, as a keyword."""
-    exact_timesteps = False
-    """Whether it cannot run for fewer time steps than `most_timesteps` either."""
+    targets = Targets()
+    """What else runs such neurons. Not inherited: a subclass may compute something
+    else."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.targets = vars(cls).get("targets", Targets())
 
     def __init__(
         self,
@@ -194,6 +213,8 @@ class NeuronCell(keras.layers.Layer):
             "`(membrane, spikes, state)`."
         )
 
+    # Time: how many steps there may be, and cells that compute all of them at once.
+
     @property
     def sees_all_steps(self) -> bool:
         """Whether there is no `step`, because a spike depends on inputs of later steps.
@@ -205,16 +226,6 @@ class NeuronCell(keras.layers.Layer):
         """The largest number of time steps it can run for, if it has weights for each
         step. Defaults to `None`: any number."""
         return None
-
-    def independent_cell(self) -> "NeuronCell":
-        """The cell whose step acts on each neuron independently: this one, or the one
-        that a recurrent cell wraps."""
-        return self
-
-    def state_at_padding(self, state: Structure) -> Structure:
-        """The state after a step that is padding, given that before it. Defaults to the
-        same: neurons wait."""
-        return state
 
     def over_time(self, inputs: Tensor) -> Tensor:
         """The membranes of all steps, `(batch, T, ...)`, given their inputs, of cells
@@ -247,6 +258,8 @@ class NeuronCell(keras.layers.Layer):
         everywhere = np.ones((timesteps, timesteps), bool)
         return everywhere if self.sees_all_steps else np.tril(everywhere)
 
+    # Derivatives that are written by hand.
+
     def weight_parts(self) -> list[tuple[Any, Tensor]]:
         """The parts of the trainable weights that broadcast to the membrane: pairs of
         what `step_derivative` is given for one, and its value. Defaults to each weight
@@ -265,7 +278,7 @@ class NeuronCell(keras.layers.Layer):
 
         It belongs to the `step` and `fire` of the same class or a base class. If a
         subclass overrides these, it is not used, nor if `has_step_derivative` is
-        `False`.
+        `False`, or the cell learns a weight that `derivative_weights` does not name.
 
         Args:
             state: The state before the step.
@@ -290,22 +303,6 @@ class NeuronCell(keras.layers.Layer):
         `True`."""
         return True
 
-    @property
-    def feedback(self) -> keras.layers.Layer | None:
-        """The layer through which the spikes of the previous step come back. Defaults
-        to `None`: there is none."""
-        return None
-
-    @property
-    def spike_size(self) -> float:
-        """The value of one spike. Defaults to `1.0`; a cell whose spikes are normalised
-        has another."""
-        return 1.0
-
-    def after_steps(self, state: Structure) -> None:
-        """Called once after the last step of a batch, with the final state. Does
-        nothing by default."""
-
     def trace_decay(self) -> float | Tensor | None:
         """The decay λ of the spike trace in the online method OTTT, which equals the
         decay of a leaky membrane.
@@ -315,6 +312,36 @@ class NeuronCell(keras.layers.Layer):
             decay.
         """
         return None
+
+    # Neurons of another cell, or that depend on each other.
+
+    def independent_cell(self) -> "NeuronCell":
+        """The cell whose step acts on each neuron independently: this one, or the one
+        that a recurrent cell wraps."""
+        return self
+
+    @property
+    def feedback(self) -> keras.layers.Layer | None:
+        """The layer through which the spikes of the previous step come back. Defaults
+        to `None`: there is none."""
+        return None
+
+    def state_at_padding(self, state: Structure) -> Structure:
+        """The state after a step that is padding, given that before it. Defaults to the
+        same: neurons wait."""
+        return state
+
+    def after_steps(self, state: Structure) -> None:
+        """Called once after the last step of a batch, with the final state. Does
+        nothing by default."""
+
+    # Spikes.
+
+    @property
+    def spike_size(self) -> float:
+        """The value of one spike. Defaults to `1.0`; a cell whose spikes are normalised
+        has another."""
+        return 1.0
 
     def effective_threshold(self) -> float | Tensor:
         """θ as the step uses it: a float, or a tensor if it is learned, or not the same

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ratesnn._core import checks, registry, time_axis
+from keras_ratesnn._core import block_filter, checks, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
 from keras_ratesnn._core.backend import engine
 from keras_ratesnn.layers.neuron_cell import NeuronCell
@@ -21,6 +21,10 @@ _ORDER_ADVICE = (
     "membrane."
 )
 _BIAS = "bias"
+_LONGEST_FUSED_QUEUE = 8
+"""A longer one is not moved step by step if all steps can be computed at once: with the
+derivatives of its weights that takes a time that grows with the square of its
+length."""
 
 
 class ParallelCell(NeuronCell):
@@ -28,7 +32,6 @@ class ParallelCell(NeuronCell):
     bias starts at −threshold."""
 
     in_parallel = True
-    moves_in_padding = True
 
     def effective_threshold(self) -> float | Tensor:
         # The bias, which is part of the membrane, is the threshold.
@@ -227,6 +230,7 @@ class SlidingPSNCell(ParallelCell):
     neurons_share_weights = True
     fixed_arguments = ("order", *NeuronCell.fixed_arguments)
     derivative_needs_inputs = True
+    derivative_weights = ("weight", "bias")
 
     def __init__(
         self,
@@ -238,6 +242,10 @@ class SlidingPSNCell(ParallelCell):
     ) -> None:
         super().__init__(threshold, surrogate=surrogate, **kwargs)
         self.order = checks.positive_integer("order", order, advice=_ORDER_ADVICE)
+
+    @property
+    def fuses(self) -> bool:  # type: ignore[override]
+        return self.order <= _LONGEST_FUSED_QUEUE
 
     def build(self, input_shape: Shape) -> None:
         start = [2.0 ** (index - self.order + 1) for index in range(self.order)]
@@ -262,30 +270,25 @@ class SlidingPSNCell(ParallelCell):
         return ops.unstack(ops.cast(self.weight, dtype), self.order)[::-1]
 
     def over_time(self, inputs: Tensor) -> Tensor:
-        return self._weighted(self._by_lag(inputs))
-
-    def _weighted(self, latest_first):
-        """The membrane, given the inputs of the present step, of the one before, and so
-        on."""
-        dtype = latest_first[0].dtype
-        membrane = ops.cast(self.bias, dtype)
-        for weight, x in zip(self._latest_first(dtype), latest_first, strict=True):
-            membrane = engine.multiply_add(x, weight, membrane)
-        return membrane
-
-    def _by_lag(self, inputs):
-        """The inputs of all steps, those one step before, and so on, zeros before the
-        first: a list."""
-        timesteps, last = inputs.shape[1], self.order - 1
-        paddings = [[0, 0] for _ in inputs.shape]
-        paddings[1] = [last, 0]
-        padded = ops.pad(time_axis.widen(inputs), paddings)
-        return [
-            padded[:, last - lag : last - lag + timesteps] for lag in range(self.order)
-        ]
+        _, timesteps, *shape = inputs.shape
+        inputs = time_axis.widen(inputs)
+        flat = ops.reshape(inputs, (-1, timesteps, math.prod(shape)))
+        kernel = ops.cast(self.weight, inputs.dtype)[:, None]
+        membranes = block_filter.filter_in_time(flat, kernel)
+        membranes = membranes + ops.cast(self.bias, inputs.dtype)
+        return ops.reshape(membranes, (-1, timesteps, *shape))
 
     def over_time_derivatives(self, inputs: Tensor) -> list[Any]:
-        derivatives = self._by_lag(inputs) if self.weight.trainable else []
+        derivatives: list[Any] = []
+        if self.weight.trainable:
+            # The inputs of all steps, those one step before, and so on.
+            timesteps, last = inputs.shape[1], self.order - 1
+            paddings = [[0, 0] for _ in inputs.shape]
+            paddings[1] = [last, 0]
+            padded = ops.pad(time_axis.widen(inputs), paddings)
+            derivatives += [
+                padded[:, start : start + timesteps] for start in range(last, -1, -1)
+            ]
         if self.bias.trainable:
             derivatives.append(1.0)
         return derivatives
@@ -294,7 +297,10 @@ class SlidingPSNCell(ParallelCell):
         self, inputs: Tensor, state: Structure
     ) -> tuple[Tensor, Tensor, Structure]:
         queue = [time_axis.widen(inputs), *state][: self.order]
-        membrane = self._weighted(queue)
+        membrane = ops.cast(self.bias, queue[0].dtype)
+        weights = self._latest_first(membrane.dtype)
+        for weight, x in zip(weights, queue, strict=True):
+            membrane = engine.multiply_add(x, weight, membrane)
         return membrane, self.fire(membrane), _kept(queue, state, membrane)
 
     def weight_parts(self) -> list[tuple[Any, Tensor]]:

@@ -12,6 +12,15 @@ from keras_ratesnn.layers.neuron_cell import NeuronCell, WrappingCell
 from keras_ratesnn.layers.neurons import Neuron
 
 
+def with_feedback(
+    inputs: Tensor, spikes: Tensor, synapse: keras.layers.Layer
+) -> Tensor:
+    """The input current, and what the spikes of the previous step add to it."""
+    return time_axis.cast(inputs, spikes.dtype) + time_axis.cast(
+        synapse(spikes), spikes.dtype
+    )
+
+
 @registry.register
 class RecurrentCell(WrappingCell):
     """One time step of recurrent neurons: those of a cell, to whose input a synapse
@@ -33,7 +42,6 @@ class RecurrentCell(WrappingCell):
     """
 
     fixed_arguments = ("cell", "synapse")
-    feeds_back = True
 
     def __init__(
         self,
@@ -67,15 +75,11 @@ class RecurrentCell(WrappingCell):
             "spikes": super().initial_state(inputs),
         }
 
-    def fed_back(self, spikes: Tensor) -> Tensor:
-        """The current that the spikes of the previous step cause, in their dtype."""
-        return time_axis.cast(self.synapse(spikes), spikes.dtype)
-
     def step(
         self, inputs: Tensor, state: Structure
     ) -> tuple[Tensor, Tensor, Structure]:
         before = state["spikes"]
-        current = time_axis.cast(inputs, before.dtype) + self.fed_back(before)
+        current = with_feedback(inputs, before, self.synapse)
         membrane, spikes, after = self.cell.step(current, state["cell"])
         return membrane, spikes, {"cell": after, "spikes": spikes}
 
@@ -195,7 +199,7 @@ def _cell_of(neuron):
             neuron,
         )
     couples = isinstance(neuron, Neuron) and neuron.couples_neurons
-    if couples or cell.in_parallel or cell.feeds_back:
+    if couples or cell.in_parallel or cell.feedback is not None:
         raise ValueError(
             "`neuron` must have a state of its own that depends on past inputs alone, "
             f"for example keras_ratesnn.layers.LIF(). Received: {neuron.name!r} of "

@@ -73,7 +73,6 @@ class StabilizedCell:
 
     fuses = False
     in_parallel = False
-    moves_in_padding = False
 
     def __init__(
         self,

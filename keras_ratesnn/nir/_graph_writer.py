@@ -10,12 +10,11 @@ from keras_ratesnn import _lowered
 from keras_ratesnn._core import names, time_axis
 from keras_ratesnn._core.convolutions import padding_of
 from keras_ratesnn._lowered import nodes
+from keras_ratesnn._lowered.neurons import LAYERS
 from keras_ratesnn._lowered.nodes import Wire
-from keras_ratesnn.layers import ParametricLIF
 from keras_ratesnn.nir import _continuous_time, _layouts
-from keras_ratesnn.nir._neuron_nodes import LAYERS_OF_CELLS, layer_of_cell
 
-REFUSALS = _lowered.Refusals("NIR can describe")
+REFUSALS = _lowered.Refusals("NIR can describe", "nir")
 
 
 class GraphWriter:
@@ -242,17 +241,17 @@ class GraphWriter:
         _check_neurons(node)
         dtype = time_axis.accumulation_dtype(node.layer.compute_dtype)
         threshold = self.full(node.threshold, node)
-        metadata = _metadata(node, self.dt)
         arguments = {
             "v_threshold": _continuous_time.threshold_to_nir(threshold, dtype),
             "v_reset": self.full(node.v_reset, node),
-            "metadata": metadata,
+            "metadata": _metadata(node, self.dt),
         }
-        if metadata["layer"] == "IF":
-            made = self.nir.IF(r=self.full(1.0 / self.dt, node), **arguments)
+        kind = node.cell.targets.nir
+        if kind == "IF":
+            arguments["r"] = self.full(1.0 / self.dt, node)
         else:
-            kind = self.nir.LIF if node.synaptic_decay is None else self.nir.CubaLIF
-            made = kind(**self.leak(node), **arguments)
+            arguments |= self.leak(node)
+        made = getattr(self.nir, kind)(**arguments)
         sources = self.add(node.name, made, self.plain(node.inputs[0], node.name))
         if node.feedback is not None:
             self.sources[node] = sources
@@ -300,12 +299,6 @@ class GraphWriter:
 
 def _check_neurons(node):
     """Raises ValueError for neurons that NIR does not have."""
-    if node.levels:
-        raise REFUSALS.error(
-            node.layer,
-            f"it emits up to {node.levels} spikes in a step, and the neurons of NIR at "
-            "most one. Train the network with IF or LIF.",
-        )
     if np.any(node.initial_membrane):
         raise REFUSALS.error(
             node.layer,
@@ -328,28 +321,22 @@ _IN_METADATA = (
     "learn_threshold",
     "learn_decay",
     "learn_synaptic_decay",
+    "per_channel",
 )
 
 
 def _metadata(node, dt):
     """What a node of neurons does not say: how they are reset, the time step, and what
     matters in training."""
-    kind = LAYERS_OF_CELLS[type(node.cell)]
-    layer = node.layer
-    if type(layer) is not kind:  # Recurrent, or Neuron with a cell.
-        layer = layer_of_cell(node.cell, node.name)
-    metadata = {
-        name: getattr(layer, name) for name in _IN_METADATA if hasattr(layer, name)
-    }
-    metadata |= {
-        "layer": kind.__name__,
-        "decay_input": node.cell.decay_input,
+    cell = node.cell
+    names = [name for name in _IN_METADATA if name in cell.fixed_arguments]
+    return {
+        **{name: getattr(cell, name) for name in names},
+        "layer": LAYERS[type(cell)].__name__,
+        "decay_input": cell.decay_input,
         "dt": dt,
-        "surrogate": repr(layer.surrogate),
+        "surrogate": repr(cell.surrogate),
     }
-    if kind is ParametricLIF:
-        metadata["per_channel"] = layer.per_channel
-    return metadata
 
 
 def _stored(layer, array):

@@ -2,32 +2,14 @@
 
 import re
 import warnings
-from typing import Any
 
 import numpy as np
 
 from keras_ratesnn import surrogates
 from keras_ratesnn._core.names import listed
-from keras_ratesnn.layers import (
-    IF,
-    LIF,
-    CuBaLIF,
-    CuBaLIFCell,
-    IFCell,
-    LeakyReadout,
-    LIFCell,
-    ParametricLIF,
-    ParametricLIFCell,
-)
+from keras_ratesnn.layers import IF, LIF, CuBaLIF, LeakyReadout, ParametricLIF
 from keras_ratesnn.layers.readout import VALUES
 from keras_ratesnn.nir import _continuous_time, _layouts
-
-LAYERS_OF_CELLS: dict[type, Any] = {
-    IFCell: IF,
-    LIFCell: LIF,
-    ParametricLIFCell: ParametricLIF,
-    CuBaLIFCell: CuBaLIF,
-}
 
 NODES = ("IF", "LIF", "CubaLIF")
 """The types of their nodes."""
@@ -38,13 +20,6 @@ READOUT_NODES = ("I", "LI", "CubaLI")
 _SURROGATES = {
     surrogate.__name__: surrogate for surrogate in surrogates.BY_NAME.values()
 }
-
-
-def layer_of_cell(cell, name):
-    """A neuron layer of a cell, of one of the classes `LAYERS_OF_CELLS`."""
-    layer = LAYERS_OF_CELLS[type(cell)].from_config({**cell.get_config(), "name": name})
-    layer.cell = cell
-    return layer
 
 
 class NeuronReader:
@@ -93,13 +68,10 @@ class NeuronReader:
             **self._arguments(node, signal, gain, dt, recurrent),
         }
         if node.type == "CubaLIF":
-            both = {
-                "decay": self._decays(decay, signal),
-                "synaptic_decay": self._decays(synaptic_decay, signal),
-            }
             return CuBaLIF(
+                self._decays(decay, signal),
+                synaptic_decay=self._decays(synaptic_decay, signal),
                 name=name,
-                **both,
                 **_learned(node, "learn_decay", "learn_synaptic_decay"),
                 **arguments,
             ), None
@@ -107,13 +79,15 @@ class NeuronReader:
         said = node.metadata.get(
             "layer", "ParametricLIF" if per_channel and decay.min() > 0.0 else "LIF"
         )
-        axis, decays = (
-            self._by_channel(decay, signal) if said == "ParametricLIF" else (None, None)
-        )
+        axis = decays = None
+        if said == "ParametricLIF":
+            axis, decays = self._by_channel(decay, signal)
         if axis is None:
-            learned = _learned(node, "learn_decay") if said == "LIF" else {}
             return LIF(
-                decay=self._decays(decay, signal), name=name, **learned, **arguments
+                self._decays(decay, signal),
+                name=name,
+                **_learned(node, "learn_decay"),
+                **arguments,
             ), None
         if decay.min() <= 0.0:
             raise node.refused(

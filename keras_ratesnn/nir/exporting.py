@@ -62,9 +62,8 @@ def export_nir(
         model: A `SpikingModel`, or a Functional or Sequential model, with one input and
             one output. It may contain `Dense`, `Conv1D`, `Conv2D`, their depthwise and
             weight-standardised variants, `AveragePooling2D`, `GlobalAveragePooling2D`,
-            `ZeroPadding` before convolutions, `Flatten`, `Add`, `Rescaling`, the
-            neurons `IF`, `LIF`, `ParametricLIF` and `CuBaLIF`, and `LeakyReadout`,
-            whose `value` is in the metadata.
+            `ZeroPadding` before convolutions, `Flatten`, `Add`, `Rescaling`, neurons
+            such as `LIF`, and `LeakyReadout`, whose `value` is in the metadata.
         path: String or path, where to write. A file that is there is replaced once the
             new one is complete.
         dt: Float > 0, the length of a time step in seconds. Defaults to `1e-4`, which

@@ -2,6 +2,7 @@
 compilation is not possible."""
 
 import contextlib
+import functools
 import inspect
 import threading
 import types
@@ -24,6 +25,7 @@ from helpers import (
     to_numpy,
 )
 from keras import layers, ops
+from library_neurons import STEPPING, layer
 
 import keras_ratesnn as rsnn
 from keras_ratesnn._core.backend import engine
@@ -44,10 +46,9 @@ else:
     HELD = {}
 
 
-LEARNED = {"per_channel": True, "learn_threshold": True}
 NEURONS = {
-    "IF": lambda: rsnn.layers.IF(0.5, initial_membrane=0.25),
-    "LIF": lambda: rsnn.layers.LIF(0.5, 0.5, reset="hard", v_reset=-0.25),
+    **{name: functools.partial(layer, name, None) for name in STEPPING},
+    "LIF, reset": lambda: rsnn.layers.LIF(0.5, 0.5, reset="hard", v_reset=-0.25),
     "LIF, delayed": lambda: rsnn.layers.LIF(
         0.5, 0.5, decay_input=True, reset_delay=True
     ),
@@ -58,10 +59,6 @@ NEURONS = {
         axis=None,
         initial_membrane=0.5,
     ),
-    "ParametricLIF": lambda: rsnn.layers.ParametricLIF(0.5, 0.5, **LEARNED),
-    "CuBaLIF": lambda: rsnn.layers.CuBaLIF(0.5, 0.5, synaptic_decay=0.5),
-    "ALIF": lambda: rsnn.layers.ALIF(threshold=0.5, learn_threshold=True),
-    "ILIF": lambda: rsnn.layers.ILIF(3, 0.5, 0.5, normalize=True, detach_reset=False),
     "of one's own": lambda: rsnn.layers.Neuron(Saturating()),
 }
 """Neurons whose loops are compiled. Those of parallel and recurrent neurons are not."""
@@ -169,7 +166,14 @@ def counting(compiler, graphs):
         (["CuBaLIF"], "bfloat16", "bptt", "multi", 31, "eager"),
         (["ParametricLIF"], "float16", "rate", "multi", 17, "eager"),
         (["IF", "ILIF"], "float64", "rate", "single", 3, "eager"),
-        (["LIF", "LIF, each", "of one's own"], "float32", "bptt", "multi", 3, "eager"),
+        (
+            ["LIF, reset", "LIF, each", "of one's own"],
+            "float32",
+            "bptt",
+            "multi",
+            3,
+            "eager",
+        ),
         (["LIF, delayed", "of one's own"], "float32", "bptt", "single", 3, "eager"),
         pytest.param(
             ["CuBaLIF"], "float16", "bptt", "multi", 2, "inductor", marks=needs_compiler

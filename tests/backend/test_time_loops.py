@@ -9,6 +9,7 @@ import pytest
 from helpers import (
     BACKEND,
     assert_close,
+    chain,
     compiled,
     dyadic,
     loss_and_gradients,
@@ -17,8 +18,10 @@ from helpers import (
     to_numpy,
 )
 from keras import layers, ops
+from library_neurons import STEPPING
 
 import keras_ratesnn as rsnn
+from keras_ratesnn.gradients.time.derivative import has_written_derivative
 
 if BACKEND != "torch":
     pytest.skip("other backends compile loops by themselves", allow_module_level=True)
@@ -33,9 +36,6 @@ from keras_ratesnn._core.backend.torch.graphs.time_loops import TimeLoop, progra
 pytestmark = pytest.mark.runs_once
 
 SURROGATES = "atan", "sigmoid", "triangle", "rectangular", "gaussian"
-NAMES = "IF", "LIF", "ParametricLIF", "CuBaLIF", "ALIF", "ILIF"
-"""Of neurons that are not parallel."""
-
 TIMESTEPS = 5
 
 
@@ -123,11 +123,24 @@ IMAGE = {"features": (2, 3, 6)}
 
 
 @needs_compiler
+@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+def test_neurons_with_a_long_queue_of_inputs_have_no_loop(early, loops, gradient):
+    """Their steps take much longer than all steps at once."""
+    queues = [rsnn.layers.SlidingPSN(order) for order in (8, 9)]
+    for queue, number in zip(queues, (1, 0), strict=True):
+        loops.clear()
+        model = spiking(chain(queue, shape=(6,)), TIMESTEPS, gradient)
+        for _ in range(4):
+            loss_and_gradients(model, *sequences())
+        assert len(loops) == number
+
+
+@needs_compiler
 @pytest.mark.parametrize(
     ("names", "gradient", "policy", "sizes"),
     [
-        (NAMES, "rate", "float32", {"lengths": LENGTHS}),
-        (NAMES, "bptt", "float32", {"lengths": LENGTHS}),
+        (STEPPING, "rate", "float32", {"lengths": LENGTHS}),
+        (STEPPING, "bptt", "float32", {"lengths": LENGTHS}),
         (["IF"], WINDOWS, "mixed_bfloat16", {"lengths": LENGTHS}),
         (["LIF", "ILIF"], "bptt", "mixed_bfloat16", IMAGE),
         (["SlidingPSN", "LIF"], UNEQUAL, "float32", {}),
@@ -167,9 +180,10 @@ def test_loops_give_the_same_results_as_operations(
         assert_close(found, gradients, rtol=tolerance, atol=tolerance / 10)
     # One for each layer in inference, and in training, with any windows, but for those
     # without written derivatives.
-    without = {"CuBaLIF", "ALIF"} if gradient != "bptt" else set()
+    cells = [layer.cell for layer in model.network.layers if hasattr(layer, "cell")]
+    trained = [gradient == "bptt" or has_written_derivative(cell) for cell in cells]
     if "units" not in sizes:
-        assert len(loops) == len(names) + len(set(names) - without)
+        assert len(loops) == len(names) + sum(trained)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ seed is the commit, or the integer `CONTRACT_SEED`, and a failure prints it. Wit
 `CONTRACT_PAIRS=all` no pair is slow.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -17,6 +18,7 @@ from typing import NamedTuple
 
 import exported
 import keras
+import library_neurons
 import numpy as np
 import pytest
 from drawn_networks import PUBLIC, Odd, Rectified, Saturating, give_weights
@@ -130,18 +132,22 @@ def attention(**options):
 
 
 CHANNEL_DECAYS = [0.2, 0.4, 0.5, 0.6, 0.8]
+
+
+def neurons(name):
+    """Neurons of the library."""
+    cell = library_neurons.layer(name, T).cell
+    cell.build((None, CHANNELS))
+    make = functools.partial(library_neurons.layer, name, T)
+    facts = ("axis",) if "per_channel" in library_neurons.ARGUMENTS[name] else ()
+    if cell.sees_all_steps:
+        return Subject(make, methods=THROUGH_TIME, facts=("at once", *facts))
+    methods = WITHOUT_TRACES if cell.trace_decay() is None else METHODS
+    return Subject(make, methods=methods, facts=facts)
+
+
 SUBJECTS = {
-    "ALIF": Subject(
-        lambda **k: own.ALIF(threshold=0.4, learn_threshold=True, **k),
-        methods=WITHOUT_TRACES,
-    ),
-    "CuBaLIF": Subject(
-        lambda **k: own.CuBaLIF(threshold=0.4, reset="hard", **k),
-        methods=WITHOUT_TRACES,
-    ),
-    "IF": Subject(lambda **k: own.IF(threshold=0.6, initial_membrane=0.3, **k)),
-    "ILIF": Subject(lambda **k: own.ILIF(3, threshold=0.5, normalize=True, **k)),
-    "LIF": Subject(lambda **k: own.LIF(0.5, 0.4, detach_reset=False, **k)),
+    **{name: neurons(name) for name in library_neurons.ARGUMENTS},
     "LIF delayed": Subject(
         lambda **k: own.LIF(
             0.5,
@@ -161,9 +167,6 @@ SUBJECTS = {
         methods=STEP_BY_STEP,
         facts=("coupled", "statistics"),
     ),
-    "MaskedPSN": Subject(
-        lambda **k: own.MaskedPSN(T, 2, threshold=0.3, **k), methods=WITHOUT_TRACES
-    ),
     "Neuron": Subject(
         lambda **k: own.Neuron(Saturating(threshold=0.5), **k), methods=WITHOUT_TRACES
     ),
@@ -175,21 +178,7 @@ SUBJECTS = {
         methods=WITHOUT_TRACES,
         facts=("random", "draws"),
     ),
-    "PSN": Subject(
-        lambda **k: own.PSN(T, threshold=0.3, **k),
-        methods=THROUGH_TIME,
-        facts=("at once",),
-    ),
-    "ParametricLIF": Subject(
-        lambda **k: own.ParametricLIF(
-            0.5, 0.4, per_channel=True, learn_threshold=True, **k
-        ),
-        facts=("axis",),
-    ),
     "Recurrent": Subject(recurrent, methods=WITHOUT_TRACES, facts=("returns",)),
-    "SlidingPSN": Subject(
-        lambda **k: own.SlidingPSN(2, threshold=0.3, **k), methods=WITHOUT_TRACES
-    ),
     "BatchNormalization": Subject(
         layers.BatchNormalization, "currents", facts=("axis", "statistics")
     ),

@@ -1,8 +1,10 @@
-"""Tests the private Keras API used in `keras_internals`; a failure shows what broke."""
+"""Tests the private Keras API used in `keras_internals`, and for graphs in
+`private_keras`; a failure shows what broke."""
 
 import contextlib
 import inspect
 import json
+import pathlib
 import re
 import subprocess
 import sys
@@ -116,7 +118,38 @@ def assert_filled(tensors, number):
         np.testing.assert_array_equal(array, np.full(array.shape, number))
 
 
-def test_values_are_read_and_assigned_as_keras_does_in_and_out_of_scopes():
+@pytest.mark.runs_once
+def test_private_modules_of_keras_are_imported_in_two_places_alone():
+    """The file of `graphs` has what only PyTorch's accelerator needs."""
+    library = pathlib.Path(keras_internals.__file__).parents[2]
+    imports = re.compile(r"^ *(?:from|import) (?:keras\.src|\S+\.imported) ?", re.M)
+    files = [
+        path.relative_to(library).as_posix()
+        for path in library.rglob("*.py")
+        if imports.search(path.read_text())
+    ]
+    inside = [path for path in files if path.startswith("_core/keras_internals/")]
+    assert len(inside) > 5
+    assert set(files) - set(inside) == {"_core/backend/torch/graphs/private_keras.py"}
+
+
+def test_values_are_read_as_keras_does_in_and_out_of_scopes():
+    layer = layers.Dense(2, dtype="mixed_float16")
+    layer.build((1, 3))
+    variables = layer.variables
+    for variable in variables:
+        variable.assign(ops.full(variable.shape, 2.0))
+    assert_filled(keras_internals.values_of(variables), 2.0)
+    threes = [ops.full(variable.shape, 3.0) for variable in variables]
+    with keras.StatelessScope(list(zip(variables, threes, strict=True))):
+        values = keras_internals.values_of(variables)
+    assert list(map(id, values)) == list(map(id, threes))
+
+
+@pytest.mark.skipif(helpers.BACKEND != "torch", reason="only graphs assign all at once")
+def test_values_of_graphs_are_assigned_as_keras_does_in_and_out_of_scopes():
+    from keras_ratesnn._core.backend.torch.graphs import private_keras
+
     layer = layers.Dense(2, dtype="mixed_float16")
     layer.build((1, 3))
     variables = layer.variables
@@ -127,13 +160,11 @@ def test_values_are_read_and_assigned_as_keras_does_in_and_out_of_scopes():
             variable.assign(value)
 
     twos = [ops.full(variable.shape, 2.0) for variable in variables]
-    keras_internals.assign(variables, twos, assign_tensors)
+    private_keras.assign(variables, twos, assign_tensors)
     assert_filled(keras_internals.values_of(variables), 2.0)
     with keras.StatelessScope(list(zip(variables, twos, strict=True))) as scope:
-        values = keras_internals.values_of(variables)
-        assert list(map(id, values)) == list(map(id, twos))
         threes = [value + 1.0 for value in twos]
-        keras_internals.assign(variables, threes, None)
+        private_keras.assign(variables, threes, None)
     assert_filled(map(scope.get_current_value, variables), 3.0)
     assert_filled([variable.value for variable in variables], 2.0)
 

@@ -154,7 +154,7 @@ POSITIONAL = {
     "ParametricLIF ParametricLIFCell",
     "seed": "BernoulliEncoder",
     "max_delay sigma": "Delay",
-    "args": "Encoder LatencyEncoder WSConv2D WSDense",
+    "args": "WSConv2D WSDense",
     "threshold": "IF IFCell NeuronCell",
     "levels decay threshold": "ILIF ILIFCell",
     "timesteps order threshold": "MaskedPSN MaskedPSNCell",
@@ -167,7 +167,8 @@ POSITIONAL = {
     "order threshold": "SlidingPSN SlidingPSNCell",
     "timesteps": "TemporalEffectiveBatchNormalization",
     "threshold alpha": "ThresholdDependentBatchNormalization",
-    "": "TimeMean TimeMixing list_pretrained",
+    "": "Encoder LatencyEncoder TimeMean TimeMixing list_pretrained",
+    "shortest longest": "TimeConstants",
     "input_shape": "ESpikeFormer ESpikeFormerLarge MSResNet104 MSResNet18 MSResNet34 "
     "MaxFormer MetaSpikeFormer PreActResNet18 PreActResNet34 QKFormer ResNet18 "
     "ResNet19 ResNet34 SEWResNet101 SEWResNet152 SEWResNet18 SEWResNet34 SEWResNet50 "

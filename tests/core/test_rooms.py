@@ -287,10 +287,13 @@ def tokens_of_code(text):
 
 
 def tokens_by_room(package):
+    """A folder in a room that has a budget of its own is counted apart."""
+    apart = [room for room in BUDGET["tokens"][package] if "/" in room]
     rooms = {}
     for path, text in sources(package).items():
         room = path.parts[0] if len(path.parts) > 1 or package == LIBRARY else RECIPES
         room = room.removesuffix(".py")
+        room = next((one for one in apart if path.is_relative_to(one)), room)
         rooms[room] = rooms.get(room, 0) + tokens_of_code(text)
     return rooms
 

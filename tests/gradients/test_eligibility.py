@@ -8,9 +8,10 @@ import keras
 import numpy as np
 import pytest
 from dual_numbers import rate_derivative
-from helpers import double_precision, naive_lif, response, spiking
+from helpers import assert_same, double_precision, naive_lif, response, spiking
 
 from keras_ratesnn import layers
+from keras_ratesnn.layers.parameters import LOG, Parameter
 
 T = 7
 CURRENTS = np.random.default_rng(0).normal(0.5, 0.8, (T, 4, 5))
@@ -133,6 +134,37 @@ def test_a_learned_decay_and_threshold_get_the_exact_local_derivative(cells, gra
             slopes = rate_derivative(CURRENTS, by, 0.6, threshold, **reset)
             expected = np.sum(WEIGHTS * slopes) * factor
             assert of_neuron[name] == pytest.approx(expected, rel=1e-6, abs=1e-9), reset
+
+
+class LearnedResetCell(layers.LIFCell):
+    v_reset = Parameter(LOG)
+    learn_v_reset = True
+
+
+class LearnedStartCell(layers.IFCell):
+    initial_membrane = Parameter(LOG)
+    learn_initial_membrane = True
+
+
+class LearnedThresholdCell(layers.ILIFCell):
+    threshold = Parameter(LOG)
+    learn_threshold = True
+
+
+def test_a_subclass_learns_one_more_parameter_by_the_gradient_of_its_step():
+    """The written derivative does not know the weight."""
+
+    def of_variables(gradient):
+        cells = [
+            LearnedResetCell(0.6, reset="hard", v_reset=0.3, detach_reset=False),
+            LearnedStartCell(initial_membrane=0.3, learn_threshold=True),
+            LearnedThresholdCell(3, 0.6, learn_decay=True),
+        ]
+        _, _, gradients = rates_of(cells, WEIGHTS, gradient)
+        assert all(map(np.any, gradients.values()))
+        return list(gradients.values())
+
+    assert_same(of_variables("rate"), of_variables("bptt"), rtol=1e-9)
 
 
 @pytest.mark.parametrize("cells", [WRITTEN, FORWARD], ids=["written", "forward mode"])

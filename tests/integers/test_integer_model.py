@@ -351,7 +351,10 @@ REFUSED = [
     ((LAST, rsnn.layers.ILIF(round_half_up=True, **CULPRIT), FLAT), "round_half_up"),
     ((LAST, rsnn.layers.LIF(threshold_stabilizer=True, **CULPRIT), FLAT), "trainable"),
     ((LAST, rsnn.layers.LIF(DECAYS, **CULPRIT), FLAT), "a decay each"),
-    ((rsnn.layers.CuBaLIF(**CULPRIT), FLAT), "ParametricLIF and ILIF have integers"),
+    (
+        (rsnn.layers.CuBaLIF(**CULPRIT), FLAT),
+        "can be IF, ILIF, LIF, ParametricLIF only",
+    ),
     ((NEURONS, FLAT, LAST, rsnn.layers.LeakyReadout(**CULPRIT)), "not add up logits"),
     (
         (NEURONS, rsnn.layers.TimeMean(), layers.MaxPooling2D(**CULPRIT)),

@@ -21,7 +21,7 @@ def sums_and_leads(chip, x):
 
 @pytest.mark.parametrize("time", [False, True])
 def test_a_sample_stops_at_the_first_step_at_which_its_class_leads(time):
-    chip, x = integers(draw(4)), frames(0, 11, time)
+    chip, x = integers(draw(6)), frames(0, 11, time)
     sums, leads = sums_and_leads(chip, x)
     margin = int(np.median(leads[:, 0]))
     is_sure = leads >= margin * np.arange(1, chip.timesteps + 1)
@@ -35,7 +35,7 @@ def test_a_sample_stops_at_the_first_step_at_which_its_class_leads(time):
 
 @pytest.mark.runs_once
 def test_a_margin_is_calibrated_and_wrong_ones_are_errors():
-    chip, x = integers(draw(4)), frames(0, 40)
+    chip, x = integers(draw(6)), frames(0, 40)
     sums, leads = sums_and_leads(chip, x)
     # Where answers change, those of the last step are right.
     labels = sums[:, -1].argmax(axis=1)

@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 from helpers import assert_close, compiled, data, in_threads, spiking
 from keras import layers
+from library_neurons import STEPPING, layer_class, taken
 
 import keras_ratesnn as rsnn
 
 WITHOUT = [("decay_input", "IF"), ("reset_delay", "ALIF")]
+LATE = {"decay_input": True, "reset_delay": True}
 
 
 @pytest.mark.parametrize(("argument", "layer"), WITHOUT)
@@ -19,11 +21,11 @@ def test_neurons_without_an_argument_name_those_that_have_it(argument, layer):
             getattr(rsnn.layers, name)(**{argument: True})
 
 
-@pytest.mark.parametrize("kind", ["LIF", "IF", "ParametricLIF", "ALIF", "CuBaLIF"])
+@pytest.mark.parametrize("kind", [name for name in STEPPING if taken(name, LATE)])
 def test_a_config_makes_the_same_layer(kind):
     """Numbers of NumPy are saved as those of Python; configs of older versions lack the
     last arguments."""
-    cls = getattr(rsnn.layers, kind)
+    cls, late = layer_class(kind), taken(kind, LATE)
     arguments = {
         "threshold": np.float32(0.5),
         "reset": "hard",
@@ -32,16 +34,13 @@ def test_a_config_makes_the_same_layer(kind):
         "learn_threshold": True,
         "initial_membrane": 0.25,
     }
-    late = [
-        name for name in ("decay_input", "reset_delay") if (name, kind) not in WITHOUT
-    ]
     made = cls(
         surrogate=rsnn.surrogates.ATan(3.0),
         name="mine",
         dtype="mixed_bfloat16",
         trainable=False,
         **arguments,
-        **dict.fromkeys(late, True),
+        **late,
     )
     config = made.get_config()
     again = cls.from_config(config)

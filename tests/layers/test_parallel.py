@@ -5,9 +5,11 @@ import keras
 import numpy as np
 import pytest
 from helpers import (
+    assert_close,
     assert_same,
     both_step_modes,
     chain,
+    gradient_of,
     loss_and_gradients,
     saved_and_loaded,
     spiking,
@@ -200,6 +202,76 @@ def test_frozen_neurons_store_nothing_for_their_own_weights():
         for found in gradients
     )
     assert_same(of_dense, expected)
+
+
+@pytest.mark.parametrize(
+    ("timesteps", "order"),
+    [(1, 3), (T, 1), (T, 12), (70, 3), (64, 9), (99, 20)],
+    ids=["one step", "no queue", "long queue", "rest", "blocks", "long ends"],
+)
+def test_the_membranes_of_all_steps_are_weighted_sums_of_the_last_inputs(
+    timesteps, order
+):
+    cell = rsnn.layers.SlidingPSNCell(order)
+    cell.build((None, 2, 3))
+    random = np.random.default_rng(0)
+    x, factors = random.normal(size=(2, 2, timesteps, 2, 3)).astype("float32")
+    weight = random.normal(size=order).astype("float32")
+
+    def weighted(x, weight, factors):
+        with keras.StatelessScope([(cell.weight, weight)]):
+            return keras.ops.sum(cell.over_time(x) * factors)
+
+    def summed(x, weight):
+        sums = np.zeros_like(x)
+        for lag, factor in enumerate(weight[::-1][:timesteps]):
+            sums[:, lag:] += factor * x[:, : timesteps - lag]
+        return sums
+
+    expected = [
+        summed(factors[:, ::-1], weight)[:, ::-1],
+        np.array([np.sum(factors * summed(x, one)) for one in np.eye(order)]),
+        summed(x, weight) - 1.0,
+    ]
+    found = gradient_of(weighted, [x, weight, factors])
+    assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.runs_once
+def test_a_long_queue_takes_no_more_operations_and_memory_than_a_short_one():
+    from counted_operations import Counter
+
+    counts = []
+    for order in (3, 30):
+        cell = rsnn.layers.SlidingPSNCell(order)
+        cell.build((None, 64))
+        x = keras.ops.ones((4, 32, 64))
+        with Counter() as counter:
+            cell.over_time(x)
+        counts.append([counter.operations, counter.most_bytes])
+    (operations, memory), (operations_of_long, memory_of_long) = counts
+    assert operations_of_long == operations
+    # The end of a block before the first one.
+    assert memory_of_long < 2 * memory
+
+
+@pytest.mark.parametrize("gradient", [Rate(windows=(3, 2)), "bptt"], ids=str)
+def test_long_queues_of_padded_sequences_have_the_same_gradients_in_both_step_modes(
+    gradient,
+):
+    x = frames() * (np.arange(T) < np.array([[5], [4], [2], [3]]))[..., None]
+
+    def results_of(step_mode):
+        model = spiking(
+            network(lambda: SlidingPSN(12)),
+            T,
+            gradient,
+            step_mode=step_mode,
+            mask_value=0.0,
+        )
+        return list(loss_and_gradients(model, x, Y)[1].values())
+
+    assert_same(results_of("multi"), results_of("single"))
 
 
 def test_online_methods_carry_no_gradient_between_steps_also_in_multi_step_mode():

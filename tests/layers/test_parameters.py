@@ -1,20 +1,23 @@
 """Parameters of neurons as arrays and initializers: a value for each channel or neuron,
 fixed or learned."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 from helpers import chain, response, saved_and_loaded, spiking, to_numpy
 from keras import layers
+from library_neurons import STEPPING, layer, learned
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import layers as neurons
+from keras_ratesnn.layers.parameters import parameters_of
 
 T = 5
 LEARNED = {"learn_decay": True, "learn_threshold": True}
 ALL = {"decay": [0.3, 0.7], "threshold": [0.6, 0.9], "initial_membrane": [0.3, -0.2]}
 HARD = {"reset": "hard", "v_reset": [0.1, -0.3]}
-ADAPTATION = {"adaptation": [0.5, 1.5], "adaptation_decay": [0.5, 0.9]}
 SYNAPSE = {"synaptic_decay": [0.2, 0.6], "learn_synaptic_decay": True}
 
 
@@ -23,14 +26,20 @@ def recurrent(name, **arguments):
     return neurons.Recurrent(neurons.LIF(**arguments), back, name=name)
 
 
+def of_library(name):
+    """With two values of each parameter, which are learned where they can be."""
+    made = layer(name, T)
+    values = {key: getattr(made, key) for key in parameters_of(type(made.cell))}
+    two = {key: [value, 0.6 * value] for key, value in values.items() if value}
+    return functools.partial(layer, name, T), {**learned(name), **two}
+
+
 KINDS = {
-    "LIF": (neurons.LIF, {**ALL, **LEARNED, "decay_input": True}),
+    **{name: of_library(name) for name in STEPPING},
     "fixed": (neurons.LIF, {**ALL, **HARD}),
     "delayed": (neurons.LIF, {**ALL, **HARD, **LEARNED, "reset_delay": True}),
-    "ILIF": (neurons.ILIF, {**ALL, "levels": 3, "learn_decay": True}),
+    "scaled": (neurons.LIF, {**ALL, **LEARNED, "decay_input": True}),
     "recurrent": (recurrent, {**ALL, **LEARNED}),
-    "ALIF": (neurons.ALIF, {**ALL, **HARD, **LEARNED, **ADAPTATION}),
-    "CuBaLIF": (neurons.CuBaLIF, {**ALL, **LEARNED, **SYNAPSE}),
     "readout": (
         neurons.LeakyReadout,
         {"decay": [0.8, 0.6], "learn_decay": True, **SYNAPSE},
@@ -66,8 +75,8 @@ def results(kinds, gradient, step_mode, channel=None):
     [
         (rsnn.gradients.Rate(windows=2), "multi", list(KINDS)),
         ("rate", "single", ["delayed", "recurrent"]),
-        ("bptt", "multi", ["delayed", "ALIF", "readout", "LIF"]),
-        ("ottt", "multi", ["LIF", "fixed", "ILIF"]),
+        ("bptt", "multi", ["delayed", "ALIF", "readout", "scaled"]),
+        ("ottt", "multi", ["scaled", "fixed", "ILIF"]),
     ],
     ids=["windows", "rate", "bptt", "ottt"],
 )
@@ -156,9 +165,9 @@ def test_decays_of_all_neurons_are_made_of_time_constants_and_kept_in_files(dtyp
     model.compile("sgd", "mse")
     names = ["decay", "decay", "adaptation_decay", "synaptic_decay", "decay", "decay"]
     for network in (model.network, saved_and_loaded(model).network):
-        for layer, name in zip(network.layers[1:], names, strict=True):
+        for found, name in zip(network.layers[1:], names, strict=True):
             np.testing.assert_allclose(
-                getattr(layer, name), [0.5, 0.95, 0.995], rtol=1e-5
+                getattr(found, name), [0.5, 0.95, 0.995], rtol=1e-5
             )
     x = np.random.default_rng(0).normal(0.5, 1.0, (2, T, 3))
     assert np.isfinite(model.train_on_batch(x, np.ones((2, 3))))

@@ -38,6 +38,32 @@ class CountingSigmoid(surrogates.Sigmoid):
         return super().derivative(distance)
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class Mixed(surrogates.Surrogate):
+    """A sum of other surrogates, by factors."""
+
+    def __init__(self, parts, factors):
+        self.parts, self.factors = parts, factors
+
+    def derivative(self, distance):
+        pairs = zip(self.parts, self.factors, strict=True)
+        return sum(
+            ops.cast(factor, distance.dtype) * part.derivative(distance)
+            for part, factor in pairs
+        )
+
+    def get_config(self):
+        return {"parts": self.parts, "factors": list(map(float, self.factors))}
+
+
+def nested(alpha):
+    return Mixed([CountingSigmoid(alpha)], [0.5])
+
+
+def listed(factor):
+    return Mixed([CountingSigmoid()], [factor])
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_a_variable_is_as_good_as_its_value(kind):
     distances = ops.convert_to_tensor(np.linspace(-2, 2, 9), "float16")
@@ -53,22 +79,22 @@ def test_a_variable_is_as_good_as_its_value(kind):
 
 
 @pytest.mark.parametrize(
-    ("gradient", "step_mode", "jit_compile", "policy"),
+    ("kind", "gradient", "step_mode", "jit_compile", "policy"),
     [
-        ("rate", "multi", "auto", "float32"),
-        ("sltt", "single", "auto", "mixed_float16"),
+        (CountingSigmoid, "rate", "multi", "auto", "float32"),
+        (CountingSigmoid, "sltt", "single", "auto", "mixed_float16"),
+        (nested, "rate", "multi", "auto", "float32"),
+        (listed, "bptt", "multi", "auto", "float32"),
     ],
 )
 def test_a_new_value_takes_effect_and_compiles_nothing(
-    gradient, step_mode, jit_compile, policy
+    kind, gradient, step_mode, jit_compile, policy
 ):
     def made(alpha):
         keras.utils.set_random_seed(0)
         keras.config.set_dtype_policy(policy)
         try:
-            model = spiking(
-                network(alpha, CountingSigmoid), 4, gradient, step_mode=step_mode
-            )
+            model = spiking(network(alpha, kind), 4, gradient, step_mode=step_mode)
         finally:
             keras.config.set_dtype_policy("float32")
         return compiled(model, keras.optimizers.SGD(0.3), jit_compile=jit_compile)
@@ -116,6 +142,8 @@ def test_a_variable_is_no_weight_and_a_file_has_its_value(tmp_path):
     held.assign(2.0)
     loaded = helpers.saved_and_loaded(model)
     assert loaded.network.layers[2].surrogate.alpha == 2.0
+    of_another = helpers.saved_and_loaded(spiking(network(held, nested)))
+    assert repr(of_another.network.layers[2].surrogate) == repr(nested(2.0))
     file = tmp_path / "m.weights.h5"
     model.save_weights(file)
     fixed.load_weights(file)

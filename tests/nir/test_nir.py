@@ -6,6 +6,7 @@ exact in float32, so that spikes are equal at every step, also those of membrane
 are exactly at the threshold.
 """
 
+import functools
 import sys
 
 import h5py
@@ -20,6 +21,7 @@ from keras import layers
 from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
+from keras_ratesnn._lowered.neurons import LAYERS
 from keras_ratesnn.layers import IF, LIF, CuBaLIF, LeakyReadout, ParametricLIF
 
 own = rsnn.layers
@@ -193,9 +195,14 @@ THRESHOLDS = np.resize([1.0, 0.75, 1.25], UNITS)
 SCALED = {"synaptic_decay": 0.5, "reset": "hard", "decay_input": True}
 PER_NEURON = {"synaptic_decay": 0.5, "reset": "hard", "v_reset": np.full(UNITS, -0.5)}
 NEURONS = {
-    "IF": lambda: IF(1.25, reset="hard", v_reset=-0.25),
+    **{
+        layer.__name__: functools.partial(layer, reset="hard")
+        for cell, layer in LAYERS.items()
+        if cell.targets.nir
+    },
+    "resting": lambda: IF(1.25, reset="hard", v_reset=-0.25),
     "IF soft": lambda: IF(),
-    "LIF": lambda: LIF(0.5, 0.75, reset="hard", v_reset=0.25),
+    "resting with a leak": lambda: LIF(0.5, 0.75, reset="hard", v_reset=0.25),
     "scaled input": lambda: LIF(0.5, 0.5, reset="hard", decay_input=True),
     "scaled current": lambda: CuBaLIF(0.25, 0.75, **SCALED),
     "CuBaLIF soft": lambda: CuBaLIF(0.25, synaptic_decay=0.5),
@@ -696,7 +703,11 @@ REFUSED = [
         "around the input of layer",
     ),
     ((None, 4, 1), after(layers.Conv2D(1, 2), LIF()), "shape of its input"),
-    (FEATURES, own.Recurrent(own.ALIF(), layers.Dense(4)), "neurons of ALIFCell"),
+    (
+        FEATURES,
+        own.Recurrent(own.ALIF(), layers.Dense(4)),
+        "CuBaLIF, ParametricLIF only",
+    ),
     (FEATURES, own.Recurrent(LIF(), EINSUM), "through a Dense layer only"),
     (
         FEATURES,

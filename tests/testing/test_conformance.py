@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from library_neurons import STEPPING, layer, learned, taken
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.testing import check_cell, check_gradient_method
@@ -16,32 +17,23 @@ def drawn(low, high, seed):
     return keras.initializers.RandomUniform(low, high, seed=seed)
 
 
-LEARNED = {"learn_threshold": True, "decay_input": True}
-THROUGH_RESET = {"detach_reset": False}
+OTHERS = {"decay_input": True, "detach_reset": False, "initial_membrane": 0.1}
+"""Than the defaults."""
 
 
 @pytest.mark.parametrize(
     ("kind", "arguments"),
     [
-        ("LIF", {"decay": 0.5, "learn_threshold": True, **THROUGH_RESET}),
-        ("LIF", {"decay": 0.5, "reset_delay": True, **LEARNED}),
-        ("ParametricLIF", {"per_channel": True, **LEARNED}),
-        ("ALIF", {"initial_membrane": 0.5, **LEARNED, **THROUGH_RESET}),
-        (
-            "CuBaLIF",
-            {
-                "reset": "hard",
-                "initial_membrane": -0.3,
-                "reset_delay": True,
-                **THROUGH_RESET,
-            },
-        ),
+        *((name, {**OTHERS, **learned(name)}) for name in STEPPING),
+        ("LIF", {"decay_input": True, "detach_reset": True, "reset_delay": True}),
+        ("CuBaLIF", {"reset_delay": True, "detach_reset": False}),
         # With values of each neuron.
         (
             "CuBaLIF",
             {
                 "decay": drawn(0.2, 0.8, 1),
                 "threshold": drawn(0.5, 1.0, 2),
+                "reset": "soft",
                 "initial_membrane": drawn(-0.3, 0.3, 3),
                 "synaptic_decay": keras.initializers.Constant(0.3),
                 "axis": None,
@@ -49,22 +41,11 @@ THROUGH_RESET = {"detach_reset": False}
                 "learn_synaptic_decay": True,
             },
         ),
-        (
-            "ILIF",
-            {
-                "levels": 3,
-                "decay": 0.5,
-                "threshold": 0.7,
-                "normalize": True,
-                "round_half_up": True,
-                "initial_membrane": 0.1,
-                **THROUGH_RESET,
-            },
-        ),
+        ("ILIF", {"threshold": 0.7, "round_half_up": True}),
     ],
 )
 def test_cells_of_the_library_conform(kind, arguments):
-    check_cell(getattr(rsnn.layers, f"{kind}Cell")(**arguments))
+    check_cell(layer(kind, None, **taken(kind, arguments)).cell)
 
 
 def test_the_rate_gradient_conforms():

@@ -42,23 +42,28 @@ def normalize_as(
 def _statistics(graft, replicas, inputs, axis, weights=None):
     rank = len(inputs.shape)
     axes = [index for index in range(rank) if index != axis % rank]
+    count = math.prod(ops.shape(inputs)[index] for index in axes)
+
+    def average(values):
+        # On PyTorch the mean of Keras is one of float32, of float64, too.
+        return ops.sum(values, axes, keepdims=True) / ops.cast(count, values.dtype)
+
     if weights is None:
-        size = math.prod(ops.shape(inputs)[index] for index in axes)
-        weights = 1.0
+        size, weights = count, 1.0
     else:
         weights = ops.expand_dims(
             ops.cast(weights, inputs.dtype), tuple(range(len(weights.shape), rank))
         )
         size = ops.sum(weights)
-        total = ops.mean(weights, axes, keepdims=True)
+        total, _ = ops.moments(weights, axes, keepdims=True)
         # The statistics of an empty batch are 0.
         weights = weights / ops.where(total > 0.0, total, 1.0)
-    mean = ops.mean(weights * inputs, axes, keepdims=True)
+    mean = average(weights * inputs)
     centred = inputs - mean
     # The derivative with respect to the mean is 0: without it the backward pass takes
     # one pass over the batch, and on several devices one exchange, instead of two.
     squares = graft(ops.square(centred), inputs, 2.0 * centred)
-    variance = ops.mean(weights * squares, axes, keepdims=True)
+    variance = average(weights * squares)
     return merged(replicas, size, mean, variance)
 
 

@@ -1,4 +1,5 @@
-"""All uses of Keras' private API, and nothing else: a file for each concern.
+"""All uses of Keras' private API, and nothing else: a file for each concern. What only
+graphs of PyTorch need is in `backend/torch/graphs/private_keras.py`.
 
 Each function says which part or fault of Keras it is for. If one breaks,
 `tests/core/test_keras_internals.py` shows which.
@@ -40,9 +41,6 @@ from keras_ratesnn._core.keras_internals.graph_classes import (
     without_graph,
 )
 from keras_ratesnn._core.keras_internals.layers import (
-    ATTRIBUTES_OF_EVERY_LAYER,
-    TRACKED_CONTAINERS,
-    hooks_of,
     is_rematerialized,
     layers_inside,
     own_state,
@@ -69,9 +67,7 @@ from keras_ratesnn._core.keras_internals.processes import (
 )
 from keras_ratesnn._core.keras_internals.random import (
     ShiftedSeeds,
-    in_stateless_scope,
     seed_states,
-    torch_generators_from,
 )
 from keras_ratesnn._core.keras_internals.saving import (
     LAYERS_OF_A_GRAPH,
@@ -86,13 +82,11 @@ from keras_ratesnn._core.keras_internals.scopes import (
     Replaced,
     Tried,
     Values,
-    autocast_dtype,
     give_values,
     without_autocast,
     without_values,
 )
 from keras_ratesnn._core.keras_internals.state import (
-    assign,
     keep_apart,
     keeps_state,
     reattach_state,

@@ -1,23 +1,6 @@
-"""What layers are made of: sublayers, state, attributes, hooks."""
-
-import keras
+"""What layers are made of: sublayers and state."""
 
 from keras_ratesnn._core.keras_internals.graph import is_graph
-from keras_ratesnn._core.keras_internals.imported import (
-    TrackedDict,
-    TrackedList,
-    TrackedSet,
-)
-
-# With a dtype, since Keras would fix its default otherwise.
-ATTRIBUTES_OF_EVERY_LAYER = frozenset(
-    vars(keras.layers.Layer(name="any", dtype="float32"))
-)
-"""Names of the attributes that any layer has; in a layer without settings they affect
-nothing that is computed."""
-
-TRACKED_CONTAINERS = TrackedDict, TrackedList, TrackedSet
-"""The types in which a layer keeps the containers that are its attributes."""
 
 
 def with_sublayers(layer):
@@ -39,16 +22,6 @@ def own_state(layer):
         *layer._non_trainable_variables,
         *layer._seed_generators,
     ]
-
-
-def hooks_of(layer):
-    """The collections of functions that run before or after the calls of a layer, on
-    PyTorch."""
-    all_hooks = (
-        getattr(layer, name, None)
-        for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
-    )
-    return [hooks for hooks in all_hooks if hooks is not None]
 
 
 def is_rematerialized(model):

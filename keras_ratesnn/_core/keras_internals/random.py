@@ -1,13 +1,7 @@
-"""Random generators: other seeds, and other generators of PyTorch."""
-
-import contextlib
-import functools
-import threading
+"""Random generators with other seeds."""
 
 from keras import ops
 
-from keras_ratesnn._core.contexts import replaced
-from keras_ratesnn._core.keras_internals.imported import get_stateless_scope
 from keras_ratesnn._core.keras_internals.layers import with_sublayers
 from keras_ratesnn._core.keras_internals.losses import with_owners
 from keras_ratesnn._core.keras_internals.scopes import Through
@@ -66,53 +60,3 @@ class ShiftedSeeds(Through):
                 layer._losses.clear()
         for layer, loss in with_owners(self.losses, layers):
             layer.add_loss(loss)
-
-
-def in_stateless_scope():
-    """Whether variables have other values than their own, apart from shifted seeds."""
-    scope = get_stateless_scope()
-    while isinstance(scope, ShiftedSeeds):
-        scope = scope._outside
-    return scope is not None
-
-
-@contextlib.contextmanager
-def torch_generators_from(generator_of, run):
-    """A context in which `keras.random` on PyTorch makes other generators and draws, in
-    this thread.
-
-    Keras makes a new `torch.Generator` for each draw, from a seed that it reads as a
-    Python number: in a recorded graph the same numbers would be drawn for ever
-    (docs/upstream.md, draws cannot be traced).
-
-    Args:
-        generator_of: Function from a seed, an integer scalar tensor, to a
-            `torch.Generator`.
-        run: Function `(function, args, kwargs)` that calls a function of PyTorch.
-    """
-    from keras.src.backend.torch import random
-    from keras.src.random.seed_generator import draw_seed
-
-    thread = threading.get_ident()
-    original = random.torch_seed_generator
-
-    def generator(seed):
-        if threading.get_ident() != thread:
-            return original(seed)
-        return generator_of(sum(draw_seed(seed)))
-
-    class Torch:
-        def __getattr__(self, name):
-            function = getattr(torch, name)
-            drawing = name in ("rand", "randint", "normal", "multinomial", "bernoulli")
-            return functools.partial(draw, function) if drawing else function
-
-    def draw(function, *args, **kwargs):
-        return run(function, args, kwargs)
-
-    torch = random.torch
-    with (
-        replaced(random, "torch", Torch()),
-        replaced(random, "torch_seed_generator", generator),
-    ):
-        yield

@@ -11,7 +11,6 @@ from keras import ops
 
 from keras_ratesnn._core.keras_internals.imported import (
     AutocastScope,
-    get_autocast_scope,
     get_global_attribute,
     get_stateless_scope,
     set_global_attribute,
@@ -242,12 +241,6 @@ class CollectingScope(Values):
         """List of pairs `(layer, loss)`: the losses that these layers added. Forgets
         them."""
         return with_owners(self.losses, layers)
-
-
-def autocast_dtype():
-    """The dtype to which variables are cast when they are read, or `None`."""
-    scope = get_autocast_scope()
-    return None if scope is None else scope.dtype
 
 
 @contextlib.contextmanager

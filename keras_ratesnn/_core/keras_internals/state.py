@@ -1,5 +1,5 @@
-"""The state of models and layers: reading, assigning, adding to it, and giving it back
-after an error."""
+"""The state of models and layers: reading, adding to it, and giving it back after an
+error."""
 
 import functools
 
@@ -18,22 +18,6 @@ def values_of(variables):
         return [variable._value for variable in variables]
     with without_autocast():
         return [variable.value for variable in variables]
-
-
-def assign(variables, values, assign_tensors):
-    """Assigns values, tensors of the same shapes and dtypes, to variables.
-
-    Args:
-        variables: List of Keras variables.
-        values: List of tensors.
-        assign_tensors: Function `(tensors, values)` that does so for the values of all
-            variables at once.
-    """
-    if get_stateless_scope() is None:
-        assign_tensors(values_of(variables), values)
-        return
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
 
 
 def torch_parameters(layer):

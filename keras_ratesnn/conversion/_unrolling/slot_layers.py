@@ -50,7 +50,6 @@ class SlotCell(NeuronCell):
         self.cell = inside
         self.slots = checks.positive_integer("slots", slots)
         self.fuses = inside.fuses
-        self.moves_in_padding = inside.moves_in_padding
         self.exact_timesteps = inside.exact_timesteps
 
     def build(self, input_shape: Shape) -> None:

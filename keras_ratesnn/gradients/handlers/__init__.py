@@ -55,7 +55,7 @@ def handler_class(
 
 def _recording_class(cell):
     """The class of the handler of neurons that record what their rates need."""
-    if cell.feeds_back:
+    if cell.feedback is not None:
         return FeedbackHandler
     if cell.in_parallel and not has_written_derivative(cell):
         # Their weights belong to time steps.

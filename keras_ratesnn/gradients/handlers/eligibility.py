@@ -80,7 +80,8 @@ class EligibilityHandler(NeuronHandler):
         # PyTorch's compiler fails on the graphs of its forward-mode differentiation,
         # and takes minutes for many windows.
         return (
-            derivative.has_written_derivative(self.cell)
+            self.cell.fuses
+            and derivative.has_written_derivative(self.cell)
             and len(self.sizes) <= MOST_COMPILED_WINDOWS
         )
 
@@ -93,12 +94,15 @@ class EligibilityHandler(NeuronHandler):
 
     def start(self, inputs):
         state = super().start(inputs)
-        return state._replace(record=self.nothing(state.cell))
+        return state._replace(record=self.nothing(inputs[0], state.cell))
 
-    def nothing(self, cell: Any) -> Sums:
-        """The sums before the first step, given the state of the independent cell."""
-        at_rest = tree.map_leaves(lambda _: 0.0, cell)
-        tangents = [at_rest for _ in self.directions]
+    def nothing(self, current: Tensor, cell: Any) -> Sums:
+        """The sums before the first step, given its current and the state of the
+        independent cell."""
+        tangents = [
+            derivative.at_rest(self.neurons, current, cell, part)
+            for _, part in self.directions
+        ]
         slopes = [[0.0] * len(self._answering(pair)) for pair in self.directions]
         return Sums(tangents, [0.0 for _ in self.sizes], slopes)
 
@@ -166,7 +170,8 @@ class EligibilityHandler(NeuronHandler):
         """In the precision of the layer, which gradients have, unless they are scaled,
         fed back, or summed over neurons."""
         has_weights = any(part is not None for _, part in self.directions)
-        if self.context.windows.mask is not None or self.cell.feeds_back or has_weights:
+        is_scaled = self.context.windows.mask is not None
+        if is_scaled or self.cell.feedback is not None or has_weights:
             return means
 
         def stored(x):

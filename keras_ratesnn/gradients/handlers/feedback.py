@@ -20,6 +20,7 @@ from keras_ratesnn._core.backend import engine
 from keras_ratesnn.gradients.handlers.eligibility import EligibilityHandler, grafted
 from keras_ratesnn.gradients.handlers.neuron import NeuronHandler, State
 from keras_ratesnn.gradients.time.windows import accumulate, join
+from keras_ratesnn.layers.recurrent import with_feedback
 
 SWEEPS = 1
 """More have no effect that pays: the error that travels through the synapse twice is
@@ -27,19 +28,18 @@ small."""
 
 
 class FeedbackHandler(EligibilityHandler):
-    """Recurrent neurons, of a cell that `feeds_back`, which also accumulate the means
-    of what comes back."""
+    """Neurons with `feedback`, which also accumulate the means of what comes back."""
 
     compiles = False
 
     def start(self, inputs):
         state = NeuronHandler.start(self, inputs)
-        sums = self.nothing(state.cell["cell"])
+        sums = self.nothing(inputs[0], state.cell["cell"])
         return state._replace(record=sums._replace(fed=[0.0 for _ in self.sizes]))
 
     def advance(self, state, inputs, phase):
         before = state.cell["spikes"]
-        current = time_axis.cast(inputs[0], before.dtype) + self.cell.fed_back(before)
+        current = with_feedback(inputs[0], before, self.cell.feedback)
         inner = State(state.cell["cell"], state.record)
         after, (spikes,) = super().advance(inner, [current], phase)
         sums = after.record._replace(fed=accumulate(after.record.fed, before, phase))
@@ -65,7 +65,7 @@ class FeedbackHandler(EligibilityHandler):
             weights = self.values_of_weights(value)
 
             def answer(before, mean=mean, value=value, slopes=slopes, weights=weights):
-                current = time_axis.cast(mean, value.dtype) + self.cell.fed_back(before)
+                current = with_feedback(mean, before, self.cell.feedback)
                 return current, grafted(value, [*currents, current, *weights], slopes)
 
             if rates:

@@ -40,7 +40,7 @@ class NeuronHandler(LoopedHandler):
         self.means = Means(context.windows)
         self.cell = self.operation.cell_in_time(context.training)
         self.dtype = self.operation.compute_dtype
-        self.moves_in_padding = self.cell.moves_in_padding
+        self.moves_in_padding = self.operation.cell.independent_cell().in_parallel
 
     @property
     def compiles(self):

@@ -24,11 +24,13 @@ from keras_ratesnn.layers import NeuronCell
 
 def has_written_derivative(cell, name="step_derivative"):
     """Whether the derivative of this name is that of the cell's computation; not so in
-    a subclass that overrides anything."""
+    a subclass that overrides anything, or learns another weight."""
     owner = next(base for base in type(cell).__mro__ if name in vars(base))
+    known = {id(getattr(cell, name)) for name in cell.derivative_weights}
     return (
         owner is not NeuronCell
         and cell.has_step_derivative
+        and known.issuperset(map(id, cell.trainable_variables))
         and not inheritance.overrides_computation(type(cell), owner)
     )
 
@@ -49,6 +51,30 @@ def step(cell, current, state):
         return spikes, after, along, slope
     spikes, after, along = _forward_mode(cell, current, state)
     return spikes, after, along, 1.0
+
+
+def at_rest(cell, current, state, weight):
+    """The tangent of `state`, that at rest, for the tangent 1 of a trainable weight, or
+    for `None`."""
+    if weight is None or has_written_derivative(cell):
+        return tree.map_leaves(lambda _: 0.0, state)
+
+    def function(value):
+        with keras_internals.Values([(weight, value)]):
+            started = cell.initial_state(current)
+        return list(filter(tree.is_float, tree.flatten(started)))
+
+    (value,) = keras_internals.values_of([weight])
+    _, changes = engine.jvp(function, [value], [_like(1.0, value)])
+    return _tangent_of(state, changes)
+
+
+def _tangent_of(state, tangents):
+    """The tangent of a state, given those of its floats."""
+    remaining = iter(tangents)
+    return tree.map_leaves(
+        lambda leaf: next(remaining) if tree.is_float(leaf) else 0.0, state
+    )
 
 
 def _forward_mode(cell, current, state):
@@ -84,7 +110,6 @@ def _forward_mode(cell, current, state):
         for index in weights:
             primals.append(values[index])
             directions.append(_like(1.0, values[index]))
-        outside = {}
 
         def function(*primals):
             remaining = iter(primals)
@@ -93,16 +118,11 @@ def _forward_mode(cell, current, state):
                 next(remaining) if index in weights else value
                 for index, value in enumerate(values)
             ]
-            spikes, after, _ = stateless(inside, inside_values)
-            outside["state"] = tree.map_leaves(
-                lambda leaf: None if tree.is_float(leaf) else 0.0, after
-            )
-            return [spikes, *filter(tree.is_float, tree.flatten(after))]
+            spikes, moved, _ = stateless(inside, inside_values)
+            return [spikes, *filter(tree.is_float, tree.flatten(moved))]
 
         _, (spikes_tangent, *changes) = engine.jvp(function, primals, directions)
-        return spikes_tangent, tree.filled(
-            outside["state"], changes, lambda leaf: leaf is None
-        )
+        return spikes_tangent, _tangent_of(after, changes)
 
     spikes, after, changed = stateless(leaves, values)
     for index, value in changed:

@@ -10,9 +10,9 @@ import jax
 import keras
 from jax._src.core import trace_state_clean
 
-from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core import block_filter, keras_internals
 from keras_ratesnn._core.annotations import Tensor
-from keras_ratesnn._core.backend import base, xla_filter, xla_loops
+from keras_ratesnn._core.backend import base, xla_loops
 
 
 class Backend(base.Backend):
@@ -24,7 +24,7 @@ class Backend(base.Backend):
         ("platform", xla_loops, "PLATFORM"),
     )
 
-    filter_in_time = staticmethod(xla_filter.filter_in_time)
+    filter_in_time = staticmethod(block_filter.filter_in_time)
 
     def graft(
         self,

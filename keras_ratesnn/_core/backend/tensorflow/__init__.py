@@ -10,9 +10,9 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
 from tensorflow.python.eager import record
 
-from keras_ratesnn._core import keras_internals, tree
+from keras_ratesnn._core import block_filter, keras_internals, tree
 from keras_ratesnn._core.annotations import Tensor
-from keras_ratesnn._core.backend import base, xla_filter, xla_loops
+from keras_ratesnn._core.backend import base, xla_loops
 from keras_ratesnn._core.backend.tensorflow import fusion, normalization
 from keras_ratesnn._core.backend.tensorflow.replicas import replicas
 from keras_ratesnn._core.backend.tensorflow.xla_context import compiled_by_xla
@@ -87,7 +87,7 @@ class Backend(base.Backend):
 
     def filter_in_time(self, inputs, kernel):
         if compiled_by_xla():
-            return xla_filter.filter_in_time(inputs, kernel)
+            return block_filter.filter_in_time(inputs, kernel)
         return super().filter_in_time(inputs, kernel)
 
     def with_backward(self, values, inputs, context, backward):

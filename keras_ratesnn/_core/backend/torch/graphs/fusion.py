@@ -20,6 +20,7 @@ import torch
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.backend.tensor_function import TensorFunction, description
 from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
+from keras_ratesnn._core.backend.torch.graphs import private_keras
 from keras_ratesnn._core.backend.torch.graphs.latest_settings import LatestSettings
 from keras_ratesnn._core.backend.torch.graphs.recorder.compiler import (
     CompiledByLayout,
@@ -263,7 +264,7 @@ class _Loops:
         """The same for cells of a class whose settings look the same."""
         settings = {}
         for name, value in vars(self._cell).items():
-            is_setting = name not in keras_internals.ATTRIBUTES_OF_EVERY_LAYER
+            is_setting = name not in private_keras.ATTRIBUTES_OF_EVERY_LAYER
             if is_setting and not isinstance(value, keras.Variable):
                 settings[name] = value
         return type(self._cell), repr(settings)

@@ -21,6 +21,7 @@ from keras import ops
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.backend import base
 from keras_ratesnn._core.backend.torch import Backend
+from keras_ratesnn._core.backend.torch.graphs import private_keras
 from keras_ratesnn._core.backend.torch.graphs.latest_settings import LatestSettings
 from keras_ratesnn._core.backend.torch.graphs.recorder.graph import CallGraph
 from keras_ratesnn._core.backend.torch.graphs.recorder.layer_attributes import (
@@ -152,7 +153,7 @@ class _Settings:
 def _signature(signatures, values, tensors):
     """What a call depends on besides attributes, hashable, or `None` if there can be no
     graph for it."""
-    if keras_internals.in_stateless_scope() or any(
+    if private_keras.in_stateless_scope() or any(
         keras_internals.mask_of(tensor) is not None for tensor in tensors
     ):
         return None
@@ -305,7 +306,7 @@ class _Recorded:
         for is_copied in self._is_copied[len(self._has_mask) :][: len(variables)]:
             value = next(remaining)
             values.append(ops.copy(value) if is_copied else value)
-        keras_internals.assign(variables, values, CallGraph.assign)
+        private_keras.assign(variables, values, CallGraph.assign)
         for layer in layers:
             layer.add_loss(next(remaining))
         for output in itertools.compress(tree.flatten(outputs), self._has_mask):

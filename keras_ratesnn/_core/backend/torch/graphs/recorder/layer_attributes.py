@@ -17,6 +17,7 @@ import torch
 from keras import ops
 
 from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core.backend.torch.graphs import private_keras
 
 _NUMBERS = (bool, int, float, complex, str, bytes)
 _FIXED = {
@@ -58,7 +59,7 @@ _CONTAINERS = {
     collections.OrderedDict,
     list,
     set,
-    *keras_internals.TRACKED_CONTAINERS,
+    *private_keras.TRACKED_CONTAINERS,
 }
 """Exact types of containers whose whole state is what they contain."""
 
@@ -72,7 +73,7 @@ these."""
 _LIBRARIES = {"keras", "keras_ratesnn", "numpy", "torch", *sys.stdlib_module_names}
 """Packages whose functions and classes nobody changes."""
 
-_ATTRIBUTES_OF_EVERY_LAYER = keras_internals.ATTRIBUTES_OF_EVERY_LAYER - {
+_ATTRIBUTES_OF_EVERY_LAYER = private_keras.ATTRIBUTES_OF_EVERY_LAYER - {
     "activity_regularizer",
     "_modules",
     "_buffers",
@@ -131,7 +132,7 @@ class LayerAttributes:
         self._watch(vars(layer))
         self._watch_class(type(layer))
         self._layer_dicts.append(vars(layer))
-        for hooks in keras_internals.hooks_of(layer):
+        for hooks in private_keras.hooks_of(layer):
             self._watch(hooks)
             if hooks:
                 self.unknown = f"layer {layer.name!r} has hooks"
@@ -293,7 +294,7 @@ def global_settings():
         keras.config.epsilon(),
         keras.config.floatx(),
         keras.config.image_data_format(),
-        keras_internals.autocast_dtype(),
+        private_keras.autocast_dtype(),
         torch.get_default_dtype(),
         # Compiled code contains these two.
         torch.are_deterministic_algorithms_enabled(),

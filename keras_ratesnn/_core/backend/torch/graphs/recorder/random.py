@@ -8,7 +8,8 @@ import operator
 import torch
 from torch import fx
 
-from keras_ratesnn._core import keras_internals, tree
+from keras_ratesnn._core import tree
+from keras_ratesnn._core.backend.torch.graphs import private_keras
 from keras_ratesnn._core.backend.torch.graphs.recorder import graph_passes
 
 _draws: list = []
@@ -54,7 +55,7 @@ def seeded_draws():
         tensors = [leaf for leaf in tree.flatten(list(args)) if torch.is_tensor(leaf)]
         return torch.ops.keras_ratesnn.draw.default(number, seed.reshape(1), 0, tensors)
 
-    with keras_internals.torch_generators_from(stand_in, run):
+    with private_keras.torch_generators_from(stand_in, run):
         yield
 
 
