@@ -41,8 +41,14 @@ def flops_of_traced(traced):
     """Likewise, of a traced JAX function, before a compiler for any device changes
     it."""
     import jax
+    from jax.extend.core import jaxpr_as_fun
 
-    return _unless_looped(traced, traced.lower(lowering_platforms=("cpu",)))
+    # Without devices, since only the CPU's compiler counts before it compiles.
+    inputs = [
+        jax.ShapeDtypeStruct(kind.shape, kind.dtype) for kind in traced.jaxpr.in_avals
+    ]
+    program = jax.jit(jaxpr_as_fun(traced.jaxpr)).lower(*inputs)
+    return _unless_looped(traced, program)
 
 
 def _unless_looped(traced, program):
