@@ -29,8 +29,8 @@ def engine_settings(**changes: Any) -> Iterator[dict[str, Any]]:
       largest T for which the time loop of a neuron layer is unrolled, by device and by
       whether the loop has a gradient, `{"cpu": {False: 1, True: 4}, "gpu": {False: 16,
       True: 8}}`;
-    * on JAX `platform`: the kind of device that is compiled for, where that is not this
-      machine's, `"cpu"`, `"gpu"` or `"tpu"`, `"auto"`.
+    * on JAX `platform`: what is compiled for, `"cpu"` or another; `"auto"` is this
+      machine.
 
     Example:
 

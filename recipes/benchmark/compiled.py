@@ -30,7 +30,6 @@ class Target:
     Attributes:
         name: String, for people.
         platform: String, as JAX calls it.
-        engine: String, the setting `platform` of `keras_ratesnn.engine_settings`.
         memory_bytes: Integer, that of one device.
         extra: String, the extra of pyproject.toml that installs its compiler.
         topology: Function from a number of devices to the options of
@@ -40,7 +39,6 @@ class Target:
 
     name: str
     platform: str
-    engine: str
     memory_bytes: int
     extra: str
     topology: object
@@ -70,7 +68,6 @@ TARGETS = {
     "h100": Target(
         name="NVIDIA H100 SXM, 80 GB",
         platform="cuda",
-        engine="gpu",
         memory_bytes=84_942_979_072,
         extra="h100",
         topology=_gpus,
@@ -84,7 +81,6 @@ TARGETS = {
     "tpu-v5e": Target(
         name="TPU v5e, 16 GB",
         platform="tpu",
-        engine="tpu",
         memory_bytes=16 * 2**30,
         extra="tpu",
         topology=_tpus,
@@ -109,10 +105,7 @@ def add_arguments(parser):
     what = "a recipe, as python -m recipes.train lists them, or a .keras file"
     parser.add_argument("model", metavar="NAME", help=what)
     add_count("--devices", "number of devices, which share a batch", 1)
-    method = (
-        "the training method, as in python -m recipes.compare; or ordinary, the network "
-        "without time"
-    )
+    method = "as in recipes.compare; or ordinary, the network without time"
     parser.add_argument("--method", metavar="NAME", help=method)
     add_count("--timesteps", "number of time steps", metavar="T")
     precision = "Keras' dtype policy of a recipe"
@@ -129,30 +122,14 @@ def add_arguments(parser):
 def run(arguments):
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    with command_line.mistakes():
-        record = measured(arguments)
-    print(report(record))
-    if arguments.output is not None:
-        from recipes.atomic_files import write_json
-
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        write_json(arguments.output, record)
-        print(f"saved: {arguments.output}")
-
-
-def measured(arguments):
-    """The record of a command line, a dictionary of plain numbers and names.
-
-    Raises:
-        ValueError: If the backend is not JAX, or a setting does not fit.
-        ImportError: If the compiler of the target is not installed.
-    """
     from recipes import device
+    from recipes.atomic_files import write_json
 
-    device.check_backend("jax", "XLA's compilers for other machines need JAX.")
     target = TARGETS[arguments.target]
-    devices = _devices(target, arguments.devices)
-    model, sample, batch = _built(arguments)
+    with command_line.mistakes():
+        device.check_backend("jax", "XLA's compilers for other machines need JAX.")
+        devices = _devices(target, arguments.devices)
+        model, sample, batch = _built(arguments)
     record = {
         "target": arguments.target,
         "model": arguments.model,
@@ -162,14 +139,18 @@ def measured(arguments):
         "sample": list(sample),
         "precision": model.dtype_policy.name,
         "batch_size": batch,
-        "memory_bytes": target.memory_bytes,
         "versions": device.versions(),
+        **_step(model, sample, batch, target, devices),
     }
-    return record | _step(model, sample, batch, target, devices)
+    print(report(record))
+    if arguments.output is not None:
+        with command_line.mistakes():
+            write_json(arguments.output, record)
+        print(f"saved: {arguments.output}")
 
 
 def _devices(target, number):
-    """Descriptions of devices that are not there."""
+    """Devices that are not there."""
     from jax.experimental import topologies
 
     try:
@@ -179,8 +160,8 @@ def _devices(target, number):
     except (RuntimeError, ValueError, NotImplementedError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ImportError(
-            f"The compiler for {target.name} cannot be used ({reason}). Install it with "
-            f"`python -m pip install -e '.[jax,{target.extra}]'`."
+            f"There is no compiler for {number} x {target.name} ({reason}). If it is "
+            f'not installed: python -m pip install -e ".[{target.extra}]".'
         ) from error
     return topology.devices[:number]
 
@@ -202,7 +183,7 @@ def _built(arguments):
     batch = arguments.batch_size
     if arguments.model.endswith(".keras"):
         model = _of_file(arguments)
-        optimizer = model.optimizer or keras.optimizers.SGD(0.1, momentum=0.9)
+        optimizer = getattr(model, "optimizer", None) or "sgd"
         model.compile(optimizer, loss)
         return model, _inputs(model)[0].shape[1:], batch or FILE_BATCH
     recipe = catalogue.find(arguments.model).with_settings(_settings(arguments))
@@ -235,17 +216,22 @@ def _settings(arguments):
 
 
 def _of_file(arguments):
-    """The model of a file, a `SpikingModel` with the method of a command line."""
+    """The model of a file, with the settings of a command line."""
     import keras
 
+    import keras_ratesnn
     from recipes import methods
 
     model = keras.saving.load_model(arguments.model)
-    if arguments.precision is not None:
-        raise ValueError(
-            "`--precision` is that of a recipe: layers of a file have theirs. Received: "
-            f"--precision {arguments.precision}. Leave it out."
-        )
+    is_spiking = isinstance(model, keras_ratesnn.SpikingModel)
+    allowed = ("timesteps", "method") if is_spiking else ()
+    for name in ("timesteps", "method", "precision"):
+        value = getattr(arguments, name)
+        if value is not None and name not in allowed:
+            raise ValueError(
+                f"`--{name}` cannot change the {type(model).__name__} of a file. "
+                f"Received: --{name} {value}. Leave it out."
+            )
     if arguments.timesteps is not None:
         model.timesteps = arguments.timesteps
     if arguments.method is not None:
@@ -292,7 +278,7 @@ def _step(model, sample, batch, target, devices):
     )
     step = jax.jit(model.train_step, donate_argnums=0)
     began = time.monotonic()
-    with keras_ratesnn.engine_settings(platform=target.engine):
+    with keras_ratesnn.engine_settings(platform=target.platform):
         traced = step.trace(state, data)
     lowered = traced.lower()
     try:
@@ -338,8 +324,8 @@ def report(record):
         "FLOPs": _flops(record["flops"]),
         "bytes": f"{record['bytes'] / 1e9:,.1f} GB read and written by all launches",
         "launches": f"{record['launches']}: {_kinds(record['kinds'])}; {unrolled}",
-        "exchanges": f"{_kinds(record['collectives']) or 'none'}, "
-        f"{record['collective_bytes'] / MIB:,.1f} MiB",
+        "exchanges": f"{_kinds(record['exchanges']) or 'none'}, "
+        f"{record['exchanged_bytes'] / MIB:,.1f} MiB",
         "compilation": f"{record['compile_seconds']:.0f} s",
     }
     lines += [f"{name:12}{text}" for name, text in rows.items()]
@@ -350,13 +336,11 @@ def _flops(count):
     """FLOPs for people."""
     if count is None:
         return "not told: convolutions are in a loop"
-    return f"{count / 1e9:,.1f} G of convolutions and products of matrices"
+    return f"{count / 1e9:,.1f} G of all devices, before XLA changes the program"
 
 
 def _kinds(counts):
     return ", ".join(f"{count} {kind}" for kind, count in counts.items())
 
 
-main = command_line.command(
-    __name__, "benchmark.compiled", __doc__, add_arguments, run
-)
+main = command_line.command(__name__, "benchmark.compiled", __doc__, add_arguments, run)

@@ -38,18 +38,17 @@ EXCHANGES = (
 
 
 def counted(text):
-    """Launches, bytes, loops and exchanges of a compiled module, a dictionary."""
+    """Launches, loops, bytes and exchanges of a compiled module, a dictionary."""
     computations, entry = _computations(text)
-    totals = collections.Counter()
-    kinds, exchanges = collections.Counter(), collections.Counter()
-    _add(computations, entry, 1, totals, kinds, exchanges)
+    kinds, totals = collections.Counter(), collections.Counter()
+    _add(computations, entry, 1, kinds, totals)
     return {
         "launches": sum(kinds.values()),
         "kinds": dict(kinds),
         "loops": totals["loops"],
         "bytes": totals["bytes"],
-        "collectives": dict(exchanges),
-        "collective_bytes": totals["exchanged"],
+        "exchanges": {name: kinds[name] for name in EXCHANGES if name in kinds},
+        "exchanged_bytes": totals["exchanged"],
     }
 
 
@@ -68,7 +67,7 @@ def _computations(text):
     return computations, entry
 
 
-def _add(computations, name, times, totals, kinds, exchanges):
+def _add(computations, name, times, kinds, totals):
     """Adds what a computation does when it runs so many times."""
     types = {result: kind for result, kind, _, _ in computations[name]}
     for _, result, operation, rest in computations[name]:
@@ -79,15 +78,13 @@ def _add(computations, name, times, totals, kinds, exchanges):
             trips = int(found[1]) if (found := TRIPS.search(rest)) else 1
             totals["loops"] += operation == "while"
             for inner in CALLED.findall(rest):
-                _add(computations, inner, times * trips, totals, kinds, exchanges)
+                _add(computations, inner, times * trips, kinds, totals)
             continue
         operands = re.findall(r"%([\w.\-]+)", rest.partition("), ")[0])
         read = sum(_bytes(types.get(operand, "")) for operand in operands)
+        kinds[KINDS.get(plain, plain)] += times
         totals["bytes"] += times * (read + _bytes(result))
-        if plain in EXCHANGES:
-            exchanges[plain] += times
-            totals["exchanged"] += times * read
-        kinds[KINDS.get(plain, "others")] += times
+        totals["exchanged"] += times * read * (plain in EXCHANGES)
 
 
 def _bytes(kind):

@@ -22,8 +22,8 @@ recipes.benchmark --loops` measures what is faster on a device.
 """
 
 PLATFORM = "auto"
-"""The kind of device that JAX compiles for, `"cpu"`, `"gpu"` or `"tpu"`; `"auto"` is
-this machine's. What is compiled ahead of time for another machine needs it."""
+"""What JAX compiles for, as in `unrolled_steps`; `"auto"` is this machine. A program
+that is compiled ahead of time for another one needs it."""
 
 _unrolled = contextvars.ContextVar("keras_ratesnn_unrolled", default=False)
 
