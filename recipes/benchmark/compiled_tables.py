@@ -133,8 +133,8 @@ def report(found):
     """The tables of the records that were found, as Markdown."""
     parts = []
     for title, lines in TABLES.items():
-        rows = [_cells(found[line]) for line in lines if line in found]
-        parts.append(f"{title}:\n\n{markdown.table(COLUMNS, rows)}")
+        if rows := [_cells(found[line]) for line in lines if line in found]:
+            parts.append(f"{title}:\n\n{markdown.table(COLUMNS, rows)}")
     return "\n\n".join(parts)
 
 
@@ -169,9 +169,8 @@ def figure(found):
     result = plots.new_figure(5, 3.5)
     axes = result.subplots()
     for index, method in enumerate(METHODS[:-1]):
-        records = [
-            found[line] for line in AGAINST_T if f" {method} " in line and line in found
-        ]
+        records = [found[line] for line in AGAINST_T if line in found]
+        records = [record for record in records if record["method"] == method]
         axes.plot(
             [record["timesteps"] for record in records],
             [record["temporary_mib"] / 1024 for record in records],

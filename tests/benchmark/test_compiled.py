@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -13,6 +14,8 @@ from helpers import BACKEND
 
 from recipes.benchmark import compiled, compiled_tables, costs, programs
 from tests.benchmark.tiny_network import tiny
+
+PAGE = pathlib.Path(compiled_tables.__file__).parents[2] / "docs" / "compiled.md"
 
 on_jax = pytest.mark.skipif(BACKEND != "jax", reason="JAX asks XLA for programs")
 
@@ -164,4 +167,5 @@ def test_what_was_compiled_is_in_the_tables_and_not_compiled_again(
     lines = {line for lines in compiled_tables.TABLES.values() for line in lines}
     assert set(asked) == lines - {record["command"] for record in found[:2]}
     assert by_line.keys() <= lines
+    assert compiled_tables.report(by_line) in PAGE.read_text()
     assert len(output.read_text().splitlines()) == len(lines)
