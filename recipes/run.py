@@ -74,7 +74,7 @@ def prepared(recipe, dataset, ordinary_weights=None):
     if not recipe.is_spiking:
         model = recipe.ordinary_network(dataset)
     else:
-        model = _spiking_model(recipe, dataset, ordinary_weights)
+        model = spiking_model(recipe, dataset, ordinary_weights)
         if recipe.start_from is not None:
             model = _start_from(recipe, model)
         if recipe.weights is not None:
@@ -83,7 +83,7 @@ def prepared(recipe, dataset, ordinary_weights=None):
     return model
 
 
-def _spiking_model(recipe, dataset, ordinary_weights):
+def spiking_model(recipe, dataset, ordinary_weights):
     time = {
         "timesteps": recipe.timesteps,
         "gradient": recipe.method,

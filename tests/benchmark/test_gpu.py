@@ -54,6 +54,12 @@ def test_each_question_has_a_name_of_its_own_and_a_command_that_exists(is_gpu):
             command_line.parser("", " ", add_arguments).parse_args(arguments)
 
 
+def test_what_was_compiled_for_an_h100_stands_beside_what_is_measured():
+    text = gpu.predicted()
+    assert text.startswith("## Predicted\n\nCompiled by XLA, not run.")
+    assert "| cifar10_resnet18, 8 | bptt-multi | 128 x 1 | 5,568 |" in text
+
+
 @on_torch
 def test_reference_cases_are_checked_one_by_one(capsys):
     assert gpu.check_reference("auto", ["no_such_case", "mlp_rate_m"]) == 1

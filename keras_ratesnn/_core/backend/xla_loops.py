@@ -21,6 +21,10 @@ compiled for an H100 (ResNet-18, batch 128) needed less memory unrolled: 2191 in
 recipes.benchmark --loops` measures what is faster on a device.
 """
 
+PLATFORM = "auto"
+"""What JAX compiles for, as in `unrolled_steps`; `"auto"` is this machine. A program
+that is compiled ahead of time for another one needs it."""
+
 _unrolled = contextvars.ContextVar("keras_ratesnn_unrolled", default=False)
 
 
