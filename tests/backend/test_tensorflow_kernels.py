@@ -154,11 +154,6 @@ def test_a_tensorflow_without_xla_trains_without_compilation(programs, monkeypat
     fusion._xla_works.cache_clear()
 
 
-def test_small_layers_are_not_worth_a_compilation(monkeypatch):
-    monkeypatch.setattr(fusion, "_Program", None)
-    trained(neurons=[rsnn.layers.LIF()])
-
-
 @pytest.mark.parametrize(("size", "is_compiled"), [(2, True), (None, False)])
 def test_images_of_any_size_are_not_compiled_again_for_each(
     size, is_compiled, programs

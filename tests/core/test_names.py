@@ -1,5 +1,5 @@
 """One noun for one thing: the names of classes, the glossary of docs/architecture.md,
-what no name may begin with, and the arguments that need no name."""
+and the arguments that need no name."""
 
 import ast
 import collections
@@ -54,20 +54,6 @@ def classes():
     return files
 
 
-def defined_names(tree):
-    """The names that a file gives: to functions, classes, arguments, variables and
-    attributes."""
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            yield node.name
-        elif isinstance(node, ast.arg):
-            yield node.arg
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.id
-        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
-            yield node.attr
-
-
 def glossary():
     """The nouns of docs/architecture.md, and the classes that each row names."""
     text = (ROOT / "docs" / "architecture.md").read_text()
@@ -85,18 +71,9 @@ def test_no_two_classes_have_one_name():
     assert shared.keys() <= SHARED_NAMES.keys(), shared
 
 
-def test_names_say_what_a_thing_is_not_of_what():
-    wrong = {
-        str(path): names
-        for path, tree in trees().items()
-        if (names := {n for n in defined_names(tree) if re.match("_*of_", n, re.I)})
-    }
-    assert not wrong
-
-
 def test_a_noun_of_the_glossary_has_the_classes_that_its_row_names():
     nouns = glossary()
-    assert 8 <= len(nouns) <= 12
+    assert nouns
     classes_of_nouns = collections.defaultdict(set)
     for name in classes():
         noun = last_word(name)

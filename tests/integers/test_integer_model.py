@@ -334,18 +334,16 @@ UNLIKE = keras.initializers.RandomUniform(0.5, 2.0, seed=0)
 DECAYS = np.linspace(0.5, 0.9, 32).reshape(4, 4, 2)
 
 
-def offset(padding):
-    convolution = layers.Conv2D(4, 3, padding=padding, **CULPRIT)
-    return SCALED, convolution, NEURONS, FLAT, LAST
-
-
 REFUSED = [
     ((LAST, layers.Conv2D(4, 1, **CULPRIT), NEURONS, FLAT), "neurons there"),
     ((layers.Dense(4, activation="relu", **CULPRIT), NEURONS, FLAT), "activation"),
     ((NEURONS, layers.BatchNormalization(**CULPRIT), FLAT), "follow weights"),
     ((layers.Dense(4), rsnn.layers.ALIF(**CULPRIT), FLAT), "IF, LIF"),
     ((LAST, layers.AveragePooling2D(2, **CULPRIT), NEURONS, FLAT), "after neurons"),
-    (offset("same"), "padding"),
+    (
+        (SCALED, layers.Conv2D(4, 3, padding="same", **CULPRIT), NEURONS, FLAT, LAST),
+        "padding",
+    ),
     ((layers.Conv2D(2, 1), rsnn.layers.LIF(**CULPRIT)), "Flatten"),
     ((layers.Rescaling([0.1, 0.2], **CULPRIT), LAST, NEURONS, FLAT), "one scale"),
     ((LAST, rsnn.layers.ILIF(round_half_up=True, **CULPRIT), FLAT), "round_half_up"),
@@ -509,11 +507,6 @@ def test_one_shift_in_an_older_file_is_that_of_all_currents(wrong_file, tmp_path
     assert (
         rsnn.deploy.load_integers(tmp_path / "new.npz").plan.layers == chip.plan.layers
     )
-
-
-@pytest.mark.runs_once
-def test_an_offset_needs_no_padding():
-    integers(small(*copies(offset("valid"))))
 
 
 @pytest.mark.runs_once
