@@ -37,7 +37,8 @@ def arguments_of(name):
     """Those of `ARGUMENTS` that neurons have; `None` for what has no figure."""
     kind = getattr(rsnn.layers, name)
     known = inspect.signature(kind).parameters
-    if not issubclass(kind, NeuronWithArguments) or "timesteps" in known:
+    neurons = inspect.isclass(kind) and issubclass(kind, NeuronWithArguments)
+    if not neurons or "timesteps" in known:
         return None
     return {key: ARGUMENTS[key] for key in set(ARGUMENTS) & set(known)}
 

@@ -366,11 +366,11 @@ def temporal_probe(
     least, in the order one step, rate with 1, 2 and 4 windows, SLTT and BPTT, among
     those over which no other gains `margin` and a standard error in the mean; what is
     open is named, and SLTT or BPTT beside it, if their mean is higher and their seeds
-    are within `margin`, those of the recommended are not. None is recommended if no
-    twin learns (the best gains less than half of what is missing to the most frequent
-    class: the network may forget what the data tell), or if any of them gained more
-    than `margin` in the last quarter of its epochs: it was stopped early. Intervals
-    hold for one comparison each.
+    are within `margin`, while those of the recommended are not. None is recommended if
+    no twin learns (the best gains less than half of what is missing to the most
+    frequent class: the network may forget what the data tell), or if any of them gained
+    more than `margin` in the last quarter of its epochs: it was stopped early.
+    Intervals hold for one comparison each.
 
     Example:
 
