@@ -27,7 +27,7 @@ class Method(rsnn.gradients.GradientMethod):
     def call(self, run: rsnn.gradients.extend.Run) -> object:
         network = rsnn.gradients.extend.Network(run)
         states, outputs = network.through_time(network.once())
-        return network.end(states, outputs)
+        return network.commit(states, outputs)
 
 
 def build() -> rsnn.SpikingModel:

@@ -26,7 +26,7 @@ from keras_ratesnn.gradients.handlers import (
     NeuronHandler,
     handler_class,
 )
-from keras_ratesnn.gradients.handlers.handler import State, Time
+from keras_ratesnn.gradients.handlers.handler import HandlerState, Time
 from keras_ratesnn.gradients.run import Run
 from keras_ratesnn.gradients.time import loops
 from keras_ratesnn.gradients.time.windows import Windows, with_step
@@ -55,7 +55,7 @@ what is the same at every step."""
 KERNELS = "kernels"
 """The key of what layers compute from their weights, see `LayerKind`."""
 
-States = list[State]
+States = list[HandlerState]
 """One for each node, in their order."""
 
 NodesOf = Callable[[Sequence[PlannedCall], Context], Iterable[Node]]
@@ -296,7 +296,7 @@ class Network:
 
     def _detached(self, function):
         """`(state, outputs)` of a node, without gradient where something else provides
-        it; of states, see `finished`."""
+        it; of states, see `after_last_step`."""
         if not self.context.detached:
             return function()
         states = []
@@ -365,14 +365,15 @@ class Network:
             del tensors[index]
 
     def through_time(self, constants: Constants) -> tuple[States, Structure]:
-        """All steps in the step mode of the run: `(states, outputs)`, see `finished`.
+        """All steps in the step mode of the run: `(states, outputs)`, see
+        `after_last_step`.
 
         Outputs are time means `(batch, ...)`, or all steps `(batch, T, ...)` if
         `run.return_sequences`.
         """
         if not self.context.all_at_once:
             states, gathered = self.sweep(constants)
-            return self.finished(states, self.outputs_of_sweep(gathered))
+            return self.after_last_step(states, self.outputs_of_sweep(gathered))
         states, rows = self.all_steps(None, constants)
         timesteps, sequences = self.windows.timesteps, self.run.return_sequences
 
@@ -388,19 +389,21 @@ class Network:
                 mask = ops.any(mask, axis=1)
             return keras_internals.put_mask(self.windows.mean_over_all(y), mask)
 
-        return self.finished(states, tree.map_leaves(output, rows))
+        return self.after_last_step(states, tree.map_leaves(output, rows))
 
-    def finished(self, states: States, outputs: Structure) -> tuple[States, Structure]:
+    def after_last_step(
+        self, states: States, outputs: Structure
+    ) -> tuple[States, Structure]:
         """`(states, outputs)` after the last step: without what only the next one
         needs, and NaN where membranes are."""
-        finished = [
-            node.handler.finish(state)
+        released = [
+            node.handler.release(state)
             for node, state in zip(self.nodes, states, strict=True)
         ]
         outputs = self.alarmed(states, outputs)
         if self.context.detached:
-            return engine.detached(lambda: finished), outputs
-        return finished, outputs
+            return engine.detached(lambda: released), outputs
+        return released, outputs
 
     def carried(self, states: States) -> list[Structure]:
         """What each node carries to the next step, see `Handler.carried`."""
@@ -503,7 +506,7 @@ class Network:
             return time_axis.repeat(steps[:, -1], self.windows.timesteps)
         return time_axis.fold(steps)
 
-    def end(self, states: States, outputs: Structure) -> Structure:
+    def commit(self, states: States, outputs: Structure) -> Structure:
         """Passes losses and statistics to the layers, and returns the outputs."""
         for node, state in zip(self.nodes, states, strict=True):
             self._add_loss(node.handler, getattr(state, "loss", ()))
@@ -511,9 +514,9 @@ class Network:
         for layer, loss in self._losses:
             layer.add_loss(loss)
         for node in self.once_nodes:
-            node.handler.end(())
+            node.handler.commit(())
         for node, state in zip(self.nodes, states, strict=True):
-            node.handler.end(state)
+            node.handler.commit(state)
         return outputs
 
     def alarmed(self, states: States, outputs: Structure) -> Structure:
@@ -591,4 +594,4 @@ def in_time(network: Network) -> Structure:
     Args:
         network: `Network`, the nodes of this run.
     """
-    return network.end(*network.through_time(network.once()))
+    return network.commit(*network.through_time(network.once()))

@@ -33,7 +33,7 @@ from keras_ratesnn.gradients.handlers import (
     NeuronHandler,
     OperationHandler,
 )
-from keras_ratesnn.gradients.handlers.neuron import State
+from keras_ratesnn.gradients.handlers.neuron import NeuronState
 from keras_ratesnn.gradients.method import GradientMethod
 from keras_ratesnn.gradients.network import Node, plain_nodes
 from keras_ratesnn.gradients.run import Run
@@ -161,18 +161,18 @@ class Trace(NeuronHandler):
 
     def start(self, inputs):
         dtype = time_axis.accumulation_dtype(inputs[0].dtype)
-        return State(ops.zeros_like(inputs[0], dtype=dtype))
+        return NeuronState(ops.zeros_like(inputs[0], dtype=dtype))
 
     def advance(self, state, inputs, phase):
         spikes = time_axis.cast(inputs[0], state.cell.dtype)
         trace = dynamics.integrate(state.cell, spikes, self.cell.trace_decay())
-        return State(trace), [time_axis.cast(trace, self.dtype)]
+        return NeuronState(trace), [time_axis.cast(trace, self.dtype)]
 
     def at_padding(self, state):
         return state
 
-    def final(self, state):
-        return State()
+    def summarize(self, state):
+        return NeuronState()
 
     def step(self, state, inputs, t):
         return engine.detached(super().step, state, inputs, t)
@@ -186,8 +186,8 @@ class Trace(NeuronHandler):
     def membranes(self, state):
         return ()
 
-    def finish(self, state):
-        return State()
+    def release(self, state):
+        return NeuronState()
 
 
 class TracedMask(MaskHandler):

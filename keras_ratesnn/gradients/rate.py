@@ -106,7 +106,7 @@ class Rate(GradientMethod):
             constants = network.once()
             states, outputs = network.through_time(constants)
             rates = network.rates(states, constants)
-        outputs = network.end(states, outputs)
+        outputs = network.commit(states, outputs)
         windows = network.windows
         rate_of_output = windows.at_each_step if run.return_sequences else windows.mean
 

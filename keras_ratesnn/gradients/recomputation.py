@@ -59,10 +59,10 @@ def recomputed(run, nodes, context):
     sums = tree.filled(gathered.outputs, attached, tree.is_float)
     outputs = first.outputs_of_sweep(Gathered(sums, gathered.masks))
     # Losses last: states have no gradient before.
-    states, outputs = first.finished(states, outputs)
+    states, outputs = first.after_last_step(states, outputs)
     for index in with_losses.values():
         states[index] = states[index]._replace(loss=next(attached))
-    return first.end(states, outputs)
+    return first.commit(states, outputs)
 
 
 def _given(first, constants, values, states, chosen):

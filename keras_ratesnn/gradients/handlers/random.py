@@ -13,7 +13,7 @@ from keras_ratesnn.gradients.handlers.handler import plus
 from keras_ratesnn.gradients.handlers.operation import OperationHandler
 
 
-class State(NamedTuple):
+class RandomState(NamedTuple):
     """What a random layer keeps: `seeds` and `noise` before its first step, and what an
     `Operation` does."""
 
@@ -33,7 +33,7 @@ class RandomHandler(OperationHandler):
 
     def start(self, inputs):
         seeds = [ops.copy(seed) for seed in layer_kinds.seeds_of(self.operation)]
-        return State(seeds, engine.noise_state())
+        return RandomState(seeds, engine.noise_state())
 
     def step(self, state, inputs, t):
         masks = self._masks_in_time(inputs)
@@ -44,7 +44,7 @@ class RandomHandler(OperationHandler):
         )
 
     def again(self, state):
-        return State(state.seeds, state.noise)
+        return RandomState(state.seeds, state.noise)
 
     def all_steps(self, state, inputs):
         state, rows = self.start(inputs), self.rows(inputs)
@@ -74,7 +74,7 @@ class RandomHandler(OperationHandler):
         """A context in which a call draws the numbers of the first step.
 
         Args:
-            state: `State`.
+            state: `RandomState`.
             again: Boolean, whether it has drawn them before. Later calls then draw as
                 if it had not done so again.
         """

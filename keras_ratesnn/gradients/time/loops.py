@@ -29,8 +29,8 @@ def step(handler, state, inputs, t, valid):
 
 
 def all_steps(handler, state, inputs, same, valid):
-    """All steps of a `LoopedHandler`: `(state, outputs)`, with `handler.final(state)`
-    and outputs `(batch * T, ...)`.
+    """All steps of a `LoopedHandler`: `(state, outputs)`, with
+    `handler.summarize(state)` and outputs `(batch * T, ...)`.
 
     Args:
         handler: `LoopedHandler`.
@@ -68,10 +68,10 @@ def _at_once(handler, x, same, valid):
     timesteps = handler.context.windows.timesteps
     x = time_axis.unfold(time_axis.repeat(x, timesteps), timesteps) if same else x
     state, output = handler.at_once(time_axis.zero_unless(valid, x), valid)
-    return _finished(handler, state, [time_axis.zero_unless(valid, output)])
+    return _behind_barrier(handler, state, [time_axis.zero_unless(valid, output)])
 
 
-def _finished(handler, state, outputs):
+def _behind_barrier(handler, state, outputs):
     """`(state, outputs)` of all steps. Without gradient, what follows must not become a
     part of their loop."""
     if handler.context.with_gradient:
@@ -104,14 +104,16 @@ def _unrolled(handler, state, inputs, same, valid):
             inputs,
             valid,
         )
-        return handler.final(after), stacked(outputs)
+        return handler.summarize(after), stacked(outputs)
 
     in_a_pass = engine.steps_in_a_pass(timesteps, handler.context.with_gradient)
     if not tree.is_absent(state):
-        return _finished(handler, *whole(inputs, valid))
+        return _behind_barrier(handler, *whole(inputs, valid))
     if timesteps <= in_a_pass:
         key = timesteps, *same
-        return _finished(handler, *_elementwise(handler, whole, key, inputs, valid))
+        return _behind_barrier(
+            handler, *_elementwise(handler, whole, key, inputs, valid)
+        )
     inputs, valid = at_each_step(inputs, valid)
     state = _started(handler, state, inputs[0])
     outputs = []
@@ -120,7 +122,7 @@ def _unrolled(handler, state, inputs, same, valid):
         steps = range(timesteps)[part]
         state, new = _pass(handler, state, steps, inputs[part], valid[part])
         outputs += new
-    return _finished(handler, handler.final(state), stacked(outputs))
+    return _behind_barrier(handler, handler.summarize(state), stacked(outputs))
 
 
 def _in_time_loop(handler, inputs, same, valid):
@@ -143,7 +145,7 @@ def _in_time_loop(handler, inputs, same, valid):
     return engine.time_loop(
         list(map(step_of, phases)),
         handler.start,
-        handler.final,
+        handler.summarize,
         handler.cell,
         (*handler.key, tuple(phases)),
         inputs,
@@ -332,7 +334,7 @@ def _scanned(handler, state, x, same, valid):
     (_, state), steps = scan(
         body, carried, at_steps, handler.loop_variables, handler.dtype
     )
-    return handler.final(state), [ops.moveaxis(steps, 0, 1)]
+    return handler.summarize(state), [ops.moveaxis(steps, 0, 1)]
 
 
 def _looped(handler, state, x, same, valid):
@@ -353,7 +355,7 @@ def _looped(handler, state, x, same, valid):
     steps = _with_step(ops.zeros((batch, timesteps, *shape), output.dtype), output, 0)
     carried = steps, handler.as_tensors(state)
     steps, state = run(body, carried, handler.loop_variables, timesteps)
-    return handler.final(state), [steps]
+    return handler.summarize(state), [steps]
 
 
 def _step_of(by_step, t):
