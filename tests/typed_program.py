@@ -26,7 +26,7 @@ class Window(rsnn.surrogates.Surrogate):
 class Method(rsnn.gradients.GradientMethod):
     def call(self, run: rsnn.gradients.extend.Run) -> object:
         network = rsnn.gradients.extend.Network(run)
-        states, outputs = network.through_time(network.once())
+        states, outputs = network.run_steps(network.once())
         return network.commit(states, outputs)
 
 

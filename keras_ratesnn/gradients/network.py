@@ -198,7 +198,7 @@ class Network:
         self._losses: list[tuple[Any, Tensor]] = []
         # In a stream, the states before the first step, of which an exported step needs
         # the values.
-        self.started: States = []
+        self.initial_states: States = []
         slots = [{*node.inputs, *node.outputs} for node in self.nodes]
         self._freed = last_uses(slots, self.outputs)
 
@@ -259,17 +259,17 @@ class Network:
             t: Integer, or integer scalar tensor: the time step, from 0 on.
         """
         tensors = self._with_inputs(constants, lambda x: time_axis.step_of(x, t), t)
-        self.started = []
+        self.initial_states = []
 
         def advance(handler, state, inputs):
             if state is None:
                 state, _ = self._detached(lambda: (handler.start(inputs), []))
                 if self.context.streams:
-                    self.started.append(state)
+                    self.initial_states.append(state)
             return self._detached(lambda: handler.step(state, inputs, t))
 
         states = states or [None] * len(self.nodes)
-        states_after, outputs = self._walk(tensors, advance, states)
+        states_after, outputs = self._run_nodes(tensors, advance, states)
         return states_after, tree.map_leaves(lambda y: self._output(y, t), outputs)
 
     def all_steps(
@@ -282,7 +282,7 @@ class Network:
         def act(handler, state, inputs):
             return self._detached(lambda: handler.all_steps(state, inputs))
 
-        states, outputs = self._walk(tensors, act, states)
+        states, outputs = self._run_nodes(tensors, act, states)
 
         def repeated(y):
             return time_axis.repeat(y, self.windows.timesteps)
@@ -331,26 +331,26 @@ class Network:
             keras_internals.put_mask(chosen, keras_internals.mask_of(rows)), t
         )
 
-    def _walk(self, tensors, act, states=None):
+    def _run_nodes(self, tensors, act, states=None):
         """`(results, outputs)`: the first results of `act(handler, state, inputs)` for
         each node, and the network's outputs."""
         states = states or [()] * len(self.nodes)
         steps = list(zip(self.nodes, states, self._freed, strict=True))
         with call_kernels.using(tensors.get(KERNELS, {})):
-            results = self._walked(steps, tensors, act)
+            results = self._results_of_nodes(steps, tensors, act)
         return results, tree.map_leaves(lambda slot: tensors[slot.index], self.outputs)
 
-    def _walked(self, steps, tensors, act):
+    def _results_of_nodes(self, steps, tensors, act):
         """The first results of nodes, each with its state and the slots that are free
         after it."""
         results = []
         for node, state, freed in steps:
-            result, outputs = self._acted(node, state, tensors, act)
+            result, outputs = self._result_of_node(node, state, tensors, act)
             self._store(node, outputs, tensors, freed)
             results.append(result)
         return results
 
-    def _acted(self, node, state, tensors, act):
+    def _result_of_node(self, node, state, tensors, act):
         inputs = [tensors[index] for index in node.inputs]
         result, outputs = act(node.handler, state, node.handler.prepared(inputs))
         _check_outputs(node, outputs)
@@ -364,7 +364,7 @@ class Network:
         for index in freed:
             del tensors[index]
 
-    def through_time(self, constants: Constants) -> tuple[States, Structure]:
+    def run_steps(self, constants: Constants) -> tuple[States, Structure]:
         """All steps in the step mode of the run: `(states, outputs)`, see
         `after_last_step`.
 
@@ -400,7 +400,7 @@ class Network:
             node.handler.release(state)
             for node, state in zip(self.nodes, states, strict=True)
         ]
-        outputs = self.alarmed(states, outputs)
+        outputs = self.with_nan_of_membranes(states, outputs)
         if self.context.detached:
             return engine.detached(lambda: released), outputs
         return released, outputs
@@ -494,7 +494,7 @@ class Network:
             self._add_loss(handler, loss)
             return (), rates
 
-        return self._walk(tensors, act, states)[1]
+        return self._run_nodes(tensors, act, states)[1]
 
     def _rates_of_input(self, steps):
         if time_axis.is_float(steps.dtype):
@@ -519,7 +519,7 @@ class Network:
             node.handler.commit(state)
         return outputs
 
-    def alarmed(self, states: States, outputs: Structure) -> Structure:
+    def with_nan_of_membranes(self, states: States, outputs: Structure) -> Structure:
         """The outputs, NaN where a membrane is."""
         membranes = [
             node.handler.membranes(state)
@@ -594,4 +594,4 @@ def in_time(network: Network) -> Structure:
     Args:
         network: `Network`, the nodes of this run.
     """
-    return network.commit(*network.through_time(network.once()))
+    return network.commit(*network.run_steps(network.once()))

@@ -104,7 +104,7 @@ class Rate(GradientMethod):
         )
         with engine.reading_once(run.network):
             constants = network.once()
-            states, outputs = network.through_time(constants)
+            states, outputs = network.run_steps(constants)
             rates = network.rates(states, constants)
         outputs = network.commit(states, outputs)
         windows = network.windows

@@ -69,9 +69,9 @@ def _given(first, constants, values, states, chosen):
     """All tensors that the steps depend on, after the first sweep."""
     drawn = {}
     for node, state in zip(first.nodes, states, strict=True):
-        again = node.handler.again(state)
-        if again is not None:
-            drawn[node.handler.call.key] = again
+        replayed = node.handler.replayed_state(state)
+        if replayed is not None:
+            drawn[node.handler.call.key] = replayed
     # The masks that Keras has put on tensors: layers look for them there.
     masks = {}
     for index, tensor in constants.items():

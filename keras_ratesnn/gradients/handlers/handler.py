@@ -184,7 +184,7 @@ class Handler:
             f"{type(self).__name__} must implement `rates(state, inputs)`."
         )
 
-    def again(self, state: HandlerState) -> HandlerState | None:
+    def replayed_state(self, state: HandlerState) -> HandlerState | None:
         """The state with which a second sweep over the same steps begins: what was
         drawn. `None`: with `start`."""
         return None

@@ -44,7 +44,7 @@ class MaskHandler(Handler):
         steps = time_axis.unfold(x, self.context.windows.timesteps)
         return time_axis.fold(steps * mask[:, None])
 
-    def again(self, state):
+    def replayed_state(self, state):
         return RandomMaskState(state.mask)
 
     def all_steps(self, state, inputs):

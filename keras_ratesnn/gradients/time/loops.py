@@ -24,7 +24,7 @@ def step(handler, state, inputs, t, valid):
         valid: Boolean tensor `(batch,)`, or of more of the first axes of the inputs,
             false for what is padding or masked; `None` if all rows count.
     """
-    state, (outputs,) = _pass(handler, state, [t], [inputs], [valid])
+    state, (outputs,) = _steps_in_one_pass(handler, state, [t], [inputs], [valid])
     return state, outputs
 
 
@@ -97,9 +97,9 @@ def _unrolled(handler, state, inputs, same, valid):
     # A compiled function is given all of its tensors.
     def whole(inputs, valid):
         inputs, valid = at_each_step(inputs, valid)
-        after, outputs = _several(
+        after, outputs = _steps_in_turn(
             handler,
-            _started(handler, state, inputs[0]),
+            _given_or_initial(handler, state, inputs[0]),
             _phases(handler, inputs, valid),
             inputs,
             valid,
@@ -115,12 +115,14 @@ def _unrolled(handler, state, inputs, same, valid):
             handler, *_elementwise(handler, whole, key, inputs, valid)
         )
     inputs, valid = at_each_step(inputs, valid)
-    state = _started(handler, state, inputs[0])
+    state = _given_or_initial(handler, state, inputs[0])
     outputs = []
     for first in range(0, timesteps, in_a_pass):
         part = slice(first, first + in_a_pass)
         steps = range(timesteps)[part]
-        state, new = _pass(handler, state, steps, inputs[part], valid[part])
+        state, new = _steps_in_one_pass(
+            handler, state, steps, inputs[part], valid[part]
+        )
         outputs += new
     return _behind_barrier(handler, handler.summarize(state), stacked(outputs))
 
@@ -132,7 +134,9 @@ def _in_time_loop(handler, inputs, same, valid):
 
     def step_of(phase):
         def step(state, inputs, valid):
-            state, (outputs,) = _several(handler, state, [phase], [inputs], [valid])
+            state, (outputs,) = _steps_in_turn(
+                handler, state, [phase], [inputs], [valid]
+            )
             return handler.as_tensors(state), outputs
 
         return step
@@ -155,13 +159,13 @@ def _in_time_loop(handler, inputs, same, valid):
     )
 
 
-def _pass(handler, state, steps, inputs, valid):
+def _steps_in_one_pass(handler, state, steps, inputs, valid):
     """Some steps in one pass over memory: `(state, outputs)`, a list of outputs for
     each step."""
 
     # It is compiled only once if no number in it changes.
     def one_pass(*arguments):
-        state, outputs = _several(handler, *arguments)
+        state, outputs = _steps_in_turn(handler, *arguments)
         return handler.as_tensors(state), outputs
 
     phases = _phases(handler, inputs, valid, steps)
@@ -187,7 +191,7 @@ def _phase(handler, t, inputs, valid):
     return handler.phase(t, time_axis.as_rows(valid, inputs[0]) if moves else None)
 
 
-def _several(handler, state, phases, inputs, valid):
+def _steps_in_turn(handler, state, phases, inputs, valid):
     """Steps one after the other: `(state, outputs)`, a list of outputs for each
     step."""
     outputs = []
@@ -299,7 +303,7 @@ def _not_shared(handler, state, like, valid):
     return tree.map_leaves(not_shared, state)
 
 
-def _started(handler, state, inputs):
+def _given_or_initial(handler, state, inputs):
     return handler.start(inputs) if tree.is_absent(state) else state
 
 
@@ -321,7 +325,7 @@ def _scanned(handler, state, x, same, valid):
     if same:
         x = time_axis.unfold(time_axis.repeat(x, timesteps), timesteps)
     at_steps = ops.moveaxis(x, 1, 0)
-    state = handler.as_tensors(_started(handler, state, [at_steps[0]]))
+    state = handler.as_tensors(_given_or_initial(handler, state, [at_steps[0]]))
     if valid is not None:
         state = _not_shared(handler, state, at_steps[0], valid[:, 0])
 
@@ -349,7 +353,7 @@ def _looped(handler, state, x, same, valid):
         return _with_step(steps, output, t), handler.as_tensors(state)
 
     first = x if same else _step_of(x, 0)
-    state = _started(handler, state, [first])
+    state = _given_or_initial(handler, state, [first])
     state, output = _advance_at(handler, state, 0, first, valid)
     batch, *shape = ops.shape(output)
     steps = _with_step(ops.zeros((batch, timesteps, *shape), output.dtype), output, 0)

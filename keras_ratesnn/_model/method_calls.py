@@ -13,7 +13,7 @@ from keras_ratesnn.gradients.network import plain
 from keras_ratesnn.gradients.time.windows import Windows
 
 
-def through_time(graphs, method, run, settings, jit_compile, run_with):
+def outputs_of_run(graphs, method, run, settings, jit_compile, run_with):
     """The outputs of a run.
 
     Args:
