@@ -224,7 +224,7 @@ class SpikingModel(
             with_gradient=with_gradient and not _graph.couples_samples(functional),
             return_sequences=self.return_sequences,
             network=functional,
-            draws=self._draws if self.gradient.draws else None,
+            seed_generator=self._draws if self.gradient.uses_random_numbers else None,
             mask=mask,
         )
         with replicas.own_noise(self.network):

@@ -71,7 +71,7 @@ def test_what_follows_is_an_ordinary_network_on_the_output_of_a_spiking_one(
         variables = [*inner.network.variables, *outer.variables]
         for theirs, ours in zip(variables, one.network.variables, strict=True):
             theirs.assign(ours)
-        if one.gradient.draws:
+        if one.gradient.uses_random_numbers:
             # Both models draw the same steps.
             seed_of(inner).assign(seed_of(one))
         x, y = data(shape=shape)

@@ -232,7 +232,7 @@ class _SensitivityHandler(NeuronHandler):
         self.cell = self.operation.cell
 
     @property
-    def compiles(self):
+    def fuses(self):
         return derivative.has_written_derivative(self.cell)
 
     def start(self, inputs):

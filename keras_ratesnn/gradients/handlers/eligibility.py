@@ -76,7 +76,7 @@ class EligibilityHandler(NeuronHandler):
         )
 
     @property
-    def compiles(self):
+    def fuses(self):
         # PyTorch's compiler fails on the graphs of its forward-mode differentiation,
         # and takes minutes for many windows.
         return (

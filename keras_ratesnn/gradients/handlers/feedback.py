@@ -30,7 +30,7 @@ small."""
 class FeedbackHandler(EligibilityHandler):
     """Neurons with `feedback`, which also accumulate the means of what comes back."""
 
-    compiles = False
+    fuses = False
 
     def start(self, inputs):
         state = NeuronHandler.start(self, inputs)

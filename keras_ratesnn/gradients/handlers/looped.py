@@ -46,7 +46,7 @@ class LoopedHandler(Handler):
         return False
 
     @property
-    def compiles(self) -> bool:
+    def fuses(self) -> bool:
         """Whether a backend may compile steps into one pass over memory: `advance`
         reads no variables but those of `cell`."""
         return False
@@ -60,7 +60,7 @@ class LoopedHandler(Handler):
     @property
     def key(self) -> tuple[Any, ...]:
         """Hashable: what `start`, `advance` and `summarize` depend on besides the cell,
-        if it `compiles`."""
+        if it `fuses`."""
         return (type(self),)
 
     def prepared(self, inputs: list[Tensor]) -> list[Tensor]:

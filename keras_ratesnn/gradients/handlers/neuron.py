@@ -43,7 +43,7 @@ class NeuronHandler(LoopedHandler):
         self.moves_in_padding = self.operation.cell.independent_cell().in_parallel
 
     @property
-    def compiles(self):
+    def fuses(self):
         # What another function does between steps is not known.
         return self.cell.fuses and self.context.between in (None, stopped)
 

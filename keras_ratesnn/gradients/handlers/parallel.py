@@ -46,7 +46,7 @@ class AllStepsHandler(NeuronHandler):
     """Neurons of a cell with `in_parallel` and without a `step_derivative`."""
 
     begins_incomplete = True
-    compiles = False
+    fuses = False
 
     def at_once(self, currents, mask):
         membranes, spikes, slope = _fired(self.cell, currents, mask)

@@ -47,7 +47,7 @@ def all_steps(handler, state, inputs, same, valid):
         for x, is_same in zip(inputs, same, strict=True)
     ]
     results = None
-    if tree.is_absent(state) and handler.compiles:
+    if tree.is_absent(state) and handler.fuses:
         results = _in_time_loop(handler, inputs, same, valid)
     if results is not None:
         state, outputs = results
@@ -173,7 +173,7 @@ def _steps_in_one_pass(handler, state, steps, inputs, valid):
 
 
 def _elementwise(handler, function, key, *arguments):
-    if not handler.compiles:
+    if not handler.fuses:
         return function(*arguments)
     return engine.elementwise(function, handler.cell, (*handler.key, *key), *arguments)
 
