@@ -29,9 +29,9 @@ from keras_ratesnn._core.annotations import Config, Structure
 from keras_ratesnn._core.backend import engine
 from keras_ratesnn._graph import Slot
 from keras_ratesnn.gradients.handlers import (
-    MaskHandler,
     NeuronHandler,
     OperationHandler,
+    RandomMaskHandler,
 )
 from keras_ratesnn.gradients.handlers.neuron import NeuronState
 from keras_ratesnn.gradients.method import GradientMethod
@@ -122,10 +122,10 @@ def _with_traces(calls, context):
             traces[spikes] = trace
             yield node
             yield Node(Trace(call, context), [spikes], [trace])
-        elif isinstance(handler, MaskHandler) and all_traced:
+        elif isinstance(handler, RandomMaskHandler) and all_traced:
             (output,), trace = outputs, next(slots)
             traces[output] = trace
-            yield Node(TracedMask(call, context), with_traces, [output, trace])
+            yield Node(TracedRandomMask(call, context), with_traces, [output, trace])
         elif is_affine and has_weights and traced:
             yield Node(Weighted(call, context), with_traces, outputs)
         elif is_affine and all_traced:
@@ -190,7 +190,7 @@ class Trace(NeuronHandler):
         return NeuronState()
 
 
-class TracedMask(MaskHandler):
+class TracedRandomMask(RandomMaskHandler):
     """A random mask, of spikes and of their trace."""
 
     def start(self, inputs):

@@ -17,7 +17,7 @@ class RandomMaskState(NamedTuple):
     loss: Tensor | tuple[()] = ()
 
 
-class MaskHandler(Handler):
+class RandomMaskHandler(Handler):
     """A layer that multiplies by a random mask, such as dropout: the same one at all
     steps, and on rates.
 
