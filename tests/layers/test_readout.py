@@ -166,7 +166,7 @@ def test_it_is_seen_inside_nested_models_and_by_what_describes_a_model():
     energy = rsnn.describe(model, x, verbose=False).energy
     once = energy.layers.index("logits")
     assert energy.multiply_adds[once] == 8 * 3
-    assert energy.multiply_adds_without_spikes[once] == 8 * 3
+    assert energy.dense_multiply_adds[once] == 8 * 3
     inputs, spikes = body()
     found, expected = (
         rsnn.describe(spiking(keras.Model(inputs, outputs)), x, verbose=False)
