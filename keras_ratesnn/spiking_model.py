@@ -38,14 +38,14 @@ from keras_ratesnn._model.input_checks import (
     one_step,
     warn_of_time_in_a_step,
 )
+from keras_ratesnn._model.method_calls import (
+    outputs_of_run,
+    run_method,
+)
 from keras_ratesnn._model.settings import STEP_MODES as STEP_MODES
 from keras_ratesnn._model.settings import Settings
 from keras_ratesnn._model.silent_layers import warning_of_silence
 from keras_ratesnn._model.streaming import Stream, step_of
-from keras_ratesnn._model.through_time import (
-    run_method,
-    through_time,
-)
 from keras_ratesnn._model.time_masks import check_some_steps_count
 from keras_ratesnn._model.trainer import Trainer
 from keras_ratesnn._model.undifferentiated import is_undifferentiated, undifferentiated
@@ -224,11 +224,11 @@ class SpikingModel(
             with_gradient=with_gradient and not _graph.couples_samples(functional),
             return_sequences=self.return_sequences,
             network=functional,
-            draws=self._draws if self.gradient.draws else None,
+            seed_generator=self._draws if self.gradient.uses_random_numbers else None,
             mask=mask,
         )
         with replicas.own_noise(self.network):
-            outputs = self._through_time(run)
+            outputs = self._call_method(run)
         if first is not None:
             outputs = self._in_order_of_inputs(outputs, first)
         if run.with_gradient:
@@ -253,12 +253,12 @@ class SpikingModel(
         )
 
     @backend.engine.untraced
-    def _through_time(self, run: Run) -> Structure:
+    def _call_method(self, run: Run) -> Structure:
         jit_compile = self._asked_jit_compile
         with backend.engine.fusing(
             jit_compile is not False, run.training, self._graphs.loops
         ):
-            return through_time(
+            return outputs_of_run(
                 self._graphs,
                 self.gradient,
                 run,

@@ -275,7 +275,7 @@ def fit(model, fitted, recipe, dataset, folder, progress, verbose=1):
     if recipe.is_spiking:
         energy = keras_ratesnn.analysis.energy(model, sample)
         record["joules"] = energy.total
-        record["joules_without_spikes"] = energy.total_without_spikes
+        record["joules_without_spikes"] = energy.quantized_total
     if this_process.is_first:
         if recipe.task.draw is not None:
             with writing(folder.picture) as part:

@@ -26,8 +26,8 @@ class Window(rsnn.surrogates.Surrogate):
 class Method(rsnn.gradients.GradientMethod):
     def call(self, run: rsnn.gradients.extend.Run) -> object:
         network = rsnn.gradients.extend.Network(run)
-        states, outputs = network.through_time(network.once())
-        return network.end(states, outputs)
+        states, outputs = network.run_steps(network.once())
+        return network.commit(states, outputs)
 
 
 def build() -> rsnn.SpikingModel:

@@ -28,7 +28,6 @@ NEW_NAMES = {
             "EncoderHandler",
             "Handler",
             "LoopedHandler",
-            "MaskHandler",
             "MixingHandler",
             "Network",
             "NeuronHandler",
@@ -51,7 +50,11 @@ NEW_NAMES = {
     "keras_ratesnn.Normalization": "keras_ratesnn.layers.BatchStatistics",
     "keras_ratesnn.affine": "keras_ratesnn.layers.affine",
     "keras_ratesnn.analysis.AuditedNumber": "keras_ratesnn.analysis.Audit.numbers",
+    "keras_ratesnn.analysis.Ledger": "keras_ratesnn.analysis.EnergyBreakdown",
+    "keras_ratesnn.analysis.Rival": "keras_ratesnn.analysis.DenseNetwork",
     "keras_ratesnn.gradients.BY_NAME": "keras_ratesnn.gradients.get",
+    "keras_ratesnn.gradients.MaskHandler": "keras_ratesnn.gradients.extend."
+    "RandomMaskHandler",
     "keras_ratesnn.integer": "keras_ratesnn.deploy.to_integers",
     "keras_ratesnn.models.in_precision": "keras_ratesnn.models.load_pretrained, which "
     "has an argument `dtype`",

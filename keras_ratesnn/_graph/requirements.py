@@ -251,7 +251,7 @@ def _draws_again(operation):
     numbers; masks are drawn outside of it."""
     return (
         bool(seeds_of(operation))
-        and not kind_of(operation).masks
+        and not kind_of(operation).random_mask
         and keras_internals.is_rematerialized(operation)
     )
 

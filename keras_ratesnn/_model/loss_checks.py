@@ -96,7 +96,9 @@ def _origin(call):
         meaning = _PROBABILITIES
     elif activation not in (None, "linear"):
         meaning = None
-    elif kind.moves or kind.masks or kind.parameter_free or kind.role == TIME_MEAN:
+    elif (
+        kind.moves or kind.random_mask or kind.parameter_free or kind.role == TIME_MEAN
+    ):
         origins = list(map(_origin, call.sources))
         meanings = {meaning for meaning, _ in origins}
         return origins[0] if len(meanings) == 1 else (None, None)

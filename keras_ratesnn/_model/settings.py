@@ -80,7 +80,7 @@ class Settings:
             # The same as before, for which calls are recorded.
             method = self._named_methods.setdefault(value, method)
         method.check(_graph.neurons_of(_graph.as_graph(self.network)))
-        if method.draws and self._draws is None:
+        if method.uses_random_numbers and self._draws is None:
             keras_internals.set_state(self, "_draws", keras.random.SeedGenerator())
         self._gradient = method
         # The config of another class may not tell all: compiled functions belong to

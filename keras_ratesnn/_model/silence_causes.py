@@ -81,7 +81,12 @@ def normalized_neurons(network):
             neurons.update([call.operation] if follows else [])
         elif kind.normalization is not None or (
             follows
-            and (kind.moves or kind.masks or kind.parameter_free or kind.keeps_order)
+            and (
+                kind.moves
+                or kind.random_mask
+                or kind.parameter_free
+                or kind.keeps_order
+            )
         ):
             normalized.add(call)
     return neurons

@@ -66,7 +66,7 @@ def step_of(
             outputs = tree.map_leaves(
                 lambda rows: time_axis.unfold(rows, slots)[:, 0], outputs
             )
-        return running.carried(states), running.alarmed(states, outputs)
+        return running.carried(states), running.with_nan_of_membranes(states, outputs)
 
 
 class Stream:

@@ -131,7 +131,7 @@ class _Steps:
         )
 
     def _results(self, running, kept, states, outputs):
-        (output,) = tree.flatten(running.alarmed(states, outputs))
+        (output,) = tree.flatten(running.with_nan_of_membranes(states, outputs))
         kept = {**kept, "carried": running.carried(states)}
         self._later_on = tree.map_leaves(lambda _: None, kept)
         return list(

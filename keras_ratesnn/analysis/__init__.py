@@ -23,8 +23,13 @@ from keras_ratesnn.analysis.activity.single_neurons import (
     raster,
 )
 from keras_ratesnn.analysis.audits.audit import Audit, audit
+from keras_ratesnn.analysis.costs.breakdown import (
+    Costs,
+    DenseNetwork,
+    EnergyBreakdown,
+    Traffic,
+)
 from keras_ratesnn.analysis.costs.energy import Energy, energy
-from keras_ratesnn.analysis.costs.ledger import Costs, Ledger, Rival, Traffic
 from keras_ratesnn.analysis.gradients.gradient_agreement import (
     GradientAgreement,
     gradient_agreement,
@@ -38,15 +43,15 @@ __all__ = [
     "AccuracyUntilSure",
     "Audit",
     "Costs",
+    "DenseNetwork",
     "Energy",
+    "EnergyBreakdown",
     "FiringRates",
     "GradientAgreement",
     "Independence",
-    "Ledger",
     "Membranes",
     "ObservedModel",
     "Raster",
-    "Rival",
     "ShuffledAccuracy",
     "TemporalProbe",
     "Traffic",

@@ -8,12 +8,12 @@ from keras_ratesnn.gradients.handlers import (
     EligibilityHandler,
     EncoderHandler,
     Handler,
-    MaskHandler,
     MixingHandler,
     NeuronHandler,
     NormalizationHandler,
     OperationHandler,
     RandomHandler,
+    RandomMaskHandler,
 )
 from keras_ratesnn.gradients.handlers.handler import graft, stopped
 from keras_ratesnn.gradients.handlers.looped import LoopedHandler
@@ -34,7 +34,6 @@ __all__ = [
     "EncoderHandler",
     "Handler",
     "LoopedHandler",
-    "MaskHandler",
     "MixingHandler",
     "Network",
     "NeuronHandler",
@@ -43,6 +42,7 @@ __all__ = [
     "OperationHandler",
     "PlannedCall",
     "RandomHandler",
+    "RandomMaskHandler",
     "Run",
     "after_neurons",
     "graft",

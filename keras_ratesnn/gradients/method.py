@@ -48,9 +48,9 @@ class GradientMethod(Configured):
     otherwise they run as in inference."""
 
     @property
-    def draws(self) -> bool:
+    def uses_random_numbers(self) -> bool:
         """Whether `call` draws random numbers. If so, the model provides a generator,
-        `run.draws`."""
+        `run.seed_generator`."""
         return False
 
     def call(self, run: Run) -> Structure:

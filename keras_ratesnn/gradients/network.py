@@ -26,7 +26,7 @@ from keras_ratesnn.gradients.handlers import (
     NeuronHandler,
     handler_class,
 )
-from keras_ratesnn.gradients.handlers.handler import State, Time
+from keras_ratesnn.gradients.handlers.handler import HandlerState, Time
 from keras_ratesnn.gradients.run import Run
 from keras_ratesnn.gradients.time import loops
 from keras_ratesnn.gradients.time.windows import Windows, with_step
@@ -55,7 +55,7 @@ what is the same at every step."""
 KERNELS = "kernels"
 """The key of what layers compute from their weights, see `LayerKind`."""
 
-States = list[State]
+States = list[HandlerState]
 """One for each node, in their order."""
 
 NodesOf = Callable[[Sequence[PlannedCall], Context], Iterable[Node]]
@@ -198,7 +198,7 @@ class Network:
         self._losses: list[tuple[Any, Tensor]] = []
         # In a stream, the states before the first step, of which an exported step needs
         # the values.
-        self.started: States = []
+        self.initial_states: States = []
         slots = [{*node.inputs, *node.outputs} for node in self.nodes]
         self._freed = last_uses(slots, self.outputs)
 
@@ -259,17 +259,17 @@ class Network:
             t: Integer, or integer scalar tensor: the time step, from 0 on.
         """
         tensors = self._with_inputs(constants, lambda x: time_axis.step_of(x, t), t)
-        self.started = []
+        self.initial_states = []
 
         def advance(handler, state, inputs):
             if state is None:
                 state, _ = self._detached(lambda: (handler.start(inputs), []))
                 if self.context.streams:
-                    self.started.append(state)
+                    self.initial_states.append(state)
             return self._detached(lambda: handler.step(state, inputs, t))
 
         states = states or [None] * len(self.nodes)
-        states_after, outputs = self._walk(tensors, advance, states)
+        states_after, outputs = self._run_nodes(tensors, advance, states)
         return states_after, tree.map_leaves(lambda y: self._output(y, t), outputs)
 
     def all_steps(
@@ -282,7 +282,7 @@ class Network:
         def act(handler, state, inputs):
             return self._detached(lambda: handler.all_steps(state, inputs))
 
-        states, outputs = self._walk(tensors, act, states)
+        states, outputs = self._run_nodes(tensors, act, states)
 
         def repeated(y):
             return time_axis.repeat(y, self.windows.timesteps)
@@ -296,7 +296,7 @@ class Network:
 
     def _detached(self, function):
         """`(state, outputs)` of a node, without gradient where something else provides
-        it; of states, see `finished`."""
+        it; of states, see `after_last_step`."""
         if not self.context.detached:
             return function()
         states = []
@@ -331,26 +331,26 @@ class Network:
             keras_internals.put_mask(chosen, keras_internals.mask_of(rows)), t
         )
 
-    def _walk(self, tensors, act, states=None):
+    def _run_nodes(self, tensors, act, states=None):
         """`(results, outputs)`: the first results of `act(handler, state, inputs)` for
         each node, and the network's outputs."""
         states = states or [()] * len(self.nodes)
         steps = list(zip(self.nodes, states, self._freed, strict=True))
         with call_kernels.using(tensors.get(KERNELS, {})):
-            results = self._walked(steps, tensors, act)
+            results = self._results_of_nodes(steps, tensors, act)
         return results, tree.map_leaves(lambda slot: tensors[slot.index], self.outputs)
 
-    def _walked(self, steps, tensors, act):
+    def _results_of_nodes(self, steps, tensors, act):
         """The first results of nodes, each with its state and the slots that are free
         after it."""
         results = []
         for node, state, freed in steps:
-            result, outputs = self._acted(node, state, tensors, act)
+            result, outputs = self._result_of_node(node, state, tensors, act)
             self._store(node, outputs, tensors, freed)
             results.append(result)
         return results
 
-    def _acted(self, node, state, tensors, act):
+    def _result_of_node(self, node, state, tensors, act):
         inputs = [tensors[index] for index in node.inputs]
         result, outputs = act(node.handler, state, node.handler.prepared(inputs))
         _check_outputs(node, outputs)
@@ -364,15 +364,16 @@ class Network:
         for index in freed:
             del tensors[index]
 
-    def through_time(self, constants: Constants) -> tuple[States, Structure]:
-        """All steps in the step mode of the run: `(states, outputs)`, see `finished`.
+    def run_steps(self, constants: Constants) -> tuple[States, Structure]:
+        """All steps in the step mode of the run: `(states, outputs)`, see
+        `after_last_step`.
 
         Outputs are time means `(batch, ...)`, or all steps `(batch, T, ...)` if
         `run.return_sequences`.
         """
         if not self.context.all_at_once:
             states, gathered = self.sweep(constants)
-            return self.finished(states, self.outputs_of_sweep(gathered))
+            return self.after_last_step(states, self.outputs_of_sweep(gathered))
         states, rows = self.all_steps(None, constants)
         timesteps, sequences = self.windows.timesteps, self.run.return_sequences
 
@@ -388,19 +389,21 @@ class Network:
                 mask = ops.any(mask, axis=1)
             return keras_internals.put_mask(self.windows.mean_over_all(y), mask)
 
-        return self.finished(states, tree.map_leaves(output, rows))
+        return self.after_last_step(states, tree.map_leaves(output, rows))
 
-    def finished(self, states: States, outputs: Structure) -> tuple[States, Structure]:
+    def after_last_step(
+        self, states: States, outputs: Structure
+    ) -> tuple[States, Structure]:
         """`(states, outputs)` after the last step: without what only the next one
         needs, and NaN where membranes are."""
-        finished = [
-            node.handler.finish(state)
+        released = [
+            node.handler.release(state)
             for node, state in zip(self.nodes, states, strict=True)
         ]
-        outputs = self.alarmed(states, outputs)
+        outputs = self.with_nan_of_membranes(states, outputs)
         if self.context.detached:
-            return engine.detached(lambda: finished), outputs
-        return finished, outputs
+            return engine.detached(lambda: released), outputs
+        return released, outputs
 
     def carried(self, states: States) -> list[Structure]:
         """What each node carries to the next step, see `Handler.carried`."""
@@ -491,7 +494,7 @@ class Network:
             self._add_loss(handler, loss)
             return (), rates
 
-        return self._walk(tensors, act, states)[1]
+        return self._run_nodes(tensors, act, states)[1]
 
     def _rates_of_input(self, steps):
         if time_axis.is_float(steps.dtype):
@@ -503,7 +506,7 @@ class Network:
             return time_axis.repeat(steps[:, -1], self.windows.timesteps)
         return time_axis.fold(steps)
 
-    def end(self, states: States, outputs: Structure) -> Structure:
+    def commit(self, states: States, outputs: Structure) -> Structure:
         """Passes losses and statistics to the layers, and returns the outputs."""
         for node, state in zip(self.nodes, states, strict=True):
             self._add_loss(node.handler, getattr(state, "loss", ()))
@@ -511,12 +514,12 @@ class Network:
         for layer, loss in self._losses:
             layer.add_loss(loss)
         for node in self.once_nodes:
-            node.handler.end(())
+            node.handler.commit(())
         for node, state in zip(self.nodes, states, strict=True):
-            node.handler.end(state)
+            node.handler.commit(state)
         return outputs
 
-    def alarmed(self, states: States, outputs: Structure) -> Structure:
+    def with_nan_of_membranes(self, states: States, outputs: Structure) -> Structure:
         """The outputs, NaN where a membrane is."""
         membranes = [
             node.handler.membranes(state)
@@ -591,4 +594,4 @@ def in_time(network: Network) -> Structure:
     Args:
         network: `Network`, the nodes of this run.
     """
-    return network.end(*network.through_time(network.once()))
+    return network.commit(*network.run_steps(network.once()))

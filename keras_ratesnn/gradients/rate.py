@@ -104,9 +104,9 @@ class Rate(GradientMethod):
         )
         with engine.reading_once(run.network):
             constants = network.once()
-            states, outputs = network.through_time(constants)
+            states, outputs = network.run_steps(constants)
             rates = network.rates(states, constants)
-        outputs = network.end(states, outputs)
+        outputs = network.commit(states, outputs)
         windows = network.windows
         rate_of_output = windows.at_each_step if run.return_sequences else windows.mean
 

@@ -59,19 +59,19 @@ def recomputed(run, nodes, context):
     sums = tree.filled(gathered.outputs, attached, tree.is_float)
     outputs = first.outputs_of_sweep(Gathered(sums, gathered.masks))
     # Losses last: states have no gradient before.
-    states, outputs = first.finished(states, outputs)
+    states, outputs = first.after_last_step(states, outputs)
     for index in with_losses.values():
         states[index] = states[index]._replace(loss=next(attached))
-    return first.end(states, outputs)
+    return first.commit(states, outputs)
 
 
 def _given(first, constants, values, states, chosen):
     """All tensors that the steps depend on, after the first sweep."""
     drawn = {}
     for node, state in zip(first.nodes, states, strict=True):
-        again = node.handler.again(state)
-        if again is not None:
-            drawn[node.handler.call.key] = again
+        replayed = node.handler.replayed_state(state)
+        if replayed is not None:
+            drawn[node.handler.call.key] = replayed
     # The masks that Keras has put on tensors: layers look for them there.
     masks = {}
     for index, tensor in constants.items():

@@ -134,8 +134,8 @@ def table() -> dict[type, LayerKind]:
         ),
     }
     for name in ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"):
-        kinds[getattr(layers, name)] = LayerKind(masks=True, moves=True)
-    kinds[layers.GaussianDropout] = LayerKind(masks=True)
+        kinds[getattr(layers, name)] = LayerKind(random_mask=True, moves=True)
+    kinds[layers.GaussianDropout] = LayerKind(random_mask=True)
     for name in (
         *(
             "AveragePooling1D",

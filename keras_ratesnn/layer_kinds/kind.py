@@ -83,8 +83,8 @@ class LayerKind:
             `False`.
         normalization: `BatchStatistics` of a layer that normalises in training, and is
             otherwise affine at each step; `None` for other layers. Defaults to `None`.
-        masks: Boolean, whether the layer, in training, multiplies its input by a random
-            mask that does not depend on it. Defaults to `False`.
+        random_mask: Boolean, whether the layer, in training, multiplies its input by a
+            random mask that does not depend on it. Defaults to `False`.
         function_of_tensors: Boolean, whether a call depends only on tensors, not on
             `training`, masks or earlier calls. Defaults to `False`.
         any_layout: Boolean, whether it is a Keras convolution or pooling layer, which
@@ -136,7 +136,7 @@ class LayerKind:
     affine: bool = False
     parameter_free: bool = False
     normalization: BatchStatistics | None = None
-    masks: bool = False
+    random_mask: bool = False
     function_of_tensors: bool = False
     any_layout: bool = False
     activation: str | None = None

@@ -218,8 +218,8 @@ def watched(model, watch):
     with contextlib.ExitStack() as stack:
         for owner, name, method in _methods_of(model):
             if isinstance(owner, SpikingModel):
-                through_time = functools.partial(_observed, owner, _observing(watch))
-                stack.enter_context(_set(owner, "_through_time", through_time))
+                call_method = functools.partial(_observed, owner, _observing(watch))
+                stack.enter_context(_set(owner, "_call_method", call_method))
             stack.enter_context(
                 _set(owner, method, _seen(owner, name, getattr(owner, method), watch))
             )
@@ -282,7 +282,7 @@ def _observing(watch):
 
 
 def _observed(model, method, run):
-    """The results of `SpikingModel._through_time`, while a watch sees its
+    """The results of `SpikingModel._call_method`, while a watch sees its
     operations."""
     return model._run_method(method, dataclasses.replace(run, step_mode="multi"))
 

@@ -106,9 +106,9 @@ def _check(
         _check_one_step(method)
     for step_mode in STEP_MODES:
         by_mode[step_mode] = _check_training(method, "dense", step_mode, every_weight)
-        if padding and not method.draws:
+        if padding and not method.uses_random_numbers:
             _check_padding(method, step_mode, by_mode[step_mode])
-    if modes_agree and not method.draws:
+    if modes_agree and not method.uses_random_numbers:
         _require_same_gradients(
             by_mode["single"],
             by_mode["multi"],

@@ -101,7 +101,7 @@ def test_operations_joules_and_traffic_are_those_counted_by_hand():
         weights, read = np.prod(layer.kernel.shape), np.prod(inputs.shape[2:])
         assert (traffic.weights, traffic.outputs) == (weights, np.prod(shape))
         dense = np.prod(shape[:-1], dtype=int) * weights
-        assert found.multiply_adds_without_spikes[at] == dense
+        assert found.dense_multiply_adds[at] == dense
         if index == 0 or not set(np.unique(inputs)) <= {0.0, 1.0}:
             assert entry(found, layer.name) == (dense * (T if index else 1), 0, dense)
             assert (traffic.spikes, traffic.values) == (0, read)
@@ -122,8 +122,8 @@ def test_operations_joules_and_traffic_are_those_counted_by_hand():
     assert added > 1000
     operations = pytest.approx(multiplied * 4.6e-12 + added * 0.9e-12)
     assert found.spiking.operations.sum() == operations
-    without_spikes = found.multiply_adds_without_spikes.sum() * 4.6e-12
-    assert found.without_spikes.operations.sum() == pytest.approx(without_spikes)
+    without_spikes = found.dense_multiply_adds.sum() * 4.6e-12
+    assert found.dense.operations.sum() == pytest.approx(without_spikes)
 
 
 SAME = {"padding": "same"}
@@ -290,7 +290,7 @@ def entry(found, name):
     return (
         found.multiply_adds[index],
         found.accumulates[index],
-        found.multiply_adds_without_spikes[index],
+        found.dense_multiply_adds[index],
     )
 
 

@@ -39,7 +39,7 @@ def test_an_audit_is_what_the_analyses_of_the_first_samples_are(model):
     )
     content = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert content["joules"] == pytest.approx(expected.spiking.parts)
-    assert content["break_even"] == expected.without_spikes.crossover
+    assert content["break_even"] == expected.dense.crossover
     assert content["verdict"] == found.verdict
 
 
@@ -63,7 +63,7 @@ def test_all_that_is_shown_says_which_samples_it_is_of(model, capsys):
     assert axes.get_title() == "on 32 of 40 samples"
     assert len(axes.patches) == len(found.description.layers)
     lines = {line.get_linestyle(): line.get_xdata()[0] for line in axes.lines}
-    assert lines["--"] == found.energy.without_spikes.crossover
+    assert lines["--"] == found.energy.dense.crossover
 
 
 def test_a_network_without_synapses_or_with_nan_has_no_verdict(model):
@@ -71,7 +71,7 @@ def test_a_network_without_synapses_or_with_nan_has_no_verdict(model):
     found = audit(rsnn.SpikingModel(alone, timesteps=2), X)
     assert "No layer is counted" in found.verdict
     assert found.to_dict()["break_even"] is None
-    wins = found.energy.wins(found.energy.without_spikes)
+    wins = found.energy.wins(found.energy.dense)
     assert wins == "nowhere, as no layer that is counted takes spikes"
     broken = audit(model, np.where(X > 0.5, np.nan, X))
     assert broken.verdict.startswith("No verdict on 32 of 40 samples: the currents of")

@@ -26,7 +26,6 @@ MOST_CLASSES = 4
 SHARED_NAMES = {
     "AccuracyOverTime": "the analysis, and the callback that runs it",
     "GradientAgreement": "the analysis, and the callback that runs it",
-    "State": "what a handler carries from step to step, in the handler's file",
 }
 """Names of several classes, and why. None is to be added."""
 

@@ -52,7 +52,7 @@ class Weighted(gradients.extend.OperationHandler):
         return of_input, ops.matmul(ops.stop_gradient(x), kernel) + bias
 
 
-class State(NamedTuple):
+class TraceState(NamedTuple):
     trace: Any
 
 
@@ -60,11 +60,11 @@ class Eligibility(gradients.extend.LoopedHandler):
     """ε_t = λ ε_{t−1} + x_t, differentiated through time."""
 
     def start(self, inputs):
-        return State(ops.zeros_like(inputs[0]))
+        return TraceState(ops.zeros_like(inputs[0]))
 
     def advance(self, state, inputs, phase):
         trace = self.operation.cell.trace_decay() * state.trace + inputs[0]
-        return State(trace), [trace]
+        return TraceState(trace), [trace]
 
 
 class Momentary(gradients.extend.NeuronHandler):

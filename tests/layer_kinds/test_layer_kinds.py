@@ -30,8 +30,8 @@ def test_facts_of_keras_layers_are_known():
         kind_of(layers.BatchNormalization(renorm=True)).normalization.normalize_rate
         is None
     )
-    assert kind_of(layers.Dropout(0.5)).masks
-    assert not kind_of(layers.AlphaDropout(0.5)).masks
+    assert kind_of(layers.Dropout(0.5)).random_mask
+    assert not kind_of(layers.AlphaDropout(0.5)).random_mask
     assert kind_of(layers.Conv2D(3, 3)).any_layout
     assert kind_of(layers.LSTM(3)) == LayerKind()
     assert kind_of(rsnn.layers.LIF()).role == "neuron"

@@ -71,7 +71,7 @@ def test_what_follows_is_an_ordinary_network_on_the_output_of_a_spiking_one(
         variables = [*inner.network.variables, *outer.variables]
         for theirs, ours in zip(variables, one.network.variables, strict=True):
             theirs.assign(ours)
-        if one.gradient.draws:
+        if one.gradient.uses_random_numbers:
             # Both models draw the same steps.
             seed_of(inner).assign(seed_of(one))
         x, y = data(shape=shape)
@@ -166,7 +166,7 @@ def test_it_is_seen_inside_nested_models_and_by_what_describes_a_model():
     energy = rsnn.describe(model, x, verbose=False).energy
     once = energy.layers.index("logits")
     assert energy.multiply_adds[once] == 8 * 3
-    assert energy.multiply_adds_without_spikes[once] == 8 * 3
+    assert energy.dense_multiply_adds[once] == 8 * 3
     inputs, spikes = body()
     found, expected = (
         rsnn.describe(spiking(keras.Model(inputs, outputs)), x, verbose=False)

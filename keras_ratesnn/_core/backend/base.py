@@ -505,7 +505,7 @@ class Backend(abc.ABC):
         self,
         steps: list[Callable[..., Any]],
         begin: Callable[..., Structure],
-        finish: Callable[..., Structure],
+        summarize: Callable[..., Structure],
         cell: Any,
         key: Hashable,
         inputs: list[Tensor],
@@ -521,7 +521,7 @@ class Backend(abc.ABC):
                 outputs)` of one step, as in `elementwise`; tensors, or lists.
             begin: Function of the inputs of the first step that returns the state
                 before it.
-            finish: Function of the last state that returns what takes its place.
+            summarize: Function of the last state that returns what takes its place.
             cell: A neuron cell.
             key: What else these functions depend on.
             inputs: List of tensors `(batch, T, ...)`, or `(batch, ...)` where they are

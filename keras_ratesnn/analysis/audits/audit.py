@@ -15,6 +15,7 @@ from keras_ratesnn.analysis.accuracy.accuracy_over_time import (
     AccuracyOverTime,
     accuracy_over_time,
 )
+from keras_ratesnn.analysis.costs.breakdown import Costs
 from keras_ratesnn.analysis.costs.description import (
     Description,
     activity_table,
@@ -22,7 +23,6 @@ from keras_ratesnn.analysis.costs.description import (
     names_of,
 )
 from keras_ratesnn.analysis.costs.energy import Energy
-from keras_ratesnn.analysis.costs.ledger import Costs
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 from keras_ratesnn.testing import check_sample_independence
 
@@ -61,7 +61,7 @@ class Audit:
 
     Args:
         description: What `keras_ratesnn.describe` says of the first 32 samples.
-        energy: `Energy` of these, in int8. Its `without_spikes` is what the same
+        energy: `Energy` of these, in int8. Its `dense` is what the same
             network spends without spikes.
         inputs: String, what the network sees at each step.
         leak: String, where an answer depends on other samples or on earlier calls; `""`
@@ -88,12 +88,12 @@ class Audit:
     def numbers(self) -> tuple[AuditedNumber, ...]:
         """All numbers, each with its definition, source and command."""
         description, energy = self.description, self.energy
-        rival = energy.without_spikes
+        dense = energy.dense
         described = "rsnn.describe(model, x)"
         spent = "rsnn.analysis.energy(model, x, rsnn.analysis.Costs.int8())"
         traffic = [
-            f"{ledger.memory / energy.costs.memory / 8:,.0f}"
-            for ledger in (energy.spiking, rival)
+            f"{breakdown.memory / energy.costs.memory / 8:,.0f}"
+            for breakdown in (energy.spiking, dense)
         ]
         numbers = [
             AuditedNumber(
@@ -142,7 +142,7 @@ class Audit:
             ),
             AuditedNumber(
                 "energy",
-                f"{_text.joules(energy.total)} a sample; {_text.joules(rival.total)} "
+                f"{_text.joules(energy.total)} a sample; {_text.joules(dense.total)} "
                 "without spikes",
                 "operations and memory traffic, both in int8 and 45 nm CMOS",
                 "Horowitz, ISSCC 2014",
@@ -150,11 +150,11 @@ class Audit:
             ),
             AuditedNumber(
                 "breaks even",
-                f"spiking wins {energy.wins(rival)}",
+                f"spiking wins {energy.wins(dense)}",
                 "where both spend the same, if the rates of all layers change by one "
                 "factor",
                 "docs/analysis.md",
-                f"{spent}.without_spikes.crossover",
+                f"{spent}.dense.crossover",
             ),
             AuditedNumber(
                 "depends on its batch",
@@ -183,8 +183,8 @@ class Audit:
     def verdict(self) -> str:
         """The conclusion from the numbers, with its assumptions: a sentence, after one
         that names silent layers."""
-        energy, rival = self.energy, self.energy.without_spikes
-        if self.description.nan or not rival.total:
+        energy, dense = self.energy, self.energy.dense
+        if self.description.nan or not dense.total:
             reason = self.description.nan or energy.verdict
             return f"No verdict on {self.measured}: {reason}"
         silent = ""
@@ -195,8 +195,8 @@ class Audit:
             )
         return (
             f"{silent}On {self.measured}, by costs of int8 in 45 nm CMOS with memory "
-            f"traffic, the network spends {energy.total / rival.total:.3g} of what it "
-            f"would spend without spikes: spiking wins {energy.wins(rival)}, and the "
+            f"traffic, the network spends {energy.total / dense.total:.3g} of what it "
+            f"would spend without spikes: spiking wins {energy.wins(dense)}, and the "
             f"network fires at {energy.firing_rate:.1%}; a sample's answer "
             f"{'depends' if self.leak else 'does not depend'} on its batch."
         )
@@ -238,7 +238,7 @@ class Audit:
         axes.set_yticks(range(len(rates)), [layer.name for layer in layers])
         axes.invert_yaxis()
         lines = {
-            "--": (self.energy.without_spikes.crossover, "breaks even with int8"),
+            "--": (self.energy.dense.crossover, "breaks even with int8"),
             ":": (self.energy.firing_rate, "mean at synapses"),
         }
         for style, (rate, label) in lines.items():
@@ -255,8 +255,8 @@ class Audit:
         """All numbers as Python's own types, as for JSON; what is not finite is
         `None`."""
         description, energy = self.description, self.energy
-        rival = energy.without_spikes
-        rates = {"firing_rate": energy.firing_rate, "break_even": rival.crossover}
+        dense = energy.dense
+        rates = {"firing_rate": energy.firing_rate, "break_even": dense.crossover}
         accuracy = None if self.accuracy is None else self.accuracy.accuracy.tolist()
         return {
             "origin": self.origin,
@@ -269,7 +269,7 @@ class Audit:
             "multiply_adds": float(energy.multiply_adds.sum()),
             "multiply_adds_without_spikes": description.dense_multiply_adds,
             "joules": energy.spiking.parts,
-            "joules_without_spikes": rival.parts,
+            "joules_without_spikes": dense.parts,
             **{
                 name: rate if np.isfinite(rate) else None
                 for name, rate in rates.items()

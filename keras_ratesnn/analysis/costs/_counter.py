@@ -15,7 +15,7 @@ from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._graph import Signal
 from keras_ratesnn._model.input_checks import inputs_with_time
 from keras_ratesnn.analysis import _observation
-from keras_ratesnn.analysis.costs.ledger import Traffic
+from keras_ratesnn.analysis.costs.breakdown import Traffic
 from keras_ratesnn.gradients.observing import ObservedCall
 from keras_ratesnn.spiking_model import SpikingModel
 

@@ -17,7 +17,7 @@ from keras_ratesnn.analysis import _figures, _observation
 from keras_ratesnn.analysis.gradients import _training
 from keras_ratesnn.gradients import Rate
 from keras_ratesnn.gradients.extend import NeuronHandler, with_neurons
-from keras_ratesnn.gradients.handlers.neuron import State
+from keras_ratesnn.gradients.handlers.neuron import NeuronState
 from keras_ratesnn.gradients.observing import Observing
 from keras_ratesnn.gradients.time import derivative
 from keras_ratesnn.spiking_model import SpikingModel
@@ -232,7 +232,7 @@ class _SensitivityHandler(NeuronHandler):
         self.cell = self.operation.cell
 
     @property
-    def compiles(self):
+    def fuses(self):
         return derivative.has_written_derivative(self.cell)
 
     def start(self, inputs):
@@ -242,14 +242,14 @@ class _SensitivityHandler(NeuronHandler):
     def advance(self, state, inputs, phase):
         _, cell, along, slope = derivative.step(self.cell, inputs[0], state.cell)
         distance_tangent, tangent = along(1.0, state.record, None)
-        return State(cell, tangent), [time_axis.widen(slope * distance_tangent)]
+        return NeuronState(cell, tangent), [time_axis.widen(slope * distance_tangent)]
 
     def at_once(self, currents, mask):
         cell, one = self.cell, currents[:1]
         membranes = cell.over_time(currents)
         shift = cell.over_time(ops.ones_like(one)) - cell.over_time(ops.zeros_like(one))
         sensitivity = cell.surrogate_derivative(membranes) * shift
-        return State(membranes), time_axis.widen(sensitivity)
+        return NeuronState(membranes), time_axis.widen(sensitivity)
 
     def as_tensors(self, state):
         dtype = tree.flatten(state.cell)[0].dtype

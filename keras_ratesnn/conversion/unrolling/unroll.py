@@ -226,7 +226,7 @@ class _UnrollingRule:
                 if slot_signals[0].ordered
                 else self._on_frames(call)
             )
-        if kind.masks:
+        if kind.random_mask:
             return self._on_slots(call, ordered=slot_signals[0].ordered)
         if kind.multilinear and len(call.inputs) > 1:
             return self._on_slots(call, factor=slot_signals[0])

@@ -16,7 +16,7 @@ from keras_ratesnn._graph import PlannedCall, Slot
 from keras_ratesnn.gradients.time.windows import Windows
 from keras_ratesnn.layer_kinds import kind_of, may_use_masks, wants_time_step
 
-State = Any
+HandlerState = Any
 """What a handler keeps between steps and for rates: `()`, or a NamedTuple of its file.
 What is absent is `()`, for loops."""
 
@@ -113,9 +113,9 @@ class Handler:
 
     A handler of one's own implements `step`, and `start` if it keeps something from
     step to step; or `advance` of a `LoopedHandler`, or `emitted` of a `NeuronHandler`.
-    It may override `all_steps`, `once`, `end`, and in methods on rates `rates`. Other
-    methods are for these to call, or differ for the library's own handlers alone. It
-    stores nothing on itself.
+    It may override `all_steps`, `once`, `commit`, and in methods on rates `rates`.
+    Other methods are for these to call, or differ for the library's own handlers alone.
+    It stores nothing on itself.
 
     Args:
         call: `PlannedCall`: the operation, with the slots of its inputs and outputs.
@@ -139,21 +139,21 @@ class Handler:
         self.operation, self.kind = call.operation, kind_of(call.operation)
         self.takes_time = wants_time_step(type(call.operation))  # type: ignore[arg-type]  # A class can be hashed.
 
-    def start(self, inputs: list[Tensor]) -> State:
+    def start(self, inputs: list[Tensor]) -> HandlerState:
         """The state before the first step, given its inputs."""
         return ()
 
     def step(
-        self, state: State, inputs: list[Tensor], t: Time
-    ) -> tuple[State, list[Tensor]]:
+        self, state: HandlerState, inputs: list[Tensor], t: Time
+    ) -> tuple[HandlerState, list[Tensor]]:
         """`(state, outputs)` of one step, given its inputs."""
         raise NotImplementedError(
             f"{type(self).__name__} must implement `step(state, inputs, t)`."
         )
 
     def all_steps(
-        self, state: State, inputs: list[Tensor]
-    ) -> tuple[State, list[Tensor]]:
+        self, state: HandlerState, inputs: list[Tensor]
+    ) -> tuple[HandlerState, list[Tensor]]:
         """`(state, outputs)` of all steps, `(batch * T, ...)`.
 
         Args:
@@ -176,7 +176,7 @@ class Handler:
         return outputs, plus(loss, self.regularization(outputs))
 
     def rates(
-        self, state: State, inputs: list[Tensor]
+        self, state: HandlerState, inputs: list[Tensor]
     ) -> tuple[list[Tensor], Tensor | None]:
         """`(outputs, loss)` of rates, `(batch * W, ...)`, given the state after the
         last step."""
@@ -184,30 +184,30 @@ class Handler:
             f"{type(self).__name__} must implement `rates(state, inputs)`."
         )
 
-    def again(self, state: State) -> State | None:
+    def replayed_state(self, state: HandlerState) -> HandlerState | None:
         """The state with which a second sweep over the same steps begins: what was
         drawn. `None`: with `start`."""
         return None
 
-    def carried(self, state: State) -> Structure:
+    def carried(self, state: HandlerState) -> Structure:
         """What passes from step to step in inference, with names: `()`, a tensor, or
         dicts and lists of tensors."""
         return ()
 
-    def resumed(self, carried: Structure) -> State | None:
+    def resumed(self, carried: Structure) -> HandlerState | None:
         """The state that carries this. `None`: that of `start`."""
         return None
 
-    def membranes(self, state: State) -> Structure:
+    def membranes(self, state: HandlerState) -> Structure:
         """The part of a state whose NaN would look like silence."""
         return ()
 
-    def finish(self, state: State) -> State:
-        """The state for rates and `end`, given that after the last step. Called
+    def release(self, state: HandlerState) -> HandlerState:
+        """The state for rates and `commit`, given that after the last step. Called
         once."""
         return state
 
-    def end(self, state: State) -> None:
+    def commit(self, state: HandlerState) -> None:
         """Called once after the last walk: statistics go to the layer."""
 
     # What handlers share:

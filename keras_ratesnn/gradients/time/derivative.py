@@ -61,8 +61,8 @@ def at_rest(cell, current, state, weight):
 
     def function(value):
         with keras_internals.Values([(weight, value)]):
-            started = cell.initial_state(current)
-        return list(filter(tree.is_float, tree.flatten(started)))
+            initial_state = cell.initial_state(current)
+        return list(filter(tree.is_float, tree.flatten(initial_state)))
 
     (value,) = keras_internals.values_of([weight])
     _, changes = engine.jvp(function, [value], [_like(1.0, value)])
