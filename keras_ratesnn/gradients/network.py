@@ -48,12 +48,18 @@ class Node(NamedTuple):
     outputs: Sequence[int]
 
 
-Constants = dict[int | str, Any]
-"""Tensors by the numbers of their slots: the inputs, those with time as a whole, and
-what is the same at every step."""
+class Constants(NamedTuple):
+    """What is the same at every step, and the inputs.
 
-KERNELS = "kernels"
-"""The key of what layers compute from their weights, see `LayerKind`."""
+    Args:
+        tensors: Dictionary of tensors by the numbers of their slots; inputs with time
+            are whole.
+        kernels: Dictionary of what layers compute from their weights, see `LayerKind`.
+    """
+
+    tensors: dict[int, Any]
+    kernels: dict[Any, Structure]
+
 
 States = list[HandlerState]
 """One for each node, in their order."""
@@ -143,7 +149,14 @@ class Network:
             `plain_nodes`.
         windows: Tuple of integers that add up to T, the sizes of the windows with a
             mean each. Defaults to `None`, one window.
-        **context: Of `Context`, what the run does not tell.
+        with_gradient: See `Context`, like the next arguments. Defaults to `None`, as
+            the run has it.
+        detached: Defaults to `False`.
+        records: Defaults to `False`.
+        last_step: Defaults to `False`.
+        streams: Defaults to `False`.
+        between: Defaults to `None`.
+        chosen: Defaults to `None`.
 
     Raises:
         ValueError: If a node reads a slot that none before it writes, or writes slots
@@ -155,19 +168,33 @@ class Network:
         run: Run,
         nodes: NodesOf = plain_nodes,
         windows: Sequence[int] | None = None,
-        **context: Any,
+        *,
+        with_gradient: bool | None = None,
+        detached: bool = False,
+        records: bool = False,
+        last_step: bool = False,
+        streams: bool = False,
+        between: Callable[[Structure], Structure] | None = None,
+        chosen: Tensor | None = None,
     ) -> None:
         part = run.parts[0]
         self.run = run
         sizes = (run.timesteps,) if windows is None else tuple(windows)
         self.windows = Windows(sizes, run.mask)
         rows = ops.shape(run.inputs[0][0])[0] * run.timesteps
-        context = {
-            "all_at_once": run.step_mode == "multi",
-            "with_gradient": run.with_gradient,
-            **context,
-        }
-        self.context = Context(self.windows, rows, run.training, **context)
+        self.context = Context(
+            self.windows,
+            rows,
+            run.training,
+            all_at_once=run.step_mode == "multi",
+            with_gradient=run.with_gradient if with_gradient is None else with_gradient,
+            detached=detached,
+            records=records,
+            last_step=last_step,
+            streams=streams,
+            between=between,
+            chosen=chosen,
+        )
         self.inputs = [
             (slot.index, has_time)
             for slot, (_, has_time) in zip(part.inputs, run.inputs, strict=True)
@@ -204,7 +231,8 @@ class Network:
 
     def once(self) -> Constants:
         """Runs what is the same at every step, with gradient."""
-        tensors: Constants = {}
+        tensors: dict[int, Any] = {}
+        kernels: dict[Any, Structure] = {}
         for (index, _), (tensor, _) in zip(self.inputs, self.run.inputs, strict=True):
             tensors[index] = tensor
         for node in self.once_nodes:
@@ -213,7 +241,6 @@ class Network:
             self._add_loss(node.handler, loss)
             outputs = self.seen(node, tensors, outputs, set())
             tensors.update(zip(node.outputs, outputs, strict=True))
-        tensors[KERNELS] = kernels = {}
         for node in self.nodes:
             layer, compute = node.handler.operation, node.handler.kind.kernels
             # A layer that runs again in the backward pass would not find them there.
@@ -223,12 +250,12 @@ class Network:
                 and not keras_internals.is_rematerialized(layer)
             ):
                 kernels[layer] = compute(layer)
-        return tensors
+        return Constants(tensors, kernels)
 
     def seen(
         self,
         node: Node,
-        tensors: Constants,
+        tensors: dict[int, Any],
         outputs: list[Tensor],
         freed: set[int],
     ) -> list[Tensor]:
@@ -258,7 +285,7 @@ class Network:
             constants: What `once` returned.
             t: Integer, or integer scalar tensor: the time step, from 0 on.
         """
-        tensors = self._with_inputs(constants, lambda x: time_axis.step_of(x, t), t)
+        constants = self._with_inputs(constants, lambda x: time_axis.step_of(x, t), t)
         self.initial_states = []
 
         def advance(handler, state, inputs):
@@ -269,7 +296,7 @@ class Network:
             return self._detached(lambda: handler.step(state, inputs, t))
 
         states = states or [None] * len(self.nodes)
-        states_after, outputs = self._run_nodes(tensors, advance, states)
+        states_after, outputs = self._run_nodes(constants, advance, states)
         return states_after, tree.map_leaves(lambda y: self._output(y, t), outputs)
 
     def all_steps(
@@ -277,12 +304,12 @@ class Network:
     ) -> tuple[States, Structure]:
         """All steps at once: `(states, outputs)`, with outputs `(batch * T, ...)`;
         `states` as in `step`."""
-        tensors = self._with_inputs(constants, time_axis.fold, None)
+        constants = self._with_inputs(constants, time_axis.fold, None)
 
         def act(handler, state, inputs):
             return self._detached(lambda: handler.all_steps(state, inputs))
 
-        states, outputs = self._run_nodes(tensors, act, states)
+        states, outputs = self._run_nodes(constants, act, states)
 
         def repeated(y):
             return time_axis.repeat(y, self.windows.timesteps)
@@ -312,13 +339,12 @@ class Network:
     def _with_inputs(self, constants, rows_of, t):
         """Constants, with the rows of one step, or of all, in the place of inputs with
         time."""
-        tensors = dict(constants)
+        tensors = dict(constants.tensors)
         for index, has_time in self.inputs:
             if has_time:
-                tensors[index] = self._only_valid(
-                    keras_internals.with_mask(rows_of, constants[index]), t
-                )
-        return tensors
+                rows = keras_internals.with_mask(rows_of, tensors[index])
+                tensors[index] = self._only_valid(rows, t)
+        return constants._replace(tensors=tensors)
 
     def _only_valid(self, rows, t):
         return keras_internals.put_mask(
@@ -331,12 +357,13 @@ class Network:
             keras_internals.put_mask(chosen, keras_internals.mask_of(rows)), t
         )
 
-    def _run_nodes(self, tensors, act, states=None):
+    def _run_nodes(self, constants, act, states=None):
         """`(results, outputs)`: the first results of `act(handler, state, inputs)` for
         each node, and the network's outputs."""
         states = states or [()] * len(self.nodes)
         steps = list(zip(self.nodes, states, self._freed, strict=True))
-        with call_kernels.using(tensors.get(KERNELS, {})):
+        tensors = constants.tensors
+        with call_kernels.using(constants.kernels):
             results = self._results_of_nodes(steps, tensors, act)
         return results, tree.map_leaves(lambda slot: tensors[slot.index], self.outputs)
 
@@ -484,17 +511,17 @@ class Network:
     def rates(self, states: States, constants: Constants) -> Structure:
         """The network on rates, given the states after the last step: outputs `(batch *
         W, ...)`, with gradient."""
-        tensors = dict(constants)
+        tensors = dict(constants.tensors)
         for index, has_time in self.inputs:
             if has_time:
-                tensors[index] = self._rates_of_input(constants[index])
+                tensors[index] = self._rates_of_input(tensors[index])
 
         def act(handler, state, inputs):
             rates, loss = handler.rates(state, inputs)
             self._add_loss(handler, loss)
             return (), rates
 
-        return self._run_nodes(tensors, act, states)[1]
+        return self._run_nodes(constants._replace(tensors=tensors), act, states)[1]
 
     def _rates_of_input(self, steps):
         if time_axis.is_float(steps.dtype):

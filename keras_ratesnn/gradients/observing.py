@@ -13,13 +13,7 @@ from keras_ratesnn._core.backend import engine
 from keras_ratesnn._graph import Signal
 from keras_ratesnn.gradients.handlers import NeuronHandler
 from keras_ratesnn.gradients.method import GradientMethod
-from keras_ratesnn.gradients.network import (
-    KERNELS,
-    Network,
-    NodesOf,
-    in_time,
-    plain_nodes,
-)
+from keras_ratesnn.gradients.network import Network, NodesOf, in_time, plain_nodes
 from keras_ratesnn.gradients.run import Run
 from keras_ratesnn.layer_kinds import LayerKind
 
@@ -130,7 +124,7 @@ class _CompiledNetwork(_ObservedNetwork):
 
     def _results_of_program(self, part, tensors, act):
         """The results and outputs of nodes, from one program."""
-        slots = [slot for slot in tensors if slot != KERNELS]
+        slots = list(tensors)
 
         def function(given):
             inside = dict(zip(slots, _with_masks(*given), strict=True))

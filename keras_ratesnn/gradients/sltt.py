@@ -123,5 +123,5 @@ def run_online(run, recompute, nodes=plain_nodes, chosen=None):
             run.network, ": single-step mode keeps the activations of one step alone"
         )
     if recompute:
-        return recomputed(run, nodes, {"between": stopped, "chosen": chosen})
+        return recomputed(run, nodes, stopped, chosen)
     return in_time(Network(run, nodes, between=stopped, chosen=chosen))
