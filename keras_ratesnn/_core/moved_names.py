@@ -62,7 +62,7 @@ NEW_NAMES = {
     "option --to",
     "keras_ratesnn.recorded": "keras_ratesnn.record_calls, which returns nothing",
 }
-"""What to use instead, by the full old name."""
+"""New names, by the full old ones."""
 
 
 def error(module: str, name: str, advice: str = "") -> AttributeError:

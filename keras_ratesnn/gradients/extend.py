@@ -1,5 +1,5 @@
-"""What training methods of your own are made of: the nodes of a network, and the
-handlers of operations."""
+"""The parts of training methods of your own: the nodes of a network, and the handlers
+of operations."""
 
 from keras_ratesnn._core import docstrings
 from keras_ratesnn._graph import PlannedCall

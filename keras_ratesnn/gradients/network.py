@@ -49,7 +49,7 @@ class Node(NamedTuple):
 
 
 class Constants(NamedTuple):
-    """What is the same at every step, and the inputs.
+    """Values that are the same at every step, and the inputs.
 
     Args:
         tensors: Dictionary of tensors by the numbers of their slots; inputs with time
@@ -433,7 +433,7 @@ class Network:
         return released, outputs
 
     def carried(self, states: States) -> list[Structure]:
-        """What each node carries to the next step, see `Handler.carried`."""
+        """The state that each node carries to the next step, see `Handler.carried`."""
         return [
             node.handler.carried(state)
             for node, state in zip(self.nodes, states, strict=True)

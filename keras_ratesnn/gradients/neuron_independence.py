@@ -56,7 +56,7 @@ def check(neuron):
 
 
 def _fault(cell, shape, dtype, random):
-    """What is wrong with the step of a cell, and the remedy; `None` if nothing is."""
+    """The fault of the step of a cell, and the remedy; `None` if it has none."""
 
     def shifted(tensor, low, high, where=True):
         return tensor + ops.convert_to_tensor(

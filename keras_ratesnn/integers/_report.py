@@ -53,7 +53,7 @@ class LayerReport:
 
 @dataclasses.dataclass(frozen=True)
 class IntegerReport:
-    """What `to_integers` made of a model; it can be printed.
+    """The results of `to_integers` for a model; it can be printed.
 
     Args:
         layers: Tuple of `LayerReport`, in execution order.

@@ -23,8 +23,8 @@ faster on a device.
 """
 
 PLATFORM = "auto"
-"""What JAX compiles for, as in `unrolled_steps`; `"auto"` is this machine. A program
-that is compiled ahead of time for another one needs it."""
+"""The platform that JAX compiles for, as in `unrolled_steps`; `"auto"` is this machine.
+A program that is compiled ahead of time for another one needs it."""
 
 _unrolled = contextvars.ContextVar("keras_ratesnn_unrolled", default=False)
 

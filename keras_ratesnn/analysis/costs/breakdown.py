@@ -118,8 +118,8 @@ class Traffic(NamedTuple, Generic[_Numbers]):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EnergyBreakdown:
-    """What a network spends on a sample, in joules: arrays `(N,)` for the layers of an
-    `Energy`.
+    """The energy of a network for a sample, in joules: arrays `(N,)` for the layers of
+    an `Energy`.
 
     Args:
         operations: The joules of multiply-adds and additions.
@@ -158,7 +158,7 @@ class EnergyBreakdown:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DenseNetwork(EnergyBreakdown):
-    """What the same network spends without spikes and time, and when spiking spends
+    """The energy of the dense network, without spikes and time, and when spiking spends
     less.
 
     Args:

@@ -20,8 +20,7 @@ programs of PyTorch are written for as long as the cube of their number."""
 
 
 class Sums(NamedTuple):
-    """What is accumulated from step to step: numbers at first, tensors once neurons
-    differ.
+    """Sums from step to step: numbers at first, tensors once neurons differ.
 
     Attributes:
         tangents: For each direction the tangent of the cell's state.

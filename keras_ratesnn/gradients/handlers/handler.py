@@ -17,8 +17,8 @@ from keras_ratesnn.gradients.time.windows import Windows
 from keras_ratesnn.layer_kinds import kind_of, may_use_masks, wants_time_step
 
 HandlerState = Any
-"""What a handler keeps between steps and for rates: `()`, or a NamedTuple of its file.
-What is absent is `()`, for loops."""
+"""The state of a handler, between steps and for rates: `()`, or a NamedTuple of its
+file. What is absent is `()`, for loops."""
 
 Time = int | Tensor | None
 """A time step, from 0 on, as an integer or an integer scalar tensor; `None` for all
@@ -27,7 +27,7 @@ steps at once."""
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What all handlers of a run share.
+    """The facts that all handlers of a run share.
 
     Args:
         windows: `Windows`: T, the mask in time, and the windows whose means are
@@ -166,7 +166,7 @@ class Handler:
         return self.step(state, rows, None)
 
     def prepared(self, inputs: list[Tensor]) -> list[Tensor]:
-        """What `start`, `step` and `all_steps` are given of these inputs."""
+        """The part of these inputs that `start`, `step` and `all_steps` are given."""
         return inputs
 
     def once(self, inputs: list[Tensor]) -> tuple[list[Tensor], Tensor | None]:
@@ -190,8 +190,8 @@ class Handler:
         return None
 
     def carried(self, state: HandlerState) -> Structure:
-        """What passes from step to step in inference, with names: `()`, a tensor, or
-        dicts and lists of tensors."""
+        """The state that passes from step to step in inference, with names: `()`, a
+        tensor, or dicts and lists of tensors."""
         return ()
 
     def resumed(self, carried: Structure) -> HandlerState | None:
@@ -295,8 +295,8 @@ class Handler:
         )
 
     def regularization_of_step(self, outputs: list[Tensor], t: Time) -> Tensor | None:
-        """What a step, or all steps for `None`, adds to the activity regularisation;
-        padding adds nothing."""
+        """The activity regularisation of a step, or of all steps for `None`; padding
+        adds nothing."""
         if getattr(self.operation, "activity_regularizer", None) is None:
             return None
         context, windows = self.context, self.context.windows
@@ -344,8 +344,8 @@ class Handler:
         return guarded
 
     def _valid_rows(self, rows: Tensor, t: Time) -> Tensor | None:
-        """What of the rows of a step, or of all, is neither padding nor masked:
-        booleans of their first axes; `None` if all."""
+        """The rows of a step, or of all, that are neither padding nor masked: booleans
+        of their first axes; `None` if all."""
         valid, mask = self.context.windows.valid(t), keras_internals.row_mask(rows)
         if valid is None or mask is None:
             return valid if mask is None else mask
@@ -375,7 +375,7 @@ def plus(loss: Any, added: Any) -> Any:
 
 
 def stopped(carried: Structure) -> Structure:
-    """What is carried to the next step, without gradient.
+    """The state that is carried to the next step, without gradient.
 
     Args:
         carried: Structure of tensors and other values, the states of all nodes.

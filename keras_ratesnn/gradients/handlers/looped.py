@@ -53,8 +53,8 @@ class LoopedHandler(Handler):
 
     @property
     def loop_variables(self) -> list[keras.Variable] | None:
-        """What `advance` reads, where many steps may be a compiled loop: with one
-        input, and one output of `dtype`."""
+        """The tensors that `advance` reads, where many steps may be a compiled loop:
+        with one input, and one output of `dtype`."""
         return None
 
     @property
@@ -93,8 +93,8 @@ class LoopedHandler(Handler):
         )
 
     def phase(self, t: int | Tensor, valid: Tensor | None = None) -> Any:
-        """What `advance` needs to know about step `t`; `valid` broadcasts to the input,
-        if it moves where rows are padding."""
+        """The facts about step `t` that `advance` needs; `valid` broadcasts to the
+        input, if it moves where rows are padding."""
         return t
 
     def at_padding(self, state: HandlerState) -> HandlerState:
@@ -145,8 +145,8 @@ def _with_mask(outputs, x):
 
 
 class SteppedState(NamedTuple):
-    """What a layer with steps of its own carries from step to step, and what an
-    `OperationHandler` keeps."""
+    """The state of a layer with steps of its own, and that of an
+    `OperationHandler`."""
 
     carried: Any = ()
     loss: Any = ()

@@ -14,7 +14,7 @@ from keras_ratesnn.gradients.time.windows import Means
 
 
 class NeuronState(NamedTuple):
-    """What neurons keep.
+    """The state of neurons.
 
     Attributes:
         cell: The state of the cell; after all steps at once, what may be NaN.

@@ -12,7 +12,7 @@ from keras_ratesnn.gradients.time.windows import join
 
 
 class NormalizationState(NamedTuple):
-    """What a normalisation keeps.
+    """The state of a normalisation.
 
     Attributes:
         statistics: For rates, the statistics of the steps so far: μ and 1 / (σ² + ε);

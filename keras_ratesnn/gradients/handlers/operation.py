@@ -24,7 +24,7 @@ from keras_ratesnn.layer_kinds import may_use_masks, seeds_of
 
 
 class OperationState(NamedTuple):
-    """What an operation keeps.
+    """The state of an operation.
 
     Attributes:
         loss: The losses of the steps so far.

@@ -14,8 +14,8 @@ from keras_ratesnn.gradients.handlers.operation import OperationHandler
 
 
 class RandomState(NamedTuple):
-    """What a random layer keeps: `seeds` and `noise` before its first step, and what an
-    `Operation` does."""
+    """The state of a random layer: `seeds` and `noise` before its first step, and the
+    state of an operation."""
 
     seeds: Any
     noise: Any

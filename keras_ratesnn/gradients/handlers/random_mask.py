@@ -10,8 +10,7 @@ from keras_ratesnn.gradients.handlers.handler import Handler, Time, plus
 
 
 class RandomMaskState(NamedTuple):
-    """What the layer multiplies each step by, `(batch, ...)`, and the losses of the
-    steps so far."""
+    """The factors of each step, `(batch, ...)`, and the losses of the steps so far."""
 
     mask: Tensor
     loss: Tensor | tuple[()] = ()
