@@ -411,7 +411,7 @@ def _record(model, recipe, dataset, progress, diverged=None):
     peak_bytes = progress.peak_bytes or device.peak_bytes()
     return {
         "settings": recipe.settings(),
-        "slots": recipe.slots,
+        "slots": recipe.substeps,
         "score": recipe.task.score,
         "diverged": diverged,
         "backend": _joined("backend", parts),
