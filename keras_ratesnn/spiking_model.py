@@ -325,7 +325,7 @@ class SpikingModel(
         on the whole sequence with `return_sequences=True`. A sequence may be longer
         than `timesteps`. `reset_state` starts a new one. No input is padding here,
         whatever its value. In an unrolled model (`keras_ratesnn.deploy.unroll`) a step
-        is one of the integer network: it runs all its slots.
+        is one of the integer network: it runs all its substeps.
 
         Example:
 
@@ -352,7 +352,7 @@ class SpikingModel(
                 from that of previous steps.
         """
         functional = _graph.as_graph(checked_model(self).network)
-        _graph.check_steps(functional, "`step`", all_slots=True)
+        _graph.check_steps(functional, "`step`", all_substeps=True)
         _graph.check_length(functional, self._stream.steps + 1)
         pairs = zip(match(functional, inputs), functional.inputs, strict=True)
         tensors = [one_step(tensor, wanted) for tensor, wanted in pairs]

@@ -31,10 +31,10 @@ def compile_model(
             "sequences without padding."
         )
     graph = _graph.as_graph(model.network)
-    if _graph.slots_of(graph) > 1:
+    if _graph.substeps_of(graph) > 1:
         raise ValueError(
-            "`model` must not be unrolled: integer spikes need no slots. Received: a "
-            "model of `unroll`. Pass the model from which it was made."
+            "`model` must not be unrolled: integer spikes need no substeps. Received: "
+            "a model of `unroll`. Pass the model from which it was made."
         )
     lowered = _lowered.lower(graph, REFUSALS)
     shape = lowered.nodes[0].shape

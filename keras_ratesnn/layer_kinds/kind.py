@@ -109,9 +109,9 @@ class LayerKind:
             order alone, as the largest one in max pooling. Defaults to `False`.
         multilinear: Boolean, whether the operation is linear in each of its input
             signals, as a product is. Defaults to `False`.
-        slots: Function `layer -> integer`, how many time steps are the slots of one
-            longer step, for a layer that takes them together: its `step` has inputs
-            `(batch, slots, ...)`; `None` for other layers. Defaults to `None`.
+        substeps: Function `layer -> integer`, how many time steps are the substeps of
+            one longer step, for a layer that takes them together: its `step` has inputs
+            `(batch, substeps, ...)`; `None` for other layers. Defaults to `None`.
         most_timesteps: Function `layer -> integer`, the largest number of time steps it
             can run for, if it has weights for each step, or else `None`; `None` if no
             such layer has a limit. Defaults to `None`.
@@ -147,7 +147,7 @@ class LayerKind:
     products: tuple[int, int] | None = None
     keeps_order: bool = False
     multilinear: bool = False
-    slots: Callable | None = None
+    substeps: Callable | None = None
     most_timesteps: Callable | None = None
     exact_timesteps: Callable | None = None
     output_factors: Callable | None = None
@@ -168,7 +168,7 @@ class LayerKind:
 _FUNCTIONS = (
     "multiply_adds",
     "fan_out",
-    "slots",
+    "substeps",
     "most_timesteps",
     "exact_timesteps",
     "output_factors",

@@ -1,4 +1,4 @@
-"""The check that nothing leaks from one sample, or one call, of a model to another."""
+"""The check that no sample, and no call, of a model depends on another."""
 
 import keras
 import numpy as np
@@ -48,13 +48,13 @@ def check_sample_independence(model: keras.Model, x: Structure) -> None:
     >>> keras_ratesnn.testing.check_sample_independence(model, np.random.rand(3, 4))
 
     Args:
-        model: A Keras model, spiking or not. If it has leaks, the calls change its
-            state.
+        model: A Keras model, spiking or not. If its calls depend on each other,
+            they change its state.
         x: A batch of inputs: an array, or a structure of arrays. A few samples are
             enough; the model is called for each.
 
     Raises:
-        AssertionError: If something leaks; the message names the layer.
+        AssertionError: If one depends on another; the message names the layer.
         TypeError: If `model` is not a Keras model, or `x` does not hold numbers.
         ValueError: If `x` has fewer than two samples, or they are all the same, or it
             does not fit a `SpikingModel`.

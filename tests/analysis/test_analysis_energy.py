@@ -272,7 +272,7 @@ def test_integer_spikes_are_added_one_by_one_and_their_sums_are_numbers(
     x = np.arange(12, dtype="float32").reshape(1, 3, 4) % 5
     models = [model]
     if synapses is sum_of_averages:
-        # In all slots of an unrolled step they are taken once.
+        # In all substeps of an unrolled step they are taken once.
         models.append(rsnn.deploy.unroll(model))
     for model in models:
         found = analysis.energy(model, x)

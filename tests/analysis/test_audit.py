@@ -32,7 +32,7 @@ def test_an_audit_is_what_the_analyses_of_the_first_samples_are(model):
     expected = rsnn.analysis.energy(model, X[:32], Costs.int8())
     described = rsnn.describe(model, X[:32], verbose=False)
     assert found.description.layers == described.layers
-    assert (found.energy.total, found.leak) == (expected.total, "")
+    assert (found.energy.total, found.dependence) == (expected.total, "")
     np.testing.assert_array_equal(
         found.accuracy.accuracy,
         rsnn.analysis.accuracy_over_time(model, X, Y, verbose=0).accuracy,
@@ -94,8 +94,8 @@ def test_membranes_that_pass_from_sample_to_sample_are_named():
     case = Case("qkformer_cifar")
     found = audit(case.model(shared_membrane=True), case.x)
     neurons = "Layer 'stage3_block1_attention_output_neuron'"
-    assert found.leak.startswith(neurons)
-    assert "beside copies of itself" in found.leak
+    assert found.dependence.startswith(neurons)
+    assert "beside copies of itself" in found.dependence
     assert "pass their membranes from each sample" in str(found).replace("\n    ", " ")
     assert found.verdict.endswith("a sample's answer depends on its batch.")
     other = audit(case.model(), case.x)

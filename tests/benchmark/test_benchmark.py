@@ -383,7 +383,7 @@ def test_inference_is_measured_by_default_and_compiled(capsys, monkeypatch):
     compiled = ("auto", "True")
     for levels, names in (
         ((), ["keras_ratesnn"]),
-        (("--levels", "2"), ["integer spikes, 2 levels", "unrolled, 2 slots"]),
+        (("--levels", "2"), ["integer spikes, 2 levels", "unrolled, 2 substeps"]),
     ):
         with recorded_soon(**compiler):
             assert inference.main(["--batch", "2", "--rounds", "1", *levels]) == 0

@@ -108,14 +108,14 @@ def test_outputs_and_energy_are_those_of_the_integer_network(build, with_time):
     for count in ("multiply_adds", "accumulates", "dense_multiply_adds"):
         expected = pytest.approx(sorted(getattr(theirs, count)), rel=1e-6)
         assert sorted(getattr(ours, count)) == expected
-    # A slot reads numbers and all weights again.
+    # A substep reads numbers and all weights again.
     for part in ("operations", "membranes", *["activations"] * (build is vgg)):
         expected = pytest.approx(getattr(theirs.spiking, part).sum(), rel=1e-6)
         assert getattr(ours.spiking, part).sum() == expected
     assert ours.quantized.total == pytest.approx(theirs.quantized.total)
 
 
-def test_slots_and_outputs_are_those_of_spikingjelly():
+def test_substeps_and_outputs_are_those_of_spikingjelly():
     arrays = dict(np.load(REFERENCE))
     settings = json.loads(str(arrays["meta"]))
     parts = []

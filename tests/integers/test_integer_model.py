@@ -482,7 +482,7 @@ def test_models_with_a_mask_slots_or_too_many_steps_are_refused():
 
     parts = rsnn.layers.ILIF(), layers.Dense(2)
     model = small(*parts, shape=(2,))
-    refuses("need no slots", rsnn.deploy.unroll(model))
+    refuses("need no substeps", rsnn.deploy.unroll(model))
     model.timesteps = 2**25
     refuses("over all time steps do not fit in 32 bits", model)
     model.mask_value = 0.0

@@ -39,7 +39,7 @@ def test_two_audits_print_the_same_and_say_that_images_are_drawn(tmp_path, capsy
 def test_membranes_of_a_program_that_pass_them_on_are_named(tmp_path):
     file = str(FOLDER / "qkformer_cifar.pth")
     page, content = files_of(tmp_path / "files", file, "--samples", "3")
-    assert "attention_output_neuron" in content["leak"]
+    assert "attention_output_neuron" in content["dependence"]
     assert "from each sample of a batch to the next" in content["origin"]
     assert "sample's answer depends on its batch" in " ".join(page.split())
 
@@ -63,7 +63,7 @@ def test_what_weights_do_not_tell_is_an_argument(tmp_path, capsys):
 def test_shipped_networks_are_audited(name, tmp_path):
     data = ["--data", "digits"] if name == "digits" else []
     page, content = files_of(tmp_path / "files", name, *data)
-    assert content["leak"] == ""
+    assert content["dependence"] == ""
     assert page.startswith(f"# Audit of {name}\n")
     assert (content["accuracy"] is None) == (not data)
 

@@ -42,8 +42,8 @@ def test_a_run_with_integer_spikes_resumes_with_its_neurons_and_is_published(
     assert kinds == [(keras_ratesnn.layers.ILIF, 3)] * 3
     assert evaluate.main([str(folder), "--timesteps", "1", "4"]) == 0
     printed = capsys.readouterr().out
-    assert "T = 1, 3 slots" in printed
-    assert "T = 4, 12 slots" in printed
+    assert "T = 1, 3 substeps" in printed
+    assert "T = 4, 12 substeps" in printed
     # The energy is the one that `describe` shows.
     sample = digits.load().test_images[: run.SAMPLE]
     described = keras_ratesnn.describe(model, sample, verbose=False)

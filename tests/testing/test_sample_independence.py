@@ -1,5 +1,5 @@
-"""The check of sample independence: networks of the library pass, and leaks between
-samples and calls are found and named."""
+"""The check of sample independence: networks of the library pass, and dependence
+between samples and calls is found and named."""
 
 import keras
 import numpy as np

@@ -64,8 +64,8 @@ class Audit:
         energy: `Energy` of these, in int8. Its `dense` is what the same
             network spends without spikes.
         inputs: String, what the network sees at each step.
-        leak: String, where an answer depends on other samples or on earlier calls; `""`
-            if it does not.
+        dependence: String, where an answer depends on other samples or on earlier
+            calls; `""` if it does not.
         accuracy: `AccuracyOverTime`, or `None` without labels.
         data: String, how many samples there are, and of what.
         origin: String, where the network comes from, and what was assumed.
@@ -74,7 +74,7 @@ class Audit:
     description: Description
     energy: Energy
     inputs: str
-    leak: str
+    dependence: str
     accuracy: AccuracyOverTime | None
     data: str
     origin: str
@@ -158,7 +158,7 @@ class Audit:
             ),
             AuditedNumber(
                 "depends on its batch",
-                self.leak or "no",
+                self.dependence or "no",
                 "whether answers of two samples change with others or earlier calls, "
                 "and the first layer where they do",
                 "this library",
@@ -198,7 +198,7 @@ class Audit:
             f"traffic, the network spends {energy.total / dense.total:.3g} of what it "
             f"would spend without spikes: spiking wins {energy.wins(dense)}, and the "
             f"network fires at {energy.firing_rate:.1%}; a sample's answer "
-            f"{'depends' if self.leak else 'does not depend'} on its batch."
+            f"{'depends' if self.dependence else 'does not depend'} on its batch."
         )
 
     def __str__(self) -> str:
@@ -274,7 +274,7 @@ class Audit:
                 name: rate if np.isfinite(rate) else None
                 for name, rate in rates.items()
             },
-            "leak": self.leak,
+            "dependence": self.dependence,
             "accuracy": accuracy,
             "verdict": self.verdict,
         }
@@ -282,19 +282,19 @@ class Audit:
 
 def audit(model: SpikingModel, x: Structure, y: Any = None) -> Audit:
     """Puts side by side what a network is, does and costs, as for a file that somebody
-    published: activity, operations, energy, leaks between samples, accuracy.
+    published: activity, operations, energy, dependence between samples, accuracy.
 
     It runs `keras_ratesnn.describe`, whose energy it takes in int8,
     `keras_ratesnn.testing.check_sample_independence`, and `accuracy_over_time`. Rates
     and costs are those of the first 32 samples, and answers of two are compared. The
-    model runs in inference mode and, if it has no leak, is not changed.
+    model runs in inference mode and, if it depends on neither, is not changed.
 
     Example:
 
     >>> model = keras_ratesnn.models.load_pretrained("digits")
     >>> x = np.random.default_rng(0).integers(0, 17, (8, 8, 8, 1))
     >>> found = audit(model, x, np.zeros(8))
-    >>> found.inputs, found.leak, len(found.accuracy.accuracy)
+    >>> found.inputs, found.dependence, len(found.accuracy.accuracy)
     ('the same (8, 8, 1)', '', 4)
     >>> found.numbers[0].name, found.numbers[0].value
     ('trainable parameters', '223,690')
@@ -326,7 +326,7 @@ def audit(model: SpikingModel, x: Structure, y: Any = None) -> Audit:
         description,
         dataclasses.replace(description.energy, costs=Costs.int8()),
         inputs=f"{'its own' if has_time else 'the same'} {', '.join(shapes)}",
-        leak=sample_dependence(model, _first(x, COMPARED)),
+        dependence=sample_dependence(model, _first(x, COMPARED)),
         accuracy=accuracy,
         data=f"{_observation.samples(x)} samples",
         origin=str(getattr(model, "checkpoint_report", model.name)),

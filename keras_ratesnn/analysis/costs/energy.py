@@ -262,8 +262,8 @@ def energy(
     several spikes, takes a multiply-add for each synapse and step, even if the input
     is 0. A layer whose input is the same at every step, such as an image, takes its
     multiply-adds once, and in an unrolled network (see `keras_ratesnn.deploy.unroll`)
-    any layer takes them once in all slots of a step. In the network without spikes and
-    time, each layer takes its multiply-adds once, or for each frame if an input has
+    any layer takes them once in all substeps of a step. In the network without spikes
+    and time, each layer takes its multiply-adds once, or for each frame if an input has
     time. The padding of a convolution takes multiply-adds, but no additions.
 
     Counted are Dense, einsum and convolution layers, also the one in `Recurrent` that

@@ -44,8 +44,8 @@ class Context:
             `False`.
         last_step: Boolean, whether rates have the statistics of the last step instead
             of time means. Defaults to `False`.
-        streams: Boolean, whether the run is a step of an endless one, or all slots of
-            such a step. Defaults to `False`.
+        streams: Boolean, whether the run is a step of an endless one, or all substeps
+            of such a step. Defaults to `False`.
         between: Function of what is carried from a step to the next, which returns what
             the next step finds. Defaults to `None`: the same.
         chosen: Boolean tensor `(T,)`: which steps carry gradient. Defaults to `None`,
