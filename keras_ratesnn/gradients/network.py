@@ -29,7 +29,7 @@ from keras_ratesnn.gradients.handlers import (
 from keras_ratesnn.gradients.handlers.handler import HandlerState, Time
 from keras_ratesnn.gradients.run import Run
 from keras_ratesnn.gradients.time import loops
-from keras_ratesnn.gradients.time.windows import Windows, with_step
+from keras_ratesnn.gradients.time.windows import Windows
 from keras_ratesnn.layer_kinds import TIME_MEAN, kind_of
 
 
@@ -475,7 +475,7 @@ class Network:
 
         def joined(so_far, value, plus):
             if self.run.return_sequences:
-                return with_step(so_far, value, t, self.windows.timesteps)
+                return time_axis.with_step(so_far, value, t, self.windows.timesteps)
             return value if so_far is None else plus(so_far, value)
 
         def total(output, so_far):

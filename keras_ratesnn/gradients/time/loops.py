@@ -348,32 +348,18 @@ def _looped(handler, state, x, same, valid):
 
     def body(t, carried):
         steps, state = carried
-        now = x if same else _step_of(x, t)
+        now = x if same else time_axis.step_of(x, t)
         state, output = _advance_at(handler, state, t, now, valid)
-        return _with_step(steps, output, t), handler.as_tensors(state)
+        steps = time_axis.with_step_in_place(steps, output, t)
+        return steps, handler.as_tensors(state)
 
-    first = x if same else _step_of(x, 0)
+    first = x if same else time_axis.step_of(x, 0)
     state = _given_or_initial(handler, state, [first])
     state, output = _advance_at(handler, state, 0, first, valid)
-    batch, *shape = ops.shape(output)
-    steps = _with_step(ops.zeros((batch, timesteps, *shape), output.dtype), output, 0)
+    steps = time_axis.with_step(None, output, 0, timesteps)
     carried = steps, handler.as_tensors(state)
     steps, state = run(body, carried, handler.loop_variables, timesteps)
     return handler.summarize(state), [steps]
-
-
-def _step_of(by_step, t):
-    batch, _, *shape = ops.shape(by_step)
-    step = ops.slice(by_step, _corner(by_step, t), (batch, 1, *shape))
-    return ops.squeeze(step, axis=1)
-
-
-def _with_step(steps, output, t):
-    return ops.slice_update(steps, _corner(steps, t), output[:, None])
-
-
-def _corner(by_step, t):
-    return (0, t, *([0] * (len(by_step.shape) - 2)))
 
 
 def run(body, carried, variables, timesteps):
