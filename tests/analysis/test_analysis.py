@@ -21,7 +21,16 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import analysis
-from keras_ratesnn.layers import IF, LIF, PSN, TimeMean
+from keras_ratesnn.layers import (
+    IF,
+    ILIF,
+    LIF,
+    PSN,
+    ParametricLIF,
+    Recurrent,
+    TimeMean,
+    WSDense,
+)
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 T = 4
@@ -39,7 +48,7 @@ def network():
     x = layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same")(inputs))
     x = LIF(name="first")(x)
     y = layers.Dropout(0.3, seed=1)(layers.Conv2D(4, 3, padding="same")(x))
-    y = rsnn.layers.ParametricLIF(name="second")(layers.BatchNormalization()(y))
+    y = ParametricLIF(name="second")(layers.BatchNormalization()(y))
     head = [keras.Input((6, 6, 4)), layers.Flatten(), layers.Dense(3)]
     return keras.Model(inputs, keras.Sequential(head)(layers.Add()([x, y])))
 
@@ -252,7 +261,7 @@ def test_independence_is_that_of_the_rows_that_are_not_masked():
 
 
 def test_a_transformed_kernel_has_a_cosine_but_no_correlation():
-    standardised = rsnn.layers.WSDense(8, name="standardised")
+    standardised = WSDense(8, name="standardised")
     model = chain(layers.Dense(8), LIF(), standardised, LIF(), layers.Dense(3))
     x, y = helpers.data(8)
     found = analysis.independence(model, 2 * x, y, loss=LOSS)
@@ -318,9 +327,9 @@ def test_a_raster_is_ordered_from_slow_to_fast_neurons():
     "neurons",
     [
         [LIF(0.5, 0.7, threshold_stabilizer=True)],
-        [rsnn.layers.ILIF(levels=3)],
-        [rsnn.layers.Recurrent(LIF(threshold=0.3), layers.Dense(6))],
-        [rsnn.layers.PSN(T, 0.4)],
+        [ILIF(levels=3)],
+        [Recurrent(LIF(threshold=0.3), layers.Dense(6))],
+        [PSN(T, 0.4)],
         [LIF(threshold=np.array([0.2, 0.4, 0.6, 0.8, 1.0, 1.2])), TimeMean()],
     ],
     ids=lambda neurons: neurons[-1].__class__.__name__,
@@ -432,7 +441,7 @@ def test_what_cannot_be_measured_or_drawn_is_named(monkeypatch):
     one_output = chain(LIF(), layers.Dense(1))
     with pytest.raises(ValueError, match=r"`y` must be labels from 0 to 1.*-1"):
         analysis.accuracy_over_time(one_output, X, 2 * (Y > 0) - 1)
-    means = chain(LIF(), rsnn.layers.TimeMean())
+    means = chain(LIF(), TimeMean())
     with pytest.raises(ValueError, match=r"an output at each step.*TimeMean"):
         analysis.accuracy_over_time(means, X, Y)
     coupled = spiking(mlp(threshold_stabilizer=True), T, "bptt")

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import BACKEND, chain, to_numpy
+from numpy.testing import assert_allclose
 
 import keras_ratesnn as rsnn
 from recipes import device
@@ -145,9 +146,9 @@ def test_the_forward_pass_is_that_of_training_and_has_no_other_weights():
     samples = np.random.default_rng(0).normal(3.0, 2.0, (50, 6)).astype("float32")
     forward = cases.TrainingForward(network, jit_compile="auto")
     outputs = forward.predict_on_batch(samples)
-    np.testing.assert_allclose(outputs.mean(axis=0), np.zeros(6), atol=1e-5)
+    assert_allclose(outputs.mean(axis=0), np.zeros(6), atol=1e-5)
     moving = to_numpy(normalization.moving_mean)
-    np.testing.assert_allclose(moving, samples.mean(axis=0), rtol=1e-4)
+    assert_allclose(moving, samples.mean(axis=0), rtol=1e-4)
 
 
 @pytest.mark.parametrize("network", ["MaskedLIF", "Delay"])
@@ -339,8 +340,8 @@ def test_spikingjelly_trains_the_same_network_and_its_memory_optimisation_keeps_
     assert memory["spikingjelly-memopt"] < 0.8 * memory["spikingjelly"]
     ours, theirs, optimized = losses.values()
     assert ours[0] != ours[1]
-    np.testing.assert_allclose(theirs, ours, rtol=1e-4)
-    np.testing.assert_allclose(optimized, theirs, rtol=1e-5)
+    assert_allclose(theirs, ours, rtol=1e-4)
+    assert_allclose(optimized, theirs, rtol=1e-5)
 
 
 # Mistakes

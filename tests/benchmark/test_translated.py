@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import chain, to_numpy
+from numpy.testing import assert_allclose
 
 import keras_ratesnn
 from keras_ratesnn import layers
@@ -71,7 +72,7 @@ def test_a_recipe_is_trained_in_spikingjelly_as_by_our_bptt(name):
             peers.optimize_memory(trainer, images, level)
         losses.append(three_losses(trainer, dataset.train_images))
     expected = three_losses(model, dataset.train_images)
-    np.testing.assert_allclose(losses, [expected, expected], rtol=1e-5)
+    assert_allclose(losses, [expected, expected], rtol=1e-5)
     assert expected[0] != expected[2]
 
 
@@ -104,7 +105,7 @@ def test_a_network_with_delayed_resets_is_trained_in_snntorch_as_by_our_bptt(
     samples = dataset.train_images.astype("float32")
     trainer = peers.Trainer(Translated(model, "snntorch"), "float32")
     losses = three_losses(trainer, samples)
-    np.testing.assert_allclose(losses, three_losses(model, samples), rtol=1e-4)
+    assert_allclose(losses, three_losses(model, samples), rtol=1e-4)
 
 
 LAYERS = [
@@ -125,7 +126,7 @@ def test_a_layer_keeps_all_its_arguments(layer):
         images = np.random.default_rng(0).normal(size=(2, size, size, 4))
         tensor = keras.ops.convert_to_tensor(images.astype("float32"))
         outputs = module_of(layer)(tensor.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        np.testing.assert_allclose(outputs.detach(), to_numpy(layer(tensor)), atol=1e-5)
+        assert_allclose(outputs.detach(), to_numpy(layer(tensor)), atol=1e-5)
 
 
 MAX_FORMER = """
@@ -191,7 +192,7 @@ def test_spikingjellys_max_former_is_the_same_network():
     losses = [trainer.train_on_batch(*batch) for _ in range(2)]
     batch = cases.batch(settings, 2)
     expected = [float(np.ravel(model.train_on_batch(*batch))[0]) for _ in range(2)]
-    np.testing.assert_allclose(losses, expected, rtol=1e-3)
+    assert_allclose(losses, expected, rtol=1e-3)
     assert expected[0] != expected[1]
 
 

@@ -36,6 +36,7 @@ from keras import layers, ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.gradients import OTTT, SLTT, Rate
+from keras_ratesnn.layers import LIF, Recurrent
 from keras_ratesnn.layers.quantized import QUANTIZED
 
 own = rsnn.layers
@@ -123,7 +124,7 @@ def quantized(**options):
 
 def recurrent(**options):
     back = layers.Dense(CHANNELS, kernel_initializer="ones", name="back")
-    return rsnn.layers.Recurrent(rsnn.layers.LIF(0.5, 0.4), back, **options)
+    return Recurrent(LIF(0.5, 0.4), back, **options)
 
 
 def attention(**options):
@@ -278,7 +279,7 @@ def network(subject, depth=2):
     x = inputs = keras.Input(SHAPE, dtype=policy.compute_dtype)
     for index in range(depth):
         made = subject.make(name=f"subject_{index}")
-        plain = rsnn.layers.LIF(0.5, 0.4)
+        plain = LIF(0.5, 0.4)
         match subject.place:
             case "neurons":
                 x = made(sums(x))
@@ -589,9 +590,9 @@ def channels_may_be_on_any_axis(subject, gradient, step_mode):
     def outputs_and_gradients(axis, x):
         keras.utils.set_random_seed(0)
         inputs = keras.Input(x.shape[2:], dtype="float64")
-        outputs = subject.make(axis=axis)(rsnn.layers.LIF(0.5, 0.4)(inputs))
+        outputs = subject.make(axis=axis)(LIF(0.5, 0.4)(inputs))
         if subject.place == "currents":
-            outputs = rsnn.layers.LIF(0.5, 0.4)(outputs)
+            outputs = LIF(0.5, 0.4)(outputs)
         model = rsnn.SpikingModel(keras.Model(inputs, outputs), T, gradient, step_mode)
         y = np.zeros((BATCH, *x.shape[2:]))
         _, gradients, outputs = training_results(model, x, y, squared_distance)

@@ -16,6 +16,7 @@ from helpers import (
     training_results,
 )
 from keras import layers
+from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.layers.quantized import QuantizedKernels
@@ -78,10 +79,8 @@ def check_equal(low, plain, x, y, rtol=1e-4, atol=1e-6):
     close = {"rtol": rtol, "atol": atol}
     loss, gradients, outputs = training_results(low, x, y)
     expected_loss, expected, expected_outputs = training_results(plain, x, y)
-    np.testing.assert_allclose(loss, expected_loss, rtol=rtol)
-    np.testing.assert_allclose(
-        np.float32(outputs), np.float32(expected_outputs), **close
-    )
+    assert_allclose(loss, expected_loss, rtol=rtol)
+    assert_allclose(np.float32(outputs), np.float32(expected_outputs), **close)
     assert any(np.any(gradient) for gradient in gradients.values())
     assert_close(list(gradients.values()), list(expected.values()), **close)
     assert_close(low.non_trainable_variables, plain.non_trainable_variables, **close)
@@ -159,7 +158,7 @@ def test_decays_are_multiples_of_a_power_of_two(layer, sixteenths):
             decays = to_numpy(low.cell.effective_decay())
         else:
             decays = getattr(getattr(low, "neuron", low), name)
-        np.testing.assert_array_equal(16 * np.array(decays), np.array(expected))
+        assert_array_equal(16 * np.array(decays), np.array(expected))
 
 
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])
@@ -180,7 +179,7 @@ def test_a_learned_decay_is_rounded_in_each_call_and_learns_at_the_rounded_value
     sixteenths = np.round(16 / (1 + np.exp(-to_numpy(cell.decay_logit))))
     assert len(np.unique(sixteenths)) > 1
     expected = np.clip(sixteenths, 1, 15) / 16
-    np.testing.assert_array_equal(to_numpy(cell.effective_decay()), expected)
+    assert_array_equal(to_numpy(cell.effective_decay()), expected)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +192,7 @@ def test_folding_unrolling_and_files_keep_the_integers(neuron, tmp_path):
 
     def assert_same(model):
         outputs = model.predict(x, verbose=0)
-        np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+        assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
 
     def signs_of(weight):
         return np.sign(to_numpy(weight))
@@ -219,7 +218,7 @@ def test_folding_unrolling_and_files_keep_the_integers(neuron, tmp_path):
     kernel = signs_of(model.network.get_layer("filters").kernel)
     signs = signs_of(model.network.get_layer("normalization").gamma)
     folded_kernel = folded.network.get_layer("filters").kernel
-    np.testing.assert_array_equal(signs_of(folded_kernel), kernel * signs)
+    assert_array_equal(signs_of(folded_kernel), kernel * signs)
     assert_same(folded)
     assert_same(saved_and_loaded(model))
     if isinstance(neuron, own.ILIF):

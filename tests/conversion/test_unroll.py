@@ -21,7 +21,16 @@ from keras import layers, ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import analysis
-from keras_ratesnn.layers import IF, ILIF, LIF
+from keras_ratesnn.layers import (
+    IF,
+    ILIF,
+    LIF,
+    Delay,
+    LeakyReadout,
+    MaskedPSN,
+    Recurrent,
+    SlidingPSN,
+)
 
 ilif = functools.partial(ILIF, 4)
 REFERENCE = pathlib.Path(__file__).parents[1] / "reference" / "next" / "ilif_mlp.npz"
@@ -215,15 +224,15 @@ def with_memory_of_inputs():
     parts = [
         ilif(threshold=0.25),
         layers.Dense(8),
-        rsnn.layers.Delay(3),
-        rsnn.layers.SlidingPSN(2, threshold=0.25),
+        Delay(3),
+        SlidingPSN(2, threshold=0.25),
         layers.Dense(8),
-        rsnn.layers.Delay(3),
-        rsnn.layers.MaskedPSN(6, 2, threshold=0.25),
+        Delay(3),
+        MaskedPSN(6, 2, threshold=0.25),
         layers.Dense(8),
-        rsnn.layers.Recurrent(ILIF(2, threshold=0.25), back),
+        Recurrent(ILIF(2, threshold=0.25), back),
         layers.Dense(3),
-        rsnn.layers.LeakyReadout(0.5),
+        LeakyReadout(0.5),
     ]
     return spiking(chain(layers.Dense(8), *parts), 6, "bptt")
 

@@ -16,7 +16,24 @@ from keras import ops
 import keras_ratesnn as rsnn
 from keras_ratesnn import analysis, callbacks
 from keras_ratesnn._model.weight_checks import check_finite
-from keras_ratesnn.layers import LIF, LIFCell, Neuron, neurons
+from keras_ratesnn.layers import (
+    IF,
+    ILIF,
+    LIF,
+    Delay,
+    Encoder,
+    ILIFCell,
+    LayerKind,
+    LeakyReadout,
+    LIFCell,
+    Neuron,
+    NeuronCell,
+    OnlineRenormalization,
+    ParametricLIF,
+    TimeMean,
+    TimeMixing,
+    neurons,
+)
 
 ZEROS, LABELS = np.zeros((10, 6), "float32"), np.zeros(10, "int64")
 
@@ -90,7 +107,7 @@ OTHER_NAMES = [
     ),
     (LIF, "tau_mem", 10.0, "here decay=0.9"),
     (LIF, "init_tau", 2, "ParametricLIF(decay=...)"),
-    (rsnn.layers.ILIF, "beta", 0.9, "decay=0.9"),
+    (ILIF, "beta", 0.9, "decay=0.9"),
     (LIF, "alpha", 2.0, "surrogates.ATan(alpha=2.0)"),
     (LIF, "v_threshold", 1.0, "threshold=1.0"),
     (LIF, "reset_mechanism", "subtract", 'reset="soft"'),
@@ -148,7 +165,7 @@ FIXED = {
     ("kind", "arguments"),
     [
         (LIF, FIXED),
-        (rsnn.layers.ParametricLIF, {"decay": 0.25, "per_channel": True, "axis": 1}),
+        (ParametricLIF, {"decay": 0.25, "per_channel": True, "axis": 1}),
     ],
 )
 def test_arguments_of_a_built_neuron_are_fixed(kind, arguments):
@@ -164,7 +181,7 @@ def test_arguments_of_a_built_neuron_are_fixed(kind, arguments):
 
 
 def test_arguments_of_a_custom_cell_are_fixed_but_its_own_attributes_are_not():
-    class Mine(rsnn.layers.NeuronCell):
+    class Mine(NeuronCell):
         def step(self, inputs, state):
             return inputs, self.fire(inputs), state
 
@@ -293,7 +310,7 @@ REFUSED = [
         "Received: reset_delay=True, too",
     ),
     (
-        lambda: rsnn.layers.IF(threshold_stabilizer=True),
+        lambda: IF(threshold_stabilizer=True),
         TypeError,
         "LIF(threshold_stabilizer=True)",
     ),
@@ -333,7 +350,7 @@ REFUSED = [
         "LIFCell()",
     ),
     (
-        lambda: setattr(rsnn.layers.LeakyReadout(), "beta", 0.9),
+        lambda: setattr(LeakyReadout(), "beta", 0.9),
         AttributeError,
         "LeakyReadout has no attribute `beta`",
         "decay=0.9",
@@ -392,9 +409,9 @@ REFUSED = [
         "A single `mask` for several inputs masks time steps",
     ),
     # What a subclass must have.
-    (lambda: rsnn.layers.NeuronCell().over_time(ZEROS), *UNWRITTEN, "all time steps"),
-    (lambda: rsnn.layers.Encoder().encode(ZEROS, 0, 3), *UNWRITTEN, "encode(inputs"),
-    (lambda: rsnn.layers.TimeMixing().step(ZEROS, ()), *UNWRITTEN, "`step(inputs"),
+    (lambda: NeuronCell().over_time(ZEROS), *UNWRITTEN, "all time steps"),
+    (lambda: Encoder().encode(ZEROS, 0, 3), *UNWRITTEN, "encode(inputs"),
+    (lambda: TimeMixing().step(ZEROS, ()), *UNWRITTEN, "`step(inputs"),
     (lambda: rsnn.gradients.GradientMethod().call(None), *UNWRITTEN, "`call(run)`"),
     (lambda: rsnn.surrogates.Surrogate().derivative(0.0), *UNWRITTEN, "derivative"),
     # Arguments of functions.
@@ -404,7 +421,7 @@ REFUSED = [
         "File format not supported: filepath=weights.txt",
     ),
     (
-        lambda: rsnn.layers.ILIFCell().fire(ZEROS, 0.5),
+        lambda: ILIFCell().fire(ZEROS, 0.5),
         ValueError,
         "`threshold` must be None",
         "threshold=0.5",
@@ -515,8 +532,8 @@ def nested(layer):
 HIDING = {
     "attribute": lambda: Block(inner()),
     "cell": lambda: Block(inner().cell),
-    "time mixing": lambda: Block(rsnn.layers.Delay(3, name="inner")),
-    "time mean": lambda: Block(rsnn.layers.TimeMean(name="inner")),
+    "time mixing": lambda: Block(Delay(3, name="inner")),
+    "time mean": lambda: Block(TimeMean(name="inner")),
     "subclassed model": Subclassed,
     "TimeDistributed": lambda: keras.layers.TimeDistributed(inner()),
     "custom layer in a nested model": lambda: nested(Block(inner())),
@@ -618,7 +635,7 @@ def test_the_error_for_a_data_set_of_unknown_rank_says_to_set_its_shape():
 
 @pytest.mark.parametrize("use", ["fit", "evaluate"])
 def test_errors_of_a_custom_cell_are_raised_while_keras_builds_metrics(use):
-    class Unfinished(rsnn.layers.NeuronCell):
+    class Unfinished(NeuronCell):
         """A cell without a step."""
 
     model = spiking(functional(lambda: Neuron(Unfinished())), gradient="bptt")
@@ -866,8 +883,8 @@ WRONG_ARGUMENTS = [
     ("mask_value", ["0", True], spiking, TypeError, "a number, which may be NaN"),
     ("timesteps", [10**5000, 2**63], spiking, ValueError, "an integer of 64 bits"),
     ("timesteps", [10_001], rsnn.metrics.AnytimeAccuracy, ValueError, "at most 10000"),
-    ("momentum", [-0.1], rsnn.layers.OnlineRenormalization, ValueError, ""),
-    ("normalization", [True], rsnn.layers.LayerKind, TypeError, ""),
+    ("momentum", [-0.1], OnlineRenormalization, ValueError, ""),
+    ("normalization", [True], LayerKind, TypeError, ""),
     ("verbose", ["print"], describe, TypeError, ""),
     ("confidence", [1.5], until_sure, ValueError, ">= 0 and <= 1"),
     ("shapes", [None, [], (5,), [None], [(2.0,)]], check_shapes, TypeError, ""),

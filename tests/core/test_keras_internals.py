@@ -18,6 +18,7 @@ import pytest
 from keras import layers, ops
 from keras.src.backend.common.variables import AutocastScope
 from keras.src.saving import serialization_lib
+from numpy.testing import assert_allclose, assert_array_equal
 
 from keras_ratesnn import SpikingModel
 from keras_ratesnn._core import keras_internals
@@ -105,7 +106,7 @@ def test_variables_made_without_values_get_those_of_arrays_or_initial_ones():
     keras_internals.give_values(layer, made, [(layer.kernel, array)])
     array[:] = 0.0
     outputs = helpers.to_numpy(layer(np.ones((1, 3))))
-    np.testing.assert_array_equal(outputs, [[7.0, 10.0]])
+    assert_array_equal(outputs, [[7.0, 10.0]])
     assert {variable.dtype for variable in layer.variables} == {"float32"}
     # Keras' own `named_parameters` would collect them.
     assert len(getattr(layer, "_torch_params", range(2))) == 2
@@ -115,7 +116,7 @@ def assert_filled(tensors, number):
     for tensor in tensors:
         assert keras.backend.standardize_dtype(tensor.dtype) == "float32"
         array = helpers.to_numpy(tensor)
-        np.testing.assert_array_equal(array, np.full(array.shape, number))
+        assert_array_equal(array, np.full(array.shape, number))
 
 
 @pytest.mark.runs_once
@@ -260,7 +261,7 @@ def test_the_metrics_and_losses_of_a_model_are_those_of_the_present(is_measured)
         measured = [metric for metric in model.metrics if metric.name == "mean"]
         assert len(measured) == is_measured
         expected = helpers.to_numpy(keras.Layer.losses.fget(model))
-        np.testing.assert_array_equal(helpers.to_numpy(model.losses), expected)
+        assert_array_equal(helpers.to_numpy(model.losses), expected)
     assert not dense._losses
 
 
@@ -316,7 +317,7 @@ def test_a_loss_that_leaves_out_labels_has_a_mask():
 def test_the_losses_of_samples_are_also_found_for_a_function(loss):
     labels, outputs = ops.convert_to_tensor([0.0, 1.0]), ops.full((2, 1), 0.5)
     losses = keras_internals.loss_of_samples(loss)(labels, outputs)
-    np.testing.assert_allclose(helpers.to_numpy(losses), [np.log(2.0)] * 2, rtol=1e-5)
+    assert_allclose(helpers.to_numpy(losses), [np.log(2.0)] * 2, rtol=1e-5)
 
 
 def test_a_generator_that_keras_makes_during_a_call_aside_draws_as_in_a_call():
@@ -333,7 +334,7 @@ def test_a_generator_that_keras_makes_during_a_call_aside_draws_as_in_a_call():
         keras.utils.set_random_seed(0)
         return helpers.to_numpy([call(), call()])
 
-    np.testing.assert_array_equal(
+    assert_array_equal(
         drawn(lambda: layer(inputs)),
         drawn(lambda: keras_internals.call_aside(layer, (inputs,), {})[0]),
     )
@@ -380,7 +381,7 @@ def test_values_in_a_scope_keep_their_dtype_whatever_variables_are_read_in(
                 ]
                 assert dtypes == [dtype, read_in or dtype]
                 array = helpers.to_numpy(ops.cast(read, dtype))
-                np.testing.assert_array_equal(array, [number] * 2)
+                assert_array_equal(array, [number] * 2)
 
 
 @pytest.mark.skipif(
@@ -479,7 +480,7 @@ def test_numbers_reach_a_gpu_and_logs_come_back_as_keras_would_send_them_in_one_
         assert tensor.dtype == expected.dtype
         assert torch.equal(tensor, expected)
     assert repr(logs) == repr(expected_logs)
-    np.testing.assert_allclose(weights, expected_weights, rtol=1e-6)
+    assert_allclose(weights, expected_weights, rtol=1e-6)
     # Complex numbers, which no layer has, and arrays are copied; numbers are written by
     # the device.
     assert all(tensor.ndim or tensor.is_complex() for tensor in moved)

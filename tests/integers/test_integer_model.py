@@ -14,6 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import analysis
+from keras_ratesnn.layers import ALIF, IF, ILIF, LIF, CuBaLIF, LeakyReadout, TimeMean
 from tests.integers.drawn import Drawn, T, draw, integers
 from tests.integers.test_integer import frames, spikes_of
 
@@ -226,7 +227,7 @@ def test_names_of_layers_put_no_code_into_files_and_programs(tmp_path):
 
 @pytest.mark.runs_once
 def test_thresholds_and_biases_are_those_counted_by_hand():
-    neurons = rsnn.layers.LIF(0.25, 0.5, initial_membrane=0.1, name="n")
+    neurons = LIF(0.25, 0.5, initial_membrane=0.1, name="n")
     model = with_kernel([[0.5, 0.1], [-0.25, 0.2]], neurons, bias=[0.3, -0.1])
     chip = integers(model, membrane_bits=12)
     constants, facts = chip.plan.constants, chip.plan.of("n").facts
@@ -243,7 +244,7 @@ def test_thresholds_and_biases_are_those_counted_by_hand():
 @pytest.mark.runs_once
 def test_a_channel_with_hardly_any_current_keeps_its_bias():
     kernel, bias = [[1.0, 0.5, 1e-4, 0.0], [0.5, 1.0, 0.0, 0.0]], [0.0, 0.0, 0.5, 0.25]
-    model = with_kernel(kernel, rsnn.layers.IF(name="n"), bias=bias, timesteps=4)
+    model = with_kernel(kernel, IF(name="n"), bias=bias, timesteps=4)
     chip = integers(model)
     spikes = chip.layer_outputs(np.array([[1, 0]], "uint8"))["n"]
     assert_array_equal(spikes.sum(1), [[4, 2, 2, 1]])
@@ -255,7 +256,7 @@ def test_a_channel_of_small_currents_keeps_them_if_its_threshold_fits():
     kernel = [[1.0, 1.0, 1.0, 1 / 5, 1 / 9]]
     # The last threshold, 9 times the median, is less than the limit of 2^12 with the
     # shift that the third one decides.
-    plan = integers(with_kernel(kernel, rsnn.layers.IF(3.4, name="n"))).plan
+    plan = integers(with_kernel(kernel, IF(3.4, name="n"))).plan
     assert plan.of("n").facts["f"] == 0
     assert_array_equal(plan.constants["theta/n"], [432, 432, 432, 2159, 3886])
     assert_array_equal(plan.constants["w/d"], [[127] * 5])
@@ -263,7 +264,7 @@ def test_a_channel_of_small_currents_keeps_them_if_its_threshold_fits():
 
 @pytest.mark.runs_once
 def test_slow_leaks_keep_currents_below_and_above_the_threshold_where_they_are():
-    neurons = rsnn.layers.LIF(0.99, decay_input=True, name="n")
+    neurons = LIF(0.99, decay_input=True, name="n")
     model = with_kernel([[0.95, 1.1]], neurons, timesteps=300)
     chip = integers(model, membrane_bits=16)
     spikes = chip.layer_outputs(np.ones((1, 1), "uint8"))["n"]
@@ -274,11 +275,11 @@ def test_slow_leaks_keep_currents_below_and_above_the_threshold_where_they_are()
 def test_energy_and_describe_count_what_they_count_of_exact_floats():
     model = small(
         layers.Conv2D(4, 3, strides=2, padding="same"),
-        rsnn.layers.IF(0.5),
+        IF(0.5),
         layers.DepthwiseConv2D(2, padding="same", dilation_rate=2),
-        rsnn.layers.IF(0.5),
+        IF(0.5),
         layers.Conv2D(6, 2, padding="same", groups=2, dilation_rate=(2, 1)),
-        rsnn.layers.IF(0.5),
+        IF(0.5),
         layers.Flatten(),
         layers.Dense(3),
     )
@@ -324,7 +325,7 @@ def test_classes_that_channels_first_would_reorder_are_refused():
 
 
 def _lif(**kwargs):
-    return rsnn.layers.LIF(name="neurons", **kwargs)
+    return LIF(name="neurons", **kwargs)
 
 
 CULPRIT = {"name": "culprit"}
@@ -343,21 +344,21 @@ REFUSED = [
     ((LAST, layers.Conv2D(4, 1, **CULPRIT), NEURONS, FLAT), "neurons there"),
     ((layers.Dense(4, activation="relu", **CULPRIT), NEURONS, FLAT), "activation"),
     ((NEURONS, layers.BatchNormalization(**CULPRIT), FLAT), "follow weights"),
-    ((layers.Dense(4), rsnn.layers.ALIF(**CULPRIT), FLAT), "IF, LIF"),
+    ((layers.Dense(4), ALIF(**CULPRIT), FLAT), "IF, LIF"),
     ((LAST, layers.AveragePooling2D(2, **CULPRIT), NEURONS, FLAT), "after neurons"),
     (offset("same"), "padding"),
-    ((layers.Conv2D(2, 1), rsnn.layers.LIF(**CULPRIT)), "Flatten"),
+    ((layers.Conv2D(2, 1), LIF(**CULPRIT)), "Flatten"),
     ((layers.Rescaling([0.1, 0.2], **CULPRIT), LAST, NEURONS, FLAT), "one scale"),
-    ((LAST, rsnn.layers.ILIF(round_half_up=True, **CULPRIT), FLAT), "round_half_up"),
-    ((LAST, rsnn.layers.LIF(threshold_stabilizer=True, **CULPRIT), FLAT), "trainable"),
-    ((LAST, rsnn.layers.LIF(DECAYS, **CULPRIT), FLAT), "a decay each"),
+    ((LAST, ILIF(round_half_up=True, **CULPRIT), FLAT), "round_half_up"),
+    ((LAST, LIF(threshold_stabilizer=True, **CULPRIT), FLAT), "trainable"),
+    ((LAST, LIF(DECAYS, **CULPRIT), FLAT), "a decay each"),
     (
-        (rsnn.layers.CuBaLIF(**CULPRIT), FLAT),
+        (CuBaLIF(**CULPRIT), FLAT),
         "can be IF, ILIF, LIF, ParametricLIF only",
     ),
-    ((NEURONS, FLAT, LAST, rsnn.layers.LeakyReadout(**CULPRIT)), "not add up logits"),
+    ((NEURONS, FLAT, LAST, LeakyReadout(**CULPRIT)), "not add up logits"),
     (
-        (NEURONS, rsnn.layers.TimeMean(), layers.MaxPooling2D(**CULPRIT)),
+        (NEURONS, TimeMean(), layers.MaxPooling2D(**CULPRIT)),
         "mean over time",
     ),
     ((NEURONS, FLAT, layers.Rescaling(1.0, 0.5, **CULPRIT)), "output has an offset"),
@@ -402,8 +403,8 @@ def constant(units, value):
 def test_a_current_is_not_lost_beside_spikes():
     def total(x):
         current = constant(4, 0.3)(layers.Rescaling(1 / 255)(x))
-        neurons = rsnn.layers.IF(2.0, name="neurons")
-        return layers.Dense(2)(neurons(current + rsnn.layers.IF()(current)))
+        neurons = IF(2.0, name="neurons")
+        return layers.Dense(2)(neurons(current + IF()(current)))
 
     chip = integers(graph(total, (4,), timesteps=6))
     # The current of pixels is 0.94 in a step, and spikes are 1 in each but the first.
@@ -424,14 +425,14 @@ def test_a_sum_of_counts_of_any_units_has_the_nearest_factors():
 
 def sum_of_currents(x):
     total = layers.Add()([constant(8, 0.3)(x), constant(8, 0.7)(x)])
-    return layers.Dense(2)(rsnn.layers.IF(1e5, name="culprit")(total))
+    return layers.Dense(2)(IF(1e5, name="culprit")(total))
 
 
 def sum_with_zeros(x):
     """Zeros around an image are lost in it."""
     spikes = _lif()(x)
     images = [layers.ZeroPadding2D(1)(spikes), layers.Conv2D(2, 1)(spikes)]
-    total = rsnn.layers.IF()(layers.Add(name="culprit")(images))
+    total = IF()(layers.Add(name="culprit")(images))
     return layers.GlobalAveragePooling2D()(total)
 
 
@@ -455,7 +456,7 @@ def flattened_sum(x):
 
 
 def broken_weights(x):
-    return constant(2, np.nan)(rsnn.layers.LIF(name="culprit")(layers.Dense(2)(x)))
+    return constant(2, np.nan)(LIF(name="culprit")(layers.Dense(2)(x)))
 
 
 @pytest.mark.runs_once
@@ -482,7 +483,7 @@ def test_models_with_a_mask_slots_or_too_many_steps_are_refused():
         with pytest.raises(ValueError, match=reason):
             integers(model)
 
-    parts = rsnn.layers.ILIF(), layers.Dense(2)
+    parts = ILIF(), layers.Dense(2)
     model = small(*parts, shape=(2,))
     refuses("need no slots", rsnn.deploy.unroll(model))
     model.timesteps = 2**25
@@ -493,7 +494,7 @@ def test_models_with_a_mask_slots_or_too_many_steps_are_refused():
 
 @pytest.mark.runs_once
 def test_sums_that_float32_does_not_hold_are_exact():
-    chip = integers(with_kernel(np.ones((600, 1)), rsnn.layers.IF(1e3)))
+    chip = integers(with_kernel(np.ones((600, 1)), IF(1e3)))
     x = np.random.default_rng(0).integers(220, 256, (9, 600), "uint8")
     sums = chip.layer_outputs(x)["d"][:, 0]
     assert_array_equal(sums, x.astype("int64") @ chip.plan.constants["w/d"])
@@ -519,13 +520,13 @@ def test_an_offset_needs_no_padding():
 @pytest.mark.runs_once
 def test_neurons_that_the_bits_of_membranes_do_not_suit_say_how_many_are_needed():
     kernel = [[1.0, 0.01, 0.01], [0.5, 0.01, 0.01]]
-    model = with_kernel(kernel, rsnn.layers.IF(name="n"))
+    model = with_kernel(kernel, IF(name="n"))
     with pytest.raises(ValueError, match=r"'n'.*membrane_bits=14"):
         integers(model, membrane_bits=12)
     integers(model, membrane_bits=14)
-    unequal = with_kernel(np.ones((600, 1)), rsnn.layers.IF(1e-3, name="n"))
+    unequal = with_kernel(np.ones((600, 1)), IF(1e-3, name="n"))
     with pytest.raises(ValueError, match=r"'n'.*More bits would not help"):
         integers(unequal)
-    slow = with_kernel([[1.0, 1.0]], rsnn.layers.LIF(0.999, name="n"))
+    slow = with_kernel([[1.0, 1.0]], LIF(0.999, name="n"))
     with pytest.raises(ValueError, match=r"'n'.*decay=0\.999.*membrane_bits"):
         integers(slow, membrane_bits=24)

@@ -13,6 +13,7 @@ from torch.nn import functional
 import keras_ratesnn as rsnn
 from keras_ratesnn import models
 from keras_ratesnn.layer_kinds import kind_of
+from keras_ratesnn.layers import Neuron, OnlineRenormalization, WSConv2D
 from keras_ratesnn.layers.pooling import PaddedMaxPooling2D
 from tests.models.test_builders import without_weights
 
@@ -53,7 +54,7 @@ def test_defaults(network, shape, timesteps, neurons):
     assert model.network.input_shape == (None, *shape)
     assert (model.timesteps, model.step_mode) == (timesteps, "multi")
     for layer in model.network.layers:
-        if isinstance(layer, rsnn.layers.Neuron):
+        if isinstance(layer, Neuron):
             assert (layer.decay, layer.threshold, layer.reset) == neurons
         if isinstance(layer, keras.layers.BatchNormalization):
             # Those of PyTorch.
@@ -198,9 +199,9 @@ def test_kernels_are_standardised_and_spikes_scaled(network):
     for layer in layers:
         assert not isinstance(layer, keras.layers.BatchNormalization)
         if isinstance(layer, keras.layers.Conv2D):
-            assert type(layer) is rsnn.layers.WSConv2D
+            assert type(layer) is WSConv2D
             assert layer.use_bias
-        if isinstance(layer, rsnn.layers.Neuron):
+        if isinstance(layer, Neuron):
             scale = by_name[f"{layer.name}_scale"]
             assert scale.scale == 2.74
             assert scale.input is layer.output
@@ -224,8 +225,8 @@ def test_an_online_network_renormalises_and_stabilises_its_thresholds(network):
         assert [*online] == [*layers_of(small(network))]
     for layer in online.values():
         if isinstance(layer, keras.layers.BatchNormalization):
-            assert type(layer) is rsnn.layers.OnlineRenormalization
-        if isinstance(layer, rsnn.layers.Neuron):
+            assert type(layer) is OnlineRenormalization
+        if isinstance(layer, Neuron):
             assert layer.threshold_stabilizer
 
 

@@ -22,6 +22,17 @@ from helpers import (
 from keras import layers
 
 import keras_ratesnn as rsnn
+from keras_ratesnn.layers import (
+    ALIF,
+    IF,
+    LIF,
+    BernoulliEncoder,
+    CuBaLIF,
+    LatencyEncoder,
+    MaskedPSN,
+    ParametricLIF,
+    TemporalEffectiveBatchNormalization,
+)
 
 FORMATS = {
     "tensorflow": ["tf_saved_model", "litert", "onnx"],
@@ -43,16 +54,14 @@ def every_neuron():
     """A small network with each kind of neurons of the library."""
     inputs = keras.Input((6, 6, 2), name="frame")
     x = layers.Conv2D(4, 3, padding="same", use_bias=False)(inputs)
-    x = rsnn.layers.LIF(threshold=0.3, name="lif")(layers.BatchNormalization()(x))
+    x = LIF(threshold=0.3, name="lif")(layers.BatchNormalization()(x))
     x = layers.Flatten()(layers.MaxPooling2D(2)(x))
     settings = {"reset": "hard", "decay_input": True}
     neurons = [
-        rsnn.layers.IF(threshold=0.3, initial_membrane=0.15, name="if"),
-        rsnn.layers.ParametricLIF(threshold=0.3, name="parametric", **settings),
-        rsnn.layers.CuBaLIF(threshold=0.3, reset_delay=True, name="cuba"),
-        rsnn.layers.ALIF(
-            threshold=0.3, learn_threshold=True, initial_membrane=-0.1, name="alif"
-        ),
+        IF(threshold=0.3, initial_membrane=0.15, name="if"),
+        ParametricLIF(threshold=0.3, name="parametric", **settings),
+        CuBaLIF(threshold=0.3, reset_delay=True, name="cuba"),
+        ALIF(threshold=0.3, learn_threshold=True, initial_membrane=-0.1, name="alif"),
     ]
     parts = [neuron(layers.Dense(4)(x)) for neuron in neurons]
     return keras.Model(inputs, layers.Dense(3)(layers.Concatenate()(parts)))
@@ -62,7 +71,7 @@ def dense():
     return chain(
         layers.Dense(8),
         layers.BatchNormalization(),
-        rsnn.layers.LIF(threshold=0.4),
+        LIF(threshold=0.4),
         layers.Dense(3),
         name="frame",
     )
@@ -70,16 +79,16 @@ def dense():
 
 def with_step_factors():
     """A network whose normalisation has another factor at each time step."""
-    normalization = rsnn.layers.TemporalEffectiveBatchNormalization(T)
-    parts = layers.Dense(8), normalization, rsnn.layers.LIF(threshold=0.3)
+    normalization = TemporalEffectiveBatchNormalization(T)
+    parts = layers.Dense(8), normalization, LIF(threshold=0.3)
     network = chain(*parts, layers.Dense(3), name="frame")
     normalization.step_factors.assign([1.0, -0.5, 2.0, 0.7])
     return network
 
 
 def noisy():
-    encoder = rsnn.layers.BernoulliEncoder(seed=0)
-    return spiking(chain(encoder, rsnn.layers.IF(), layers.Dense(3)), T)
+    encoder = BernoulliEncoder(seed=0)
+    return spiking(chain(encoder, IF(), layers.Dense(3)), T)
 
 
 def export(model, folder, format, **kwargs):
@@ -170,7 +179,7 @@ PADDED = [(LAST, np.nan), (LAST, np.inf), *(("openvino", -9.0),) * (BACKEND != "
 @pytest.mark.parametrize(("format", "value"), PADDED)
 def test_padding_is_left_out_in_an_exported_graph(format, value, tmp_path):
     """In images, and if it is no number."""
-    images = layers.Conv2D(4, 2), rsnn.layers.LIF(threshold=0.3), layers.Flatten()
+    images = layers.Conv2D(4, 2), LIF(threshold=0.3), layers.Flatten()
     network = chain(*images, layers.Dense(3), shape=(2, 2, 3))
     model, (x, _) = spiking(network, T, mask_value=value), data(4, (T, 2, 2, 3))
     x[0, 2:] = x[1, :1] = value
@@ -222,8 +231,8 @@ def test_exported_steps_are_those_of_the_model(format, tmp_path):
 
 def test_an_exported_step_counts_the_steps_where_a_layer_depends_on_them(tmp_path):
     inputs = [keras.Input((4,), name="x 1"), keras.Input((4,), name="other")]
-    spikes = rsnn.layers.LatencyEncoder()(inputs[0])
-    shared = rsnn.layers.IF(name="twice")
+    spikes = LatencyEncoder()(inputs[0])
+    shared = IF(name="twice")
     twice = shared(layers.Add()([shared(spikes), inputs[1]]))
     network = keras.Model(inputs, {"first": spikes, "sum": twice})
     model = spiking(network, T)
@@ -237,7 +246,7 @@ def test_an_exported_step_counts_the_steps_where_a_layer_depends_on_them(tmp_pat
 
 
 def masked_neurons():
-    neurons = rsnn.layers.MaskedPSN(T, order=2, threshold=0.1)
+    neurons = MaskedPSN(T, order=2, threshold=0.1)
     return chain(neurons, name="frame")
 
 
@@ -252,7 +261,7 @@ def test_layers_with_a_factor_for_each_step_are_exported_step_by_step(make, tmp_
 def test_convolutions_over_three_axes_are_exported(tmp_path):
     network = chain(
         layers.Conv3D(3, 2, padding="same"),
-        rsnn.layers.LIF(),
+        LIF(),
         layers.MaxPooling3D(2),
         layers.Conv3DTranspose(2, 2, strides=2),
         layers.GlobalAveragePooling3D(),
@@ -269,7 +278,7 @@ def test_convolutions_over_three_axes_are_exported(tmp_path):
 def test_names_that_a_format_refuses_become_names_like_them(format, tmp_path):
     names = {"ähnlich": "hnlich", "_x": "x", "x": "x_1", "1 y": "1_y", "ä": "tensor"}
     inputs = [keras.Input((3,), name=name) for name in names]
-    outputs = {"_out": rsnn.layers.IF(name="_if")(layers.Add()(inputs))}
+    outputs = {"_out": IF(name="_if")(layers.Add()(inputs))}
     model = spiking(keras.Model(inputs, outputs), T)
     start, step = exported_step(model, tmp_path, format, batch_size=2)
     assert list(start) == ["if_membrane"]
@@ -341,7 +350,7 @@ def test_a_dtype_that_runtimes_do_not_have_is_an_error(tmp_path):
 
 
 def test_a_step_of_unknown_shape_and_other_mistakes_are_errors(tmp_path):
-    network = chain(rsnn.layers.IF(), layers.GlobalAveragePooling1D(), shape=(None, 4))
+    network = chain(IF(), layers.GlobalAveragePooling1D(), shape=(None, 4))
     message = r"must know the shape of its inputs.* of shape \(None, None, 4\)"
     with pytest.raises(ValueError, match=message):
         rsnn.deploy.export_step(spiking(network, T), tmp_path / "step", FIRST)
