@@ -28,6 +28,16 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
+def only_on(backend, reason):
+    """A mark of tests that run on one backend."""
+    return pytest.mark.skipif(backend != BACKEND, reason=reason)
+
+
+def not_on(backend, reason):
+    """A mark of tests that run on the other backends."""
+    return pytest.mark.skipif(backend == BACKEND, reason=reason)
+
+
 def recorded_early():
     """A context in which calls are recorded early, where they are at all."""
     early = {"eager_calls": {"auto": 1, True: 1}} if BACKEND == "torch" else {}

@@ -17,6 +17,7 @@ from helpers import (
     gradient_of,
     loss_and_gradients,
     mlp,
+    only_on,
     spiking,
     to_numpy,
 )
@@ -25,9 +26,8 @@ from keras import layers, ops
 import keras_ratesnn as rsnn
 from keras_ratesnn._core.backend import base, engine
 
-torch_only = pytest.mark.skipif(
-    BACKEND != "torch",
-    reason="other backends compile, and choose the order by themselves",
+torch_only = only_on(
+    "torch", "other backends compile, and choose the order by themselves"
 )
 
 
@@ -274,9 +274,9 @@ def test_layers_under_remat_that_draw_random_numbers_have_their_gradient_or_are_
         gradients(_Dropping, keras.RematScope)
 
 
-@pytest.mark.skipif(
-    BACKEND != "tensorflow",
-    reason="the other backends find the gradients of tensors in the place of weights",
+@only_on(
+    "tensorflow",
+    "the other backends find the gradients of tensors in the place of weights",
 )
 @both_step_modes
 def test_layers_that_tensorflow_recomputes_have_their_gradients_or_are_refused(

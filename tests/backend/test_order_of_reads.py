@@ -3,7 +3,7 @@ function."""
 
 import keras
 import pytest
-from helpers import BACKEND, data, spiking
+from helpers import data, only_on, spiking
 from keras import ops
 from reference_networks import res
 
@@ -55,7 +55,7 @@ def reads_out_of_order(graph):
     return found, ordered
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="the other backends keep the order")
+@only_on("tensorflow", "the other backends keep the order")
 @pytest.mark.parametrize(
     ("gradient", "step_mode"),
     [("rate", "multi"), ("rate", "single"), ("sltt", "single")],

@@ -12,7 +12,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, chain, to_numpy
+from helpers import BACKEND, chain, only_on, to_numpy
 from numpy.testing import assert_allclose
 
 import keras_ratesnn as rsnn
@@ -48,7 +48,7 @@ OPTIONS = [text for name, value in TINY.items() for text in (f"--{name}", str(va
 METHODS = ("rate-multi", "bptt-multi")
 PARTS = (FLOOR, ORDINARY, FORWARD)
 
-on_torch = pytest.mark.skipif(BACKEND != "torch", reason="others compile whole steps")
+on_torch = only_on("torch", "others compile whole steps")
 
 
 def test_the_record_has_every_method_at_every_t_and_what_is_counted(tmp_path, capsys):
@@ -168,7 +168,7 @@ def test_sequences_are_padded_and_compared_with_the_first_method(network):
     assert "Time, ratio to rate-multi" in report.markdown(record)
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="only JAX's compiler counts FLOPs")
+@only_on("jax", "only JAX's compiler counts FLOPs")
 def test_flops_of_a_program_with_a_loop_are_not_counted():
     with tiny_among_the_networks():
         settings = Settings(**TINY)

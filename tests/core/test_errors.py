@@ -10,7 +10,7 @@ import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, mlp, saved_and_loaded, spiking
+from helpers import compiled, mlp, only_on, saved_and_loaded, spiking
 from keras import ops
 
 import keras_ratesnn as rsnn
@@ -61,10 +61,7 @@ def test_timesteps_are_a_positive_integer(value):
     assert type(spiking(timesteps=np.int64(4)).timesteps) is int
 
 
-@pytest.mark.skipif(
-    helpers.BACKEND != "tensorflow",
-    reason="only TensorFlow makes errors of traced code again",
-)
+@only_on("tensorflow", "only TensorFlow makes errors of traced code again")
 def test_wrong_shapes_are_value_errors_in_a_function_of_tensorflow_too():
     import tensorflow as tf
 
@@ -616,7 +613,7 @@ def test_an_input_without_a_name_is_called_by_its_layer():
             assert "keras_tensor" not in message
 
 
-@pytest.mark.skipif(helpers.BACKEND != "tensorflow", reason="tf.data")
+@only_on("tensorflow", "tf.data")
 def test_the_error_for_a_data_set_of_unknown_rank_says_to_set_its_shape():
     import tensorflow as tf
 
@@ -1060,9 +1057,7 @@ def test_jit_compile_is_checked_when_a_model_is_compiled(value):
         assert_refused(use, ValueError, message)
 
 
-@pytest.mark.skipif(
-    helpers.BACKEND != "tensorflow", reason="only TensorFlow has tensors of texts"
-)
+@only_on("tensorflow", "only TensorFlow has tensors of texts")
 def test_texts_are_inputs_where_a_layer_wants_them():
     words = keras.layers.TextVectorization(
         10, output_sequence_length=5, vocabulary=["a", "b", "c"]

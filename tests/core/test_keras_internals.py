@@ -147,7 +147,7 @@ def test_values_are_read_as_keras_does_in_and_out_of_scopes():
     assert list(map(id, values)) == list(map(id, threes))
 
 
-@pytest.mark.skipif(helpers.BACKEND != "torch", reason="only graphs assign all at once")
+@helpers.only_on("torch", "only graphs assign all at once")
 def test_values_of_graphs_are_assigned_as_keras_does_in_and_out_of_scopes():
     from keras_ratesnn._core.backend.torch.graphs import private_keras
 
@@ -225,9 +225,7 @@ def test_the_layers_and_variables_of_a_model_are_those_of_the_present():
     assert model.trainable_variables == []
 
 
-@pytest.mark.skipif(
-    helpers.BACKEND != "torch", reason="on other backends Python traces a step once"
-)
+@helpers.only_on("torch", "on other backends Python traces a step once")
 def test_a_layer_that_is_built_in_a_step_is_seen_in_it():
     class WithHead(SpikingModel):
         def train_step(self, *state_and_data):
@@ -265,10 +263,7 @@ def test_the_metrics_and_losses_of_a_model_are_those_of_the_present(is_measured)
     assert not dense._losses
 
 
-@pytest.mark.skipif(
-    helpers.BACKEND != "torch",
-    reason="elsewhere Keras walks through layers only where it traces",
-)
+@helpers.only_on("torch", "elsewhere Keras walks through layers only where it traces")
 def test_keras_does_not_walk_through_the_layers_in_each_step(monkeypatch):
     model = helpers.compiled(helpers.spiking())
     model.train_on_batch(*helpers.data())
@@ -384,9 +379,7 @@ def test_values_in_a_scope_keep_their_dtype_whatever_variables_are_read_in(
                 assert_array_equal(array, [number] * 2)
 
 
-@pytest.mark.skipif(
-    helpers.BACKEND != "torch", reason="other backends flatten structures in other ways"
-)
+@helpers.only_on("torch", "other backends flatten structures in other ways")
 def test_trees_that_free_tensors_are_those_of_keras():
     import collections
 
@@ -456,7 +449,7 @@ def copied(monkeypatch):
     return pretend
 
 
-@pytest.mark.skipif(helpers.BACKEND != "torch", reason="only PyTorch waits for numbers")
+@helpers.only_on("torch", "only PyTorch waits for numbers")
 def test_numbers_reach_a_gpu_and_logs_come_back_as_keras_would_send_them_in_one_copy(
     copied, monkeypatch
 ):
@@ -509,7 +502,7 @@ def test_functions_are_replaced_until_the_last_thread_has_left_also_after_an_err
     assert owner.function == "that of Keras"
 
 
-@pytest.mark.skipif(helpers.BACKEND != "torch", reason="only PyTorch waits for batches")
+@helpers.only_on("torch", "only PyTorch waits for batches")
 def test_the_labels_of_a_batch_are_moved_to_a_gpu_once(copied):
     import torch
 

@@ -5,7 +5,7 @@ import weakref
 import helpers
 import keras
 import pytest
-from helpers import BACKEND, assert_close, to_numpy
+from helpers import assert_close, only_on, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -142,7 +142,7 @@ class Watched(layers.Layer):
         return outputs
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="elsewhere a step is one program")
+@only_on("torch", "elsewhere a step is one program")
 def test_a_run_drops_signals_after_their_last_use():
     """On a deep chain with one skip connection; what eager PyTorch holds beyond that is
     memory of all time steps."""

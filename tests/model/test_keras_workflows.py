@@ -11,6 +11,7 @@ from helpers import (
     chain,
     compiled,
     mlp,
+    not_on,
     saved_and_loaded,
     spiking,
     to_numpy,
@@ -34,9 +35,8 @@ def crossentropy(logits):
     return float(CROSSENTROPY(Y, logits))
 
 
-@pytest.mark.skipif(
-    helpers.BACKEND == "tensorflow",
-    reason="TensorFlow's convolutions give it a wrong shape (docs/upstream.md)",
+@not_on(
+    "tensorflow", "TensorFlow's convolutions give it a wrong shape (docs/upstream.md)"
 )
 @both_step_modes
 def test_a_batch_without_samples_has_outputs_without_samples(step_mode):

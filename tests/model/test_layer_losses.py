@@ -8,7 +8,6 @@ import keras
 import numpy as np
 import pytest
 from helpers import (
-    BACKEND,
     assert_close,
     both_step_modes,
     chain,
@@ -16,6 +15,7 @@ from helpers import (
     gradient_of,
     in_threads,
     loss_and_gradients,
+    only_on,
     spiking,
     to_numpy,
 )
@@ -293,9 +293,7 @@ def test_losses_of_layers_have_the_gradient_of_the_chosen_steps(step_mode, recom
     assert len(seen) > 1
 
 
-@pytest.mark.skipif(
-    BACKEND != "jax", reason="other backends do not call models in a scope"
-)
+@only_on("jax", "other backends do not call models in a scope")
 def test_layers_forget_the_losses_of_earlier_traces():
     """Their object ids may be those of later losses, which would count twice."""
     neurons = LIF(activity_regularizer=keras.regularizers.L1(0.1))

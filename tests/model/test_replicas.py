@@ -12,7 +12,16 @@ import keras
 import numpy as np
 import pytest
 import replica_cases
-from helpers import BACKEND, assert_close, data, double_precision, free_port, spiking
+from helpers import (
+    BACKEND,
+    assert_close,
+    data,
+    double_precision,
+    free_port,
+    not_on,
+    only_on,
+    spiking,
+)
 from made_once import made_once
 
 SECONDS = 500
@@ -148,7 +157,7 @@ def test_replicas_draw_other_noise_reproducibly(on_two_devices):
     assert np.mean(drawn[0, :half] != drawn[0, half:]) > 0.3
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="other engines have one process")
+@only_on("torch", "other engines have one process")
 def test_processes_that_cannot_train_together_raise_an_error_before_they_wait(
     on_two_devices,
 ):
@@ -178,7 +187,7 @@ def test_processes_that_cannot_train_together_raise_an_error_before_they_wait(
     np.testing.assert_array_equal(first["kernel"], second["kernel"])
 
 
-@pytest.mark.skipif(BACKEND == "jax", reason="its replicas see the whole batch")
+@not_on("jax", "its replicas see the whole batch")
 @pytest.mark.parametrize("reduction", ["sum", "mean_with_sample_weight"])
 def test_a_loss_that_is_no_mean_of_samples_is_refused(reduction, in_two_alike_replicas):
     (x, _), model = data(), spiking()
@@ -188,7 +197,7 @@ def test_a_loss_that_is_no_mean_of_samples_is_refused(reduction, in_two_alike_re
         in_two_alike_replicas(lambda: model.train_on_batch(x, x[:, :3]))
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="other engines divide any batch")
+@only_on("jax", "other engines divide any batch")
 def test_batches_that_devices_cannot_share_equally_count_right_on_jax(on_two_devices):
     """In fit, evaluate and predict, and where such a batch comes first."""
     np.testing.assert_allclose(
@@ -198,15 +207,13 @@ def test_batches_that_devices_cannot_share_equally_count_right_on_jax(on_two_dev
     )
 
 
-@pytest.mark.skipif(BACKEND == "torch", reason="each process evaluates its own data")
+@not_on("torch", "each process evaluates its own data")
 def test_two_devices_evaluate_padded_sequences_as_one(on_two_devices):
     expected = on_one_device(replica_cases.padded_evaluation)
     assert on_two_devices[0]["padded evaluation"] == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.skipif(
-    BACKEND != "jax", reason="compilers of other backends do not insert communication"
-)
+@only_on("jax", "compilers of other backends do not insert communication")
 def test_devices_exchange_sums_only_on_jax(on_two_devices):
     assert on_two_devices[0]["collectives"] == ["all-reduce"]
 

@@ -15,6 +15,8 @@ from helpers import (
     chain,
     compiled,
     data,
+    not_on,
+    only_on,
     saved_and_loaded,
     spiking,
     to_numpy,
@@ -44,10 +46,8 @@ MORE_FORMATS = {"tensorflow": ["openvino"], "torch": ["openvino", "torch"], "jax
 ALL_FORMATS = [*FORMATS, *MORE_FORMATS[BACKEND]]
 T = 4
 every_format = pytest.mark.parametrize("format", FORMATS)
-on_pytorch = pytest.mark.skipif(BACKEND != "torch", reason="a format of PyTorch")
-not_on_jax = pytest.mark.skipif(
-    BACKEND == "jax", reason="JAX offers neither OpenVINO nor LiteRT"
-)
+on_pytorch = only_on("torch", "a format of PyTorch")
+not_on_jax = not_on("jax", "JAX offers neither OpenVINO nor LiteRT")
 
 
 def every_neuron():
@@ -286,9 +286,7 @@ def test_names_that_a_format_refuses_become_names_like_them(format, tmp_path):
     check_steps(model, start, step, [dict(zip(names.values(), x, strict=True))])
 
 
-@pytest.mark.skipif(
-    BACKEND == "torch", reason="Keras exports a SavedModel from TensorFlow and JAX"
-)
+@not_on("torch", "Keras exports a SavedModel from TensorFlow and JAX")
 def test_a_random_encoder_draws_anew_in_each_call_of_a_saved_model(tmp_path):
     import tensorflow as tf
 
@@ -375,9 +373,7 @@ def test_a_folder_that_is_missing_is_an_error_before_anything_is_done(
             rsnn.deploy.export_step(model, folder, "onnx")
 
 
-@pytest.mark.skipif(
-    BACKEND != "jax", reason="the converters of the other backends take time loops"
-)
+@only_on("jax", "the converters of the other backends take time loops")
 @both_step_modes
 def test_time_loops_are_unrolled_for_the_converter_from_jax_to_onnx(
     step_mode, tmp_path, monkeypatch
