@@ -19,7 +19,11 @@ BACKEND = keras.backend.backend()
 
 CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
+registered = keras.saving.register_keras_serializable("tests")
+"""Makes classes of tests known to files of models."""
+
 both_step_modes = pytest.mark.parametrize("step_mode", ["multi", "single"])
+rate_and_bptt = pytest.mark.parametrize("gradient", ["rate", "bptt"])
 two_methods = pytest.mark.parametrize(
     ("gradient", "step_mode"), [("rate", "multi"), ("bptt", "single")]
 )

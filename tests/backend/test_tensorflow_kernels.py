@@ -12,6 +12,8 @@ import keras_ratesnn as rsnn
 if BACKEND != "tensorflow":
     pytest.skip("about TensorFlow's own compiler", allow_module_level=True)
 
+from numpy.testing import assert_allclose
+
 from keras_ratesnn._core.backend import engine
 from keras_ratesnn._core.backend.tensorflow import fusion, normalization
 from keras_ratesnn.layers import LIF, LIFCell, Neuron
@@ -76,7 +78,7 @@ def test_compiled_loops_train_as_those_that_are_not(gradient, step_mode, program
     assert len(programs) >= 3
     assert all(program.is_elementwise for program in programs)
     _, others, expected = trained(gradient, step_mode, timesteps=2, jit_compile=False)
-    np.testing.assert_allclose(losses, others, rtol=1e-5)
+    assert_allclose(losses, others, rtol=1e-5)
     assert_close(weights, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -91,7 +93,7 @@ def test_a_long_loop_is_several_passes(programs, monkeypatch):
     _, losses, _ = trained("bptt", neurons=[LIF()], validated=True)
     assert len(programs) == 2
     _, others, _ = trained("bptt", neurons=[LIF()], jit_compile=False)
-    np.testing.assert_allclose(losses, others, rtol=1e-5)
+    assert_allclose(losses, others, rtol=1e-5)
 
 
 @pytest.mark.parametrize("options", [{"jit_compile": True}, {"run_eagerly": True}])
@@ -223,4 +225,4 @@ def test_second_derivatives_of_normalisation_are_those_of_plain_operations(
     second = derivative(penalty)
     found = tf.function(second)(tf.constant(x))
     monkeypatch.setattr(normalization, "has_kernels", lambda *_: False)
-    np.testing.assert_allclose(found, second(tf.constant(x)), rtol=1e-3, atol=1e-3)
+    assert_allclose(found, second(tf.constant(x)), rtol=1e-3, atol=1e-3)

@@ -28,6 +28,7 @@ if BACKEND != "torch":
 
 import torch
 from counted_operations import Counter
+from helpers import rate_and_bptt
 from numpy.testing import assert_allclose, assert_array_equal
 from recorded_calls import assert_equal_state, operations, pair, recording, train
 
@@ -124,7 +125,7 @@ IMAGE = {"features": (2, 3, 6)}
 
 
 @needs_compiler
-@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+@rate_and_bptt
 def test_neurons_with_a_long_queue_of_inputs_have_no_loop(early, loops, gradient):
     """Their steps take much longer than all steps at once."""
     queues = [SlidingPSN(order) for order in (8, 9)]
@@ -334,8 +335,8 @@ def test_what_a_program_would_not_repeat_runs_operation_by_operation(
     early, loops, cell, policy, inputs
 ):
     keras.config.set_dtype_policy(policy)
-    x = keras.Input((2,), dtype=keras.config.dtype_policy().compute_dtype)
-    network = keras.Model(x, Neuron(cell(threshold=0.7525))(x))
+    dtype = keras.config.dtype_policy().compute_dtype
+    network = chain(Neuron(cell(threshold=0.7525)), shape=(2,), dtype=dtype)
     model = spiking(network, TIMESTEPS, "bptt", return_sequences=True)
     steps = np.broadcast_to(np.float32(inputs), TIMESTEPS)
     x, outputs = np.tile(steps[:, None], (8, 1, 2)), []
@@ -374,7 +375,7 @@ def test_without_a_compiler_operations_run_one_by_one_and_only_the_log_says_why(
 
 
 @needs_compiler
-@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+@rate_and_bptt
 def test_tensors_that_a_loop_saves_are_read_once(early, loops, gradient):
     """Hooks of the user's, as `torch.utils.checkpoint` has them, may give each tensor
     only once."""

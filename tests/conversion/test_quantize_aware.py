@@ -10,6 +10,7 @@ from helpers import (
     compiled,
     data,
     mlp,
+    rate_and_bptt,
     saved_and_loaded,
     spiking,
     to_numpy,
@@ -19,6 +20,7 @@ from keras import layers
 from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
+from keras_ratesnn import deploy
 from keras_ratesnn.layers.quantized import QuantizedKernels
 
 own = rsnn.layers
@@ -102,7 +104,7 @@ def test_outputs_and_gradients_are_those_of_the_rounded_network(settings, policy
     if is_masked:
         x[:2, 2:] = -7.0
     model = spiking(network(), T, **settings)
-    low = rsnn.deploy.quantize_aware(
+    low = deploy.quantize_aware(
         with_random_weights(model), weights="ternary", first="int4"
     )
     plain = rounded(low, spiking(network(DECAY, 8), T, **settings))
@@ -119,7 +121,7 @@ def facts_of(model, fact):
 def test_layers_have_the_types_of_their_places_and_one_scale_for_all_classes():
     model = spiking(network(), T)
     before = model.get_weights()
-    low = rsnn.deploy.quantize_aware(model, "ternary", first="int8", last="int4")
+    low = deploy.quantize_aware(model, "ternary", first="int8", last="int4")
     inner = {"shared": "ternary", "depthwise": "ternary"}
     types = {"stem": "int8", **inner, "head": "int4"}
     assert facts_of(low, "weight_type") == types
@@ -130,12 +132,12 @@ def test_layers_have_the_types_of_their_places_and_one_scale_for_all_classes():
     settings = low.timesteps, repr(low.gradient), low.step_mode
     assert settings == (model.timesteps, repr(model.gradient), model.step_mode)
     # From one type to the next, and a part of the layers.
-    lower = rsnn.deploy.quantize_aware(low, "int4", filters=["shared", "^h"])
+    lower = deploy.quantize_aware(low, "int4", filters=["shared", "^h"])
     expected = {**types, "shared": "int4", "head": "int8"}
     assert facts_of(lower, "weight_type") == expected
     # A network that ends in neurons has a scale for each class.
     ends = chain(layers.Dense(3, name="last"), own.LIF())
-    ends = rsnn.deploy.quantize_aware(spiking(ends, T), "ternary")
+    ends = deploy.quantize_aware(spiking(ends, T), "ternary")
     assert facts_of(ends, "per_channel") == {"last": True}
 
 
@@ -151,8 +153,8 @@ def test_layers_have_the_types_of_their_places_and_one_scale_for_all_classes():
 )
 def test_decays_are_multiples_of_a_power_of_two(layer, sixteenths):
     parts = own.LIF(name="first"), layers.Dense(4, name="dense"), layer
-    model = spiking(keras.Sequential([keras.Input((4,)), *parts]), T, "bptt")
-    low = rsnn.deploy.quantize_aware(model, decay_bits=4).network.layers[-1]
+    model = spiking(chain(*parts, shape=(4,)), T, "bptt")
+    low = deploy.quantize_aware(model, decay_bits=4).network.layers[-1]
     for name, expected in sixteenths.items():
         if name == "effective_decay":
             decays = to_numpy(low.cell.effective_decay())
@@ -161,7 +163,7 @@ def test_decays_are_multiples_of_a_power_of_two(layer, sixteenths):
         assert_array_equal(16 * np.array(decays), np.array(expected))
 
 
-@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+@rate_and_bptt
 def test_a_learned_decay_is_rounded_in_each_call_and_learns_at_the_rounded_value(
     gradient,
 ):
@@ -210,10 +212,10 @@ def test_folding_unrolling_and_files_keep_the_integers(neuron, tmp_path):
         shape=(5, 5, 2),
     )
     model = with_random_weights(spiking(network, T))
-    model = rsnn.deploy.quantize_aware(model, "ternary", "ternary")
+    model = deploy.quantize_aware(model, "ternary", "ternary")
     x, _ = data(4, (5, 5, 2))
     expected = model.predict(x, verbose=0)
-    folded = rsnn.deploy.fold_batch_normalization(model, verbose=False)
+    folded = deploy.fold_batch_normalization(model, verbose=False)
     assert not folded.fold_report.kept
     kernel = signs_of(model.network.get_layer("filters").kernel)
     signs = signs_of(model.network.get_layer("normalization").gamma)
@@ -222,10 +224,10 @@ def test_folding_unrolling_and_files_keep_the_integers(neuron, tmp_path):
     assert_same(folded)
     assert_same(saved_and_loaded(model))
     if isinstance(neuron, own.ILIF):
-        assert_same(rsnn.deploy.unroll(model))
+        assert_same(deploy.unroll(model))
     else:
-        rsnn.deploy.export_nir(model, tmp_path / "network.nir")
-        assert_same(rsnn.deploy.import_nir(tmp_path / "network.nir", T))
+        deploy.export_nir(model, tmp_path / "network.nir")
+        assert_same(deploy.import_nir(tmp_path / "network.nir", T))
 
 
 def test_layers_that_stay_as_they_were_are_named():
@@ -235,9 +237,9 @@ def test_layers_that_stay_as_they_were_are_named():
     model = spiking(network, T, "bptt")
     message = "weights of these layers stay as they were: einsum, back. Dense layers"
     with pytest.warns(UserWarning, match=message):
-        low = rsnn.deploy.quantize_aware(model)
+        low = deploy.quantize_aware(model)
     assert [*quantized_layers(low)] == ["dense"]
-    rsnn.deploy.quantize_aware(model, filters=lambda layer: layer.name == "dense")
+    deploy.quantize_aware(model, filters=lambda layer: layer.name == "dense")
 
 
 def learned_decay():
@@ -279,4 +281,4 @@ def quantized():
 )
 def test_wrong_arguments_are_errors(make, arguments, error, message):
     with pytest.raises(error, match=message):
-        rsnn.deploy.quantize_aware(make(), **arguments)
+        deploy.quantize_aware(make(), **arguments)

@@ -8,12 +8,12 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from helpers import chain
+from helpers import CROSSENTROPY, chain
 from keras import layers, ops
 from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
-from keras_ratesnn import analysis
+from keras_ratesnn import analysis, deploy
 from keras_ratesnn.layers import ALIF, IF, ILIF, LIF, CuBaLIF, LeakyReadout, TimeMean
 from tests.integers.drawn import Drawn, T, draw, integers
 from tests.integers.test_integer import frames, spikes_of
@@ -21,8 +21,7 @@ from tests.integers.test_integer import frames, spikes_of
 
 def small(*parts, shape=(4, 4, 2), timesteps=T):
     """A model of layers."""
-    network = keras.Sequential([keras.Input(shape), *parts])
-    return rsnn.SpikingModel(network, timesteps, "bptt")
+    return rsnn.SpikingModel(chain(*parts, shape=shape), timesteps, "bptt")
 
 
 def graph(function, shape, timesteps=T):
@@ -49,8 +48,7 @@ def test_predict_evaluate_and_steps_give_the_integer_logits():
         chip.reset_state()
     real = chip.predict(x, batch_size=4, verbose=0)
     assert_array_equal(real, logits.astype("float32") * np.float32(chip.plan.unit / T))
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    chip.compile(loss=loss, metrics=["accuracy"])
+    chip.compile(loss=CROSSENTROPY, metrics=["accuracy"])
     labels = logits.argmax(1)
     assert chip.evaluate(x, labels, verbose=0)[1] == 1.0
     for method, arguments, instead in (
@@ -89,7 +87,7 @@ def test_inputs_that_are_no_integers_of_the_network_are_refused():
 def test_a_file_gives_the_same_network(tmp_path):
     chip, x = integers(draw(3), "ternary", 12), frames(3, 4)
     chip.save_integers(tmp_path / "net.npz")
-    loaded = rsnn.deploy.load_integers(tmp_path / "net.npz")
+    loaded = deploy.load_integers(tmp_path / "net.npz")
     assert loaded.plan.layers == chip.plan.layers
     assert_array_equal(loaded.integer_logits(x), chip.integer_logits(x))
     assert_array_equal(loaded.predict(x, verbose=0), chip.predict(x, verbose=0))
@@ -106,7 +104,7 @@ def test_a_file_gives_the_same_network(tmp_path):
         ("other.npy", "not a zip file"),
     ):
         with pytest.raises(ValueError, match=message):
-            rsnn.deploy.load_integers(tmp_path / name)
+            deploy.load_integers(tmp_path / name)
 
 
 @pytest.fixture
@@ -188,7 +186,7 @@ def test_a_file_that_breaks_the_schema_is_refused(kind, changes, reason, wrong_f
     path = wrong_file(kind, changes)
     message = f"`filepath` must be a file.*wrong.npz.*{reason}"
     with pytest.raises(ValueError, match=message):
-        rsnn.deploy.load_integers(path)
+        deploy.load_integers(path)
 
 
 @pytest.mark.runs_once
@@ -201,11 +199,11 @@ def test_arrays_are_read_only_if_a_layer_has_them_and_they_fit(wrong_file):
             np.lib.format.write_array_header_1_0(file, header)
         return path
 
-    rsnn.deploy.load_integers(add("w/unused", (2**40,)))
+    deploy.load_integers(add("w/unused", (2**40,)))
     with pytest.warns(UserWarning, match="Duplicate name"):
         path = add("w/conv", (3, 3, 2, 2**40))
     with pytest.raises(ValueError, match="bytes of constants"):
-        rsnn.deploy.load_integers(path)
+        deploy.load_integers(path)
 
 
 @pytest.mark.runs_once
@@ -221,7 +219,7 @@ def test_names_of_layers_put_no_code_into_files_and_programs(tmp_path):
     plan = dataclasses.replace(
         chip.plan, layers=(first, second, *others), constants=constants
     )
-    rsnn.deploy.export_c(rsnn.deploy.IntegerModel(plan), tmp_path / "net.c")
+    deploy.export_c(deploy.IntegerModel(plan), tmp_path / "net.c")
     assert "*/ evil" not in (tmp_path / "net.c").read_text()
 
 
@@ -485,7 +483,7 @@ def test_models_with_a_mask_slots_or_too_many_steps_are_refused():
 
     parts = ILIF(), layers.Dense(2)
     model = small(*parts, shape=(2,))
-    refuses("need no slots", rsnn.deploy.unroll(model))
+    refuses("need no slots", deploy.unroll(model))
     model.timesteps = 2**25
     refuses("over all time steps do not fit in 32 bits", model)
     model.mask_value = 0.0
@@ -504,12 +502,10 @@ def test_sums_that_float32_does_not_hold_are_exact():
 def test_one_shift_in_an_older_file_is_that_of_all_currents(wrong_file, tmp_path):
     wrong_file("arrays", {"multiplier/neurons/conv": np.full(4, 5)})
     twice = {"f": None, "shift": 3, "from": ["conv", "conv"]}
-    chip = rsnn.deploy.load_integers(wrong_file("neurons", twice))
+    chip = deploy.load_integers(wrong_file("neurons", twice))
     assert chip.plan.of("neurons").facts["shift"] == [3, 3]
     chip.save_integers(tmp_path / "new.npz")
-    assert (
-        rsnn.deploy.load_integers(tmp_path / "new.npz").plan.layers == chip.plan.layers
-    )
+    assert deploy.load_integers(tmp_path / "new.npz").plan.layers == chip.plan.layers
 
 
 @pytest.mark.runs_once

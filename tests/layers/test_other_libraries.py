@@ -7,7 +7,7 @@ import math
 import keras
 import numpy as np
 import pytest
-from helpers import gradient_of, spiking
+from helpers import chain, gradient_of, spiking
 from keras import layers, ops
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -117,10 +117,8 @@ def spikes_of(neurons, currents=CURRENTS):
 
 def ours(layer, currents=CURRENTS, **kwargs):
     """The outputs of a layer, at each step."""
-    inputs = keras.Input((30,))
-    model = spiking(
-        keras.Model(inputs, layer(inputs)), T, return_sequences=True, **kwargs
-    )
+    network = chain(layer, shape=(30,))
+    model = spiking(network, T, return_sequences=True, **kwargs)
     return model.predict(currents, verbose=0)
 
 
@@ -250,8 +248,7 @@ def test_gradients_of_bptt_are_those_of_another_library(name, arguments, layer):
     currents = torch.tensor(CURRENTS, requires_grad=True)
     spikes = torch.stack([neurons(currents[:, t]) for t in range(T)], dim=1)
     (expected,) = torch.autograd.grad((spikes * torch.tensor(weights)).sum(), currents)
-    inputs = keras.Input((30,))
-    network = keras.Model(inputs, layer(inputs))
+    network = chain(layer, shape=(30,))
     model = spiking(network, T, gradient="bptt", return_sequences=True)
     (gradient,) = gradient_of(
         lambda x: ops.sum(model(x) * ops.convert_to_tensor(weights)), [CURRENTS]

@@ -11,6 +11,7 @@ from helpers import (
     chain,
     gradient_of,
     loss_and_gradients,
+    registered,
     saved_and_loaded,
     spiking,
     to_numpy,
@@ -104,7 +105,7 @@ def test_the_authors_program_agrees(name):
     case.assert_agrees(model, names)
 
 
-@keras.saving.register_keras_serializable("tests")
+@registered
 class ByChannelCell(NeuronCell):
     """A custom cell that adds up its inputs, which each channel weighs by itself."""
 
@@ -228,7 +229,7 @@ def test_the_membranes_of_all_steps_are_weighted_sums_of_the_last_inputs(
 
     def weighted(x, weight, factors):
         with keras.StatelessScope([(cell.weight, weight)]):
-            return keras.ops.sum(cell.over_time(x) * factors)
+            return ops.sum(cell.over_time(x) * factors)
 
     def summed(x, weight):
         sums = np.zeros_like(x)
@@ -253,7 +254,7 @@ def test_a_long_queue_takes_no_more_operations_and_memory_than_a_short_one():
     for order in (3, 30):
         cell = SlidingPSNCell(order)
         cell.build((None, 64))
-        x = keras.ops.ones((4, 32, 64))
+        x = ops.ones((4, 32, 64))
         with Counter() as counter:
             cell.over_time(x)
         counts.append([counter.operations, counter.most_bytes])

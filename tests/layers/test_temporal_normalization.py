@@ -14,8 +14,8 @@ from helpers import (
 from keras import layers, ops
 from numpy.testing import assert_allclose
 
-import keras_ratesnn as rsnn
 from keras_ratesnn.layer_kinds import kind_of
+from keras_ratesnn.layers import LIF
 from keras_ratesnn.layers import TemporalEffectiveBatchNormalization as TEBN
 from keras_ratesnn.layers import ThresholdDependentBatchNormalization as TDBN
 
@@ -55,7 +55,7 @@ def with_neurons(layer, shape, gradient, step_mode="multi", **kwargs):
     # dtype.
     product = layers.Conv1D(3, 1, use_bias=False)(inputs)
     outputs = layer(product)
-    network = keras.Model(inputs, [outputs, rsnn.layers.LIF()(outputs), product])
+    network = keras.Model(inputs, [outputs, LIF()(outputs), product])
     if isinstance(layer, TEBN):
         layer.step_factors.assign(FACTORS)
     return spiking(network, T, gradient, step_mode=step_mode, **kwargs)
@@ -127,7 +127,7 @@ def test_the_rate_derivative_is_that_of_the_mean_of_the_scaled_rate(step_mode):
 
 
 def test_more_steps_than_factors_are_refused_before_anything_runs():
-    network = chain(chain(TEBN(T, name="tebn")), rsnn.layers.LIF())
+    network = chain(chain(TEBN(T, name="tebn")), LIF())
     message = r"`timesteps` must be at most 4.*layer 'tebn'.*timesteps=5"
     with pytest.raises(ValueError, match=message):
         spiking(network, 5)

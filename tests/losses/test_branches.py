@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from helpers import chain, data, saved_and_loaded, spiking, to_numpy
 from keras import layers
+from numpy.testing import assert_allclose
 
 from keras_ratesnn.layers import LIF
 from keras_ratesnn.losses import SelfDistillation
@@ -50,16 +51,16 @@ def test_branches_train_the_network_they_share_and_go_away(gradient, step_mode):
     # The network without branches is the trained one.
     outputs = branched.predict(x, verbose=0)
     alone = model.predict(x, verbose=0)
-    np.testing.assert_allclose(outputs[:, -1], alone, **CLOSE)
+    assert_allclose(outputs[:, -1], alone, **CLOSE)
     # A branch is linear in the rates of its layer.
     rate = branched.get_layer("branch_pooled_rate").output
     rates = spiking(keras.Model(branched.network.inputs, rate), 2).predict(x, verbose=0)
     kernel, bias = branched.get_layer("branch_pooled_logits").get_weights()
-    np.testing.assert_allclose(outputs[:, 2], rates @ kernel + bias, **CLOSE)
+    assert_allclose(outputs[:, 2], rates @ kernel + bias, **CLOSE)
     paths = [{weight.path for weight in one.variables} for one in (model, branched)]
     assert paths[0] < paths[1]
     loaded = saved_and_loaded(branched)
-    np.testing.assert_allclose(loaded.predict(x, verbose=0), outputs, **CLOSE)
+    assert_allclose(loaded.predict(x, verbose=0), outputs, **CLOSE)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.distillation import Distiller
+from keras_ratesnn.layers import LIF
 
 X, Y = data()
 LOGITS = LogitsDistillation(temperature=3.0)
@@ -34,8 +35,8 @@ def ordinary():
 
 
 def student(**settings):
-    neurons = rsnn.layers.LIF(threshold=0.3, name="spikes")
-    first = [layers.Dense(8), rsnn.layers.LIF(), layers.Dense(8)]
+    neurons = LIF(threshold=0.3, name="spikes")
+    first = [layers.Dense(8), LIF(), layers.Dense(8)]
     return spiking(chain(*first, neurons, layers.Dense(3)), **settings)
 
 
@@ -213,7 +214,7 @@ def test_an_ordinary_model_of_sequences_teaches_a_network_of_one_frame_and_learn
         return chain(layers.Flatten(), layers.Dense(3), shape=shape)
 
     teacher, x = model_of_sequences(3, 6), np.ones((4, 3, 6), "float32")
-    model = spiking(chain(rsnn.layers.LIF(), layers.Dense(3)))
+    model = spiking(chain(LIF(), layers.Dense(3)))
     distiller = Distiller(teacher, model, LOGITS, student_loss_weight=0.0)
     distiller.compile("sgd", "mse")
     # Currents of 1 make a spike in every step.

@@ -161,10 +161,9 @@ def test_threads_do_not_affect_each_others_regularizers_and_losses():
             return 1.0 * inputs
 
     inside, seen, losses = None, [], []
-    inputs = keras.Input((6,))
     regularizer = keras.regularizers.L1(0.1)
     layer = Waits(activity_regularizer=regularizer)
-    model = spiking(keras.Model(inputs, LIF()(layer(inputs))), 1, "bptt")
+    model = spiking(chain(layer, LIF()), 1, "bptt")
     inside = threading.Barrier(2)
     in_threads(lambda: losses.append(model(X[:, 0])), [()] * 2)
     assert len(losses) == 2

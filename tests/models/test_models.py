@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import BACKEND, chain, to_numpy
+from numpy.testing import assert_allclose, assert_array_equal
 from torch.nn import functional
 
 import keras_ratesnn as rsnn
@@ -104,7 +105,7 @@ def test_max_pooling_pads_as_pytorch_does_and_never_chooses_the_padding(size):
     assert kind_of(layer).keeps_order
     outputs = to_numpy(layer(x))
     assert outputs.shape == layer.compute_output_shape(x.shape)
-    np.testing.assert_array_equal(np.moveaxis(outputs, -1, 1), expected)
+    assert_array_equal(np.moveaxis(outputs, -1, 1), expected)
 
 
 # How networks start.
@@ -152,7 +153,7 @@ def test_neurons_of_ms_resnets_spike_above_their_threshold_and_not_at_it():
     above = np.nextafter(np.float32(0.5), np.float32(1))
     frames = np.array([[[0.5, above, 0.5], [0.5, 0.5, 0.375]]], "float32")
     expected = [[[0, 1, 0], [1, 0, 0]]]
-    np.testing.assert_array_equal(to_numpy(model(frames)), expected)
+    assert_array_equal(to_numpy(model(frames)), expected)
 
 
 def test_blocks_of_ms_resnets_add_nothing_at_first():
@@ -214,7 +215,7 @@ def test_blocks_divide_by_the_expected_standard_deviation():
     betas = [1 / layer.scale for layer in layers if layer.name.endswith("_beta")]
     # Each block adds 0.2² to the variance, from 1 on after the stem and after each
     # convolution in a shortcut.
-    np.testing.assert_allclose(np.square(betas), [1, 1.04, *[1.08, 1.04] * 3, 1.08])
+    assert_allclose(np.square(betas), [1, 1.04, *[1.08, 1.04] * 3, 1.08])
 
 
 @for_networks(WITH_A_CHOICE)

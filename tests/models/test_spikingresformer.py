@@ -5,7 +5,7 @@ import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, to_numpy, training_results
+from helpers import assert_close, both_step_modes, to_numpy, training_results
 from keras import layers, ops
 from numpy.testing import assert_allclose
 
@@ -98,7 +98,7 @@ def test_rates_move_once_a_batch_or_step_and_scale_it(gradient, step_mode):
 
 
 @pytest.mark.on_each_backend
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@both_step_modes
 def test_the_rate_gradient_is_bptts_at_one_step(step_mode):
     x = spikes_of(0)[:, :1]
     network = scaled()[0].network

@@ -23,7 +23,7 @@ from helpers import (
 )
 from keras import layers
 
-import keras_ratesnn as rsnn
+from keras_ratesnn import deploy
 from keras_ratesnn.layers import (
     ALIF,
     IF,
@@ -155,7 +155,7 @@ def test_a_model_is_exported_for_inputs_as_last_fitted_with_under_their_names(
     models = [model]
     if format == FIRST:
         # Files, and models that are made of a model, are fitted as it is.
-        folded = rsnn.deploy.fold_batch_normalization(model, verbose=False)
+        folded = deploy.fold_batch_normalization(model, verbose=False)
         models += [saved_and_loaded(model), folded]
     for made in models:
         function = function_of(export(made, tmp_path, format), format)
@@ -195,7 +195,7 @@ def test_a_model_around_a_model_becomes_a_program_of_pytorch(tmp_path):
 def exported_step(model, folder, format, batch_size=None):
     """The first states and the function of a step."""
     path = folder / f"step{SUFFIXES[format]}"
-    start = rsnn.deploy.export_step(model, path, format, batch_size, verbose=False)
+    start = deploy.export_step(model, path, format, batch_size, verbose=False)
     return start, function_of(path, format)
 
 
@@ -304,7 +304,7 @@ def test_random_encoders_are_an_error_where_a_file_cannot_hold_their_state(tmp_p
             export(noisy(), tmp_path, format)
     message = f"must not have hidden states .* {layer} of type BernoulliEncoder"
     with pytest.raises(ValueError, match=message):
-        rsnn.deploy.export_step(noisy(), tmp_path / "step", FIRST)
+        deploy.export_step(noisy(), tmp_path / "step", FIRST)
 
 
 def test_a_format_that_a_backend_does_not_offer_is_an_error_that_names_another_backend(
@@ -321,7 +321,7 @@ def test_a_format_that_a_backend_does_not_offer_is_an_error_that_names_another_b
         export(model, tmp_path, format)
     message = "`format` must be one of 'tf_saved_model', 'onnx', "
     with pytest.raises(ValueError, match=rf"{message}'litert'\. Received: .*'torch'"):
-        rsnn.deploy.export_step(model, tmp_path / "step", "torch")
+        deploy.export_step(model, tmp_path / "step", "torch")
 
 
 def test_a_missing_package_is_an_error_that_says_how_to_install_it(
@@ -351,9 +351,9 @@ def test_a_step_of_unknown_shape_and_other_mistakes_are_errors(tmp_path):
     network = chain(IF(), layers.GlobalAveragePooling1D(), shape=(None, 4))
     message = r"must know the shape of its inputs.* of shape \(None, None, 4\)"
     with pytest.raises(ValueError, match=message):
-        rsnn.deploy.export_step(spiking(network, T), tmp_path / "step", FIRST)
+        deploy.export_step(spiking(network, T), tmp_path / "step", FIRST)
     with pytest.raises(TypeError, match="`model` must be a SpikingModel"):
-        rsnn.deploy.export_step(network, tmp_path / "step")
+        deploy.export_step(network, tmp_path / "step")
 
 
 def test_a_folder_that_is_missing_is_an_error_before_anything_is_done(
@@ -370,7 +370,7 @@ def test_a_folder_that_is_missing_is_an_error_before_anything_is_done(
         model.export(path, "onnx")
     for folder in (tmp_path, "."):
         with pytest.raises(IsADirectoryError, match=f"{message}.*which is a folder"):
-            rsnn.deploy.export_step(model, folder, "onnx")
+            deploy.export_step(model, folder, "onnx")
 
 
 @only_on("jax", "the converters of the other backends take time loops")

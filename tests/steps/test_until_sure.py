@@ -8,7 +8,7 @@ from helpers import BACKEND, both_step_modes, chain, compiled, data, spiking
 from keras import layers
 from numpy.testing import assert_allclose, assert_array_equal
 
-import keras_ratesnn as rsnn
+from keras_ratesnn import deploy
 from keras_ratesnn.layers import (
     ILIF,
     LIF,
@@ -62,7 +62,7 @@ def expected_answers(model, x, confidence, lengths=None, probabilities=False):
 
 
 def check(model, x, confidence, different, **expected):
-    outputs, steps = rsnn.deploy.predict_until_sure(model, x, confidence, batch_size=12)
+    outputs, steps = deploy.predict_until_sure(model, x, confidence, batch_size=12)
     wanted, at = expected_answers(model, x, confidence, **expected)
     assert_array_equal(steps, at)
     assert_allclose(outputs, wanted, rtol=1e-4, atol=1e-5)
@@ -77,8 +77,8 @@ def test_a_sample_stops_at_the_first_step_at_which_it_is_sure(step_mode):
     check(model, x, 0.6, different=4)
     check(model, x, 0.0, different=1)
     check(model, x, 1.0, different=1)
-    assert set(rsnn.deploy.predict_until_sure(model, x, 0.0)[1]) == {1}
-    assert set(rsnn.deploy.predict_until_sure(model, x, 1.0)[1]) == {T}
+    assert set(deploy.predict_until_sure(model, x, 0.0)[1]) == {1}
+    assert set(deploy.predict_until_sure(model, x, 1.0)[1]) == {T}
 
 
 def test_a_sequence_stops_when_it_is_sure_or_where_its_padding_begins():
@@ -88,11 +88,11 @@ def test_a_sequence_stops_when_it_is_sure_or_where_its_padding_begins():
     lengths = 1 + np.arange(13) % T
     frames[np.arange(T) >= lengths[:, None]] = -9.0
     check(model, frames, 0.6, different=3, lengths=lengths)
-    outputs, steps = rsnn.deploy.predict_until_sure(model, frames, 0.6)
+    outputs, steps = deploy.predict_until_sure(model, frames, 0.6)
     # Padding before a sequence changes nothing.
     ends = zip(frames, T - lengths, strict=True)
     before = np.array([np.roll(sequence, rest, axis=0) for sequence, rest in ends])
-    moved, as_many = rsnn.deploy.predict_until_sure(model, before, 0.6)
+    moved, as_many = deploy.predict_until_sure(model, before, 0.6)
     assert_allclose(moved, outputs, rtol=1e-5, atol=1e-6)
     assert_array_equal(as_many, steps)
 
@@ -123,7 +123,7 @@ def test_few_sizes_are_compiled_and_what_is_static_runs_once_a_batch():
     network = classifier(middle=[Counted(dynamic)]).network
     model = spiking(chain(Counted(static), network), T)
     x, _ = data(45)
-    first = rsnn.deploy.predict_until_sure(model, x, 0.6, batch_size=12)
+    first = deploy.predict_until_sure(model, x, 0.6, batch_size=12)
     # Batches of 12, 12, 12 and 9, which has the size of 12, too. Those of fewer rows
     # are powers of two.
     assert set(dynamic) <= {12, 8, 4, 2, 1}
@@ -135,7 +135,7 @@ def test_few_sizes_are_compiled_and_what_is_static_runs_once_a_batch():
         assert static == [12]
         assert len(dynamic) <= 1 + len(set(dynamic))
     before = len(dynamic)
-    again = rsnn.deploy.predict_until_sure(model, x[::-1], 0.6, batch_size=12)
+    again = deploy.predict_until_sure(model, x[::-1], 0.6, batch_size=12)
     assert_array_equal(again[1][::-1], first[1])
     if BACKEND != "torch":
         assert len(dynamic) - before <= 5 - len(set(dynamic[:before]))
@@ -143,15 +143,13 @@ def test_few_sizes_are_compiled_and_what_is_static_runs_once_a_batch():
 
 def test_weights_may_change_between_calls_and_layers_draw_numbers():
     model, (x, y) = compiled(classifier()), data(8)
-    rsnn.deploy.predict_until_sure(model, x, 0.6)
+    deploy.predict_until_sure(model, x, 0.6)
     model.fit(x, y, verbose=0)
     check(model, x, 0.6, different=1)
     parts = BernoulliEncoder(), layers.Dense(8), LIF()
     model = spiking(chain(*parts, layers.Dense(3)), T)
     shared = np.full((8, 6), 0.5)
-    first, second = (
-        rsnn.deploy.predict_until_sure(model, shared, 1.0)[0] for _ in range(2)
-    )
+    first, second = (deploy.predict_until_sure(model, shared, 1.0)[0] for _ in range(2))
     assert not np.allclose(first, second)
 
 
@@ -199,7 +197,7 @@ def test_what_cannot_stop_early_is_an_error_that_says_why(parts, said):
     hidden = layers.Dense(8, name="hidden"), LIF()
     network = chain(*hidden, *parts)
     with pytest.raises(ValueError, match=said):
-        rsnn.deploy.predict_until_sure(spiking(network, T), X)
+        deploy.predict_until_sure(spiking(network, T), X)
 
 
 def test_integers_stop_early_before_they_are_unrolled():
@@ -207,4 +205,4 @@ def test_integers_stop_early_before_they_are_unrolled():
     integers = spiking(chain(*parts), T)
     check(integers, X, 0.6, different=1)
     with pytest.raises(ValueError, match="Use the model that was unrolled"):
-        rsnn.deploy.predict_until_sure(rsnn.deploy.unroll(integers), X)
+        deploy.predict_until_sure(deploy.unroll(integers), X)
