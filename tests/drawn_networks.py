@@ -6,6 +6,7 @@ import re
 import keras
 import library_neurons
 import numpy as np
+from helpers import registered
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -23,7 +24,7 @@ PUBLIC = [
 """The names of the layers and cells that users have."""
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@registered
 class Rectified(rsnn.layers.TimeMixing):
     """y_t = max(x_t − ½, x_{t−1} / 2): mixes time steps, and is not linear."""
 
@@ -34,7 +35,7 @@ class Rectified(rsnn.layers.TimeMixing):
         return ops.maximum(inputs - 0.5, 0.5 * state), inputs
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@registered
 class Odd(rsnn.layers.Encoder):
     """Shows its input at every second step."""
 
@@ -42,7 +43,7 @@ class Odd(rsnn.layers.Encoder):
         return inputs * ops.cast(t % 2, inputs.dtype)
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@registered
 class Saturating(rsnn.layers.NeuronCell):
     """A cell of one's own."""
 

@@ -5,10 +5,12 @@ import json
 import keras
 import numpy as np
 import pytest
+from helpers import chain
 from published_cases import Case
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.analysis import Costs, audit
+from keras_ratesnn.layers import IF, LIF
 
 X = np.random.default_rng(0).random((40, 4), "float32")
 Y = np.arange(40) % 3
@@ -21,7 +23,7 @@ def model():
     layers = [
         keras.Input((4,)),
         keras.layers.Dense(8),
-        rsnn.layers.LIF(threshold=0.2),
+        LIF(threshold=0.2),
         keras.layers.Dense(3),
     ]
     return rsnn.SpikingModel(keras.Sequential(layers), timesteps=3, name="tiny")
@@ -67,7 +69,7 @@ def test_all_that_is_shown_says_which_samples_it_is_of(model, capsys):
 
 
 def test_a_network_without_synapses_or_with_nan_has_no_verdict(model):
-    alone = keras.Sequential([keras.Input((4,)), rsnn.layers.IF()])
+    alone = chain(IF(), shape=(4,))
     found = audit(rsnn.SpikingModel(alone, timesteps=2), X)
     assert "No layer is counted" in found.verdict
     assert found.to_dict()["break_even"] is None
@@ -79,10 +81,10 @@ def test_a_network_without_synapses_or_with_nan_has_no_verdict(model):
 
 def test_a_verdict_says_first_which_layers_are_silent(model):
     inputs = keras.Input((4,))
-    x = rsnn.layers.LIF(threshold=0.1, name="first")(inputs)
+    x = LIF(threshold=0.1, name="first")(inputs)
     for name in ("second", "third"):
         x = keras.layers.Dense(8)(x)
-        x = rsnn.layers.LIF(threshold=99.0, name=name)(x)
+        x = LIF(threshold=99.0, name=name)(x)
     network = keras.Model(inputs, keras.layers.Dense(3)(x))
     found = audit(rsnn.SpikingModel(network, timesteps=2), X)
     assert found.verdict.startswith("SILENT: no neuron spikes in second, third. ")

@@ -3,9 +3,9 @@
 import dataclasses
 import functools
 
-import helpers
 import numpy as np
 import pytest
+from helpers import chain, spiking
 from keras import layers
 from numpy.testing import assert_array_equal
 
@@ -23,7 +23,7 @@ INT8 = Costs.int8()
 def dense(inputs, outputs, timesteps):
     # Neurons spike where pixels are 1.
     parts = IF(), layers.Dense(outputs), IF()
-    return helpers.spiking(helpers.chain(*parts, shape=(inputs,)), timesteps)
+    return spiking(chain(*parts, shape=(inputs,)), timesteps)
 
 
 def pixels(rate, *shape):
@@ -82,7 +82,7 @@ def test_the_crossover_of_a_dense_layer_is_that_of_the_formula(passes, n):
 @pytest.mark.on_each_backend
 def test_the_description_the_plot_and_the_report_show_one_answer():
     parts = layers.Dense(120), LIF(), layers.Dense(10)
-    model = helpers.spiking(helpers.chain(*parts, shape=(40,)), T)
+    model = spiking(chain(*parts, shape=(40,)), T)
     x = np.random.default_rng(0).normal(size=(8, T, 40)).astype("float32")
     found, described = analysis.energy(model, x), rsnn.describe(model, x, verbose=False)
     # What reads real frames multiplies, in both networks alike, but for the membranes.
@@ -168,7 +168,7 @@ def test_spiking_spends_as_much_as_each_dense_network_at_its_crossover():
 
 def test_integer_spikes_take_a_bit_for_each_spike_and_without_them_bits_for_their_sum():
     parts = ILIF(levels=3), layers.DepthwiseConv2D(3)
-    model = helpers.spiking(helpers.chain(*parts, shape=(6, 6, 2)), T)
+    model = spiking(chain(*parts, shape=(6, 6, 2)), T)
     found = analysis.energy(model, np.full((2, 6, 6, 2), 2.0, "float32"))
     # 4 steps of up to 3 spikes are 13 numbers.
     assert (found.levels, found.quantized.activation_bits) == (3, 4)
@@ -183,7 +183,7 @@ def test_integer_spikes_take_a_bit_for_each_spike_and_without_them_bits_for_thei
 def test_what_a_network_without_time_does_not_have_costs_the_dense_network_nothing():
     back = Recurrent(LIF(), layers.Dense(5, name="back"), name="recurrent")
     parts = [layers.Dense(5), back, PSN(T, name="psn"), TimeMean(), layers.Dense(2)]
-    model = helpers.spiking(helpers.chain(*parts, shape=(5,)), T)
+    model = spiking(chain(*parts, shape=(5,)), T)
     found = analysis.energy(model, np.full((2, T, 5), 1.0, "float32"), INT8)
     back, psn = found.layers.index("recurrent/back"), found.layers.index("psn")
     assert found.spiking.layers[back] > 0

@@ -4,14 +4,14 @@ the others down."""
 import types
 
 import pytest
-from helpers import BACKEND
+from helpers import BACKEND, only_on
 
 from recipes import command_line
 from recipes.benchmark import gpu, step
 
 pytestmark = pytest.mark.runs_once
 
-on_torch = pytest.mark.skipif(BACKEND != "torch", reason="records calls on PyTorch")
+on_torch = only_on("torch", "records calls on PyTorch")
 
 
 def test_a_question_that_fails_or_hangs_is_told_and_the_rest_is_asked(tmp_path):

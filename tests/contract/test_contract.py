@@ -26,14 +26,17 @@ from helpers import (
     assert_same,
     compiled,
     double_precision,
+    registered,
     saved_and_loaded,
     to_numpy,
     training_results,
 )
 from keras import layers, ops
+from numpy.testing import assert_allclose
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.gradients import OTTT, SLTT, Rate
+from keras_ratesnn.layers import LIF, Recurrent
 from keras_ratesnn.layers.quantized import QUANTIZED
 
 own = rsnn.layers
@@ -60,7 +63,7 @@ class Subject(NamedTuple):
     facts: tuple[str, ...] = ()
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@registered
 class Counting(own.NeuronCell):
     """A state of a membrane and an integer, and a weight."""
 
@@ -84,7 +87,7 @@ class Counting(own.NeuronCell):
         return membrane, spikes, {"membrane": after, "steps": state["steps"] + 1}
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@registered
 class Drawing(own.LIFCell):
     """Draws random numbers at each step."""
 
@@ -97,7 +100,7 @@ class Drawing(own.LIFCell):
         return super().step(inputs + ops.cast(noise, inputs.dtype), state)
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@registered
 class Noisy(layers.Layer):
     """Takes the time step, and draws random numbers in training."""
 
@@ -121,7 +124,7 @@ def quantized(**options):
 
 def recurrent(**options):
     back = layers.Dense(CHANNELS, kernel_initializer="ones", name="back")
-    return rsnn.layers.Recurrent(rsnn.layers.LIF(0.5, 0.4), back, **options)
+    return Recurrent(LIF(0.5, 0.4), back, **options)
 
 
 def attention(**options):
@@ -276,7 +279,7 @@ def network(subject, depth=2):
     x = inputs = keras.Input(SHAPE, dtype=policy.compute_dtype)
     for index in range(depth):
         made = subject.make(name=f"subject_{index}")
-        plain = rsnn.layers.LIF(0.5, 0.4)
+        plain = LIF(0.5, 0.4)
         match subject.place:
             case "neurons":
                 x = made(sums(x))
@@ -331,7 +334,7 @@ def targets(samples=BATCH):
     )
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@registered
 def squared_distance(y, outputs):
     return ops.sum(ops.square(ops.cast(outputs, y.dtype) - y))
 
@@ -411,7 +414,7 @@ def a_stream_is_the_sequence(subject, gradient, step_mode):
         if has_means:
             model.timesteps = t + 1
         wanted = to_numpy(model(x[:, : t + 1])) if has_means else expected[:, t]
-        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+        assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
 
 
 def a_current_that_is_not_finite_is_nan_in_the_outputs(subject, gradient, step_mode):
@@ -544,7 +547,7 @@ def an_exported_file_gives_the_outputs(subject, gradient, step_mode, tmp_path):
     signature = [keras.InputSpec(shape=(None, *x.shape[1:]), dtype="float32")]
     model.export(path, format=format, verbose=False, input_signature=signature)
     expected = to_numpy(model(x))
-    np.testing.assert_allclose(
+    assert_allclose(
         exported.outputs_of(path, format, x), expected, rtol=1e-4, atol=1e-5
     )
 
@@ -580,16 +583,16 @@ def numbers_are_those_of_every_backend(subject, gradient, step_mode):
         numbers[name] = [round(total, 8) for total in totals]
         NUMBERS.write_text(json.dumps(numbers, indent=1, sort_keys=True) + "\n")
     expected = json.loads(NUMBERS.read_text())[name]
-    np.testing.assert_allclose(totals, expected, rtol=1e-5, atol=1e-5)
+    assert_allclose(totals, expected, rtol=1e-5, atol=1e-5)
 
 
 def channels_may_be_on_any_axis(subject, gradient, step_mode):
     def outputs_and_gradients(axis, x):
         keras.utils.set_random_seed(0)
         inputs = keras.Input(x.shape[2:], dtype="float64")
-        outputs = subject.make(axis=axis)(rsnn.layers.LIF(0.5, 0.4)(inputs))
+        outputs = subject.make(axis=axis)(LIF(0.5, 0.4)(inputs))
         if subject.place == "currents":
-            outputs = rsnn.layers.LIF(0.5, 0.4)(outputs)
+            outputs = LIF(0.5, 0.4)(outputs)
         model = rsnn.SpikingModel(keras.Model(inputs, outputs), T, gradient, step_mode)
         y = np.zeros((BATCH, *x.shape[2:]))
         _, gradients, outputs = training_results(model, x, y, squared_distance)

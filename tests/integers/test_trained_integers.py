@@ -4,7 +4,7 @@ training."""
 import keras
 import numpy as np
 import pytest
-from helpers import spiking, to_numpy
+from helpers import chain, spiking, to_numpy
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -17,7 +17,7 @@ def perceptron(decay=0.5):
     """The weights in the middle are neither the first nor the last ones."""
     middle = layers.Dense(16, name="middle")
     hidden = layers.Dense(200), rsnn.layers.LIF(decay), middle, rsnn.layers.LIF(decay)
-    return spiking(keras.Sequential([keras.Input((4,)), *hidden, layers.Dense(3)]), T)
+    return spiking(chain(*hidden, layers.Dense(3), shape=(4,)), T)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, compiled, data, in_threads, spiking
+from helpers import assert_close, chain, compiled, data, in_threads, only_on, spiking
 from keras import layers
 from library_neurons import STEPPING, layer_class, taken
 
@@ -56,20 +56,14 @@ def test_a_config_makes_the_same_layer(kind):
         assert getattr(cls.from_config(old), name) is False
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() != "torch",
-    reason="other backends differentiate by functions without a state",
-)
+@only_on("torch", "other backends differentiate by functions without a state")
 def test_models_of_two_threads_train_like_each_alone():
     """The derivative of a cell without a written one is a forward-mode derivative,
     which PyTorch has one at a time of."""
 
     def trained():
         keras.utils.set_random_seed(0)
-        inputs = keras.Input((6,))
-        network = keras.Model(
-            inputs, layers.Dense(3)(rsnn.layers.CuBaLIF()(layers.Dense(5)(inputs)))
-        )
+        network = chain(layers.Dense(5), rsnn.layers.CuBaLIF(), layers.Dense(3))
         return compiled(spiking(network), jit_compile=False)
 
     def train(model):

@@ -11,10 +11,12 @@ from helpers import (
     chain,
     data,
     loss_and_gradients,
+    registered,
     spiking,
     to_numpy,
 )
 from keras import layers, ops
+from numpy.testing import assert_allclose
 
 from keras_ratesnn.layers import IF, LIF, LIFCell, Neuron
 
@@ -38,7 +40,7 @@ def test_all_steps_of_a_sample_see_the_same_numbers_and_each_batch_others(
     for batch in (first, second):
         assert np.ptp(batch[:, 0], axis=0).any()
         repeated = np.repeat(batch[:, :1], 5, axis=1)
-        np.testing.assert_allclose(batch, repeated, rtol=1e-6)
+        assert_allclose(batch, repeated, rtol=1e-6)
 
 
 class NoisyCell(LIFCell):
@@ -99,7 +101,7 @@ def test_noise_without_a_generator_is_an_error_where_it_is_needed_again(
         train()
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@registered
 class Scaled(layers.BatchNormalization):
     """A custom normalisation: Keras' output times five."""
 
@@ -119,9 +121,9 @@ def test_a_subclass_of_batch_normalization_with_its_own_call_is_run(step_mode):
     mean, variance = last.mean(axis=(0, 1)), last.var(axis=(0, 1))
     expected = 5.0 * (last - mean) / np.sqrt(variance + normalization.epsilon)
     found = outputs[:, -last.shape[1] :]
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+    assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
     for variable, value in (
         (normalization.moving_mean, mean),
         (normalization.moving_variance, variance),
     ):
-        np.testing.assert_allclose(to_numpy(variable), value, rtol=1e-3, atol=1e-5)
+        assert_allclose(to_numpy(variable), value, rtol=1e-3, atol=1e-5)

@@ -3,7 +3,7 @@ it."""
 
 import numpy as np
 import pytest
-from helpers import BACKEND, compiled, data, spiking
+from helpers import BACKEND, compiled, data, only_on, spiking
 
 import keras_ratesnn as rsnn
 
@@ -34,7 +34,7 @@ def test_settings_hold_in_their_context_and_what_it_yields_changes_nothing():
         assert after == before
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="other programs have no text")
+@only_on("jax", "other programs have no text")
 @pytest.mark.parametrize(
     ("cpu", "gpu", "platform", "is_loop"),
     [

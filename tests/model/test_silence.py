@@ -9,7 +9,15 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, CROSSENTROPY, Batches, assert_close, chain, to_numpy
+from helpers import (
+    BACKEND,
+    CROSSENTROPY,
+    Batches,
+    assert_close,
+    both_step_modes,
+    chain,
+    to_numpy,
+)
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -95,7 +103,7 @@ LOSSES = [
 ]
 
 
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@both_step_modes
 def test_nan_passes_normalization_and_pooling_to_the_outputs_of_its_sample(step_mode):
     """In training batch normalisation, and only that, passes it to all samples."""
     pooling = layers.AveragePooling2D(2), layers.MaxPooling2D(2), layers.Flatten()

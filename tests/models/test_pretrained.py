@@ -44,8 +44,8 @@ def vgg(**kwargs):
 
 def on_pixels(network):
     """A network behind preprocessing of raw pixels."""
-    pixels = keras.Input(network.input_shape[1:])
-    return keras.Model(pixels, network(keras.layers.Rescaling(1 / 255)(pixels)))
+    rescaling = keras.layers.Rescaling(1 / 255)
+    return chain(rescaling, network, shape=network.input_shape[1:])
 
 
 def write(model, folder, **card):
@@ -162,9 +162,8 @@ def test_a_pretrained_network_has_the_precision_that_is_asked_for():
 
 
 def test_a_model_in_another_precision_has_the_same_weights_and_settings():
-    inputs = keras.Input((4,))
     recurrent = rsnn.layers.Recurrent(LIF(), keras.layers.Dense(4))
-    network = keras.Model(inputs, keras.layers.Dense(2)(recurrent(inputs)))
+    network = chain(recurrent, keras.layers.Dense(2), shape=(4,))
     settings = {"return_sequences": True, "mask_value": 0.0, "name": "own"}
     model = rsnn.SpikingModel(network, 3, "bptt", "single", **settings)
     half = in_precision(model, "mixed_bfloat16")
