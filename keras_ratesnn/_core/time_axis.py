@@ -63,11 +63,21 @@ def with_step(steps, tensor, t, timesteps):
     return ops.where(is_now, tensor[:, None], steps)
 
 
+def step_in_place(steps, t):
+    """As `step_of`, of a compiled loop, which reads one step without a gather."""
+    batch, _, *shape = ops.shape(steps)
+    step = ops.slice(steps, _corner(steps, t), (batch, 1, *shape))
+    return ops.squeeze(step, axis=1)
+
+
 def with_step_in_place(steps, tensor, t):
     """As `with_step`, where nothing has a gradient, which TensorFlow lacks here: a
     compiled loop writes one step, not all of them."""
-    corner = (0, t, *([0] * (len(steps.shape) - 2)))
-    return ops.slice_update(steps, corner, tensor[:, None])
+    return ops.slice_update(steps, _corner(steps, t), tensor[:, None])
+
+
+def _corner(steps, t):
+    return (0, t, *([0] * (len(steps.shape) - 2)))
 
 
 def zero_unless(rows, tensor):

@@ -20,12 +20,11 @@ from keras_ratesnn.gradients.handlers.looped import LoopedHandler
 from keras_ratesnn.gradients.network import (
     Network,
     Node,
-    after_neurons,
     in_time,
     plain,
     plain_nodes,
-    with_neurons,
 )
+from keras_ratesnn.gradients.nodes_for_neurons import after_neurons, with_neurons
 from keras_ratesnn.gradients.run import Run
 
 __all__ = [

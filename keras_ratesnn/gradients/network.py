@@ -8,7 +8,6 @@ all steps before the next one begins. What is the same at every step runs once, 
 them.
 """
 
-import itertools
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -20,12 +19,7 @@ from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._core.backend import engine
 from keras_ratesnn._graph import PlannedCall, last_uses
 from keras_ratesnn.gradients._propagate_nan import propagate_nan
-from keras_ratesnn.gradients.handlers import (
-    Context,
-    Handler,
-    NeuronHandler,
-    handler_class,
-)
+from keras_ratesnn.gradients.handlers import Context, Handler, handler_class
 from keras_ratesnn.gradients.handlers.handler import HandlerState, Time
 from keras_ratesnn.gradients.run import Run
 from keras_ratesnn.gradients.time import loops
@@ -95,48 +89,6 @@ def plain_nodes(calls: Sequence[PlannedCall], context: Context) -> Iterable[Node
         # The mean of a mean is that mean, not one of the means so far.
         handler = handler_class(call, context, follows_a_mean)(call, context)
         yield Node(handler, call.inputs, outputs)
-
-
-def with_neurons(handler_of: HandlerOf) -> NodesOf:
-    """The plain nodes, with a handler of your own for each neuron layer.
-
-    Args:
-        handler_of: Function `(call, context)` that returns a `Handler`, for example a
-            class of handlers.
-    """
-
-    def nodes(calls, context):
-        for node in plain_nodes(calls, context):
-            if isinstance(node.handler, NeuronHandler):
-                node = node._replace(handler=handler_of(node.handler.call, context))
-            yield node
-
-    return nodes
-
-
-def after_neurons(handler_of: HandlerOf) -> NodesOf:
-    """The plain nodes, with one more after each neuron layer.
-
-    It stands between the layer and what reads its spikes. Its inputs are the spikes and
-    the input current of the neurons; its output takes the place of the spikes.
-
-    Args:
-        handler_of: Function `(call, context)` of the call of the neurons that returns
-            the `Handler` of the new node, for example a class of handlers.
-    """
-
-    def nodes(calls, context):
-        slots = itertools.count(-1, -1)
-        for node in plain_nodes(calls, context):
-            if not isinstance(node.handler, NeuronHandler):
-                yield node
-                continue
-            spikes = next(slots)
-            yield node._replace(outputs=[spikes])
-            handler = handler_of(node.handler.call, context)
-            yield Node(handler, [spikes, *node.inputs], node.outputs)
-
-    return nodes
 
 
 class Network:

@@ -348,7 +348,7 @@ def _looped(handler, state, x, same, valid):
 
     def body(t, carried):
         steps, state = carried
-        now = x if same else time_axis.step_of(x, t)
+        now = x if same else time_axis.step_in_place(x, t)
         state, output = _advance_at(handler, state, t, now, valid)
         steps = time_axis.with_step_in_place(steps, output, t)
         return steps, handler.as_tensors(state)
