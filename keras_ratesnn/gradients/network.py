@@ -294,7 +294,9 @@ class Network:
         tensors = dict(constants.tensors)
         for index, has_time in self.inputs:
             if has_time:
-                rows = keras_internals.with_mask(rows_of, tensors[index])
+                # A tensor may be several inputs.
+                whole = constants.tensors[index]
+                rows = keras_internals.with_mask(rows_of, whole)
                 tensors[index] = self._only_valid(rows, t)
         return constants._replace(tensors=tensors)
 
@@ -466,7 +468,7 @@ class Network:
         tensors = dict(constants.tensors)
         for index, has_time in self.inputs:
             if has_time:
-                tensors[index] = self._rates_of_input(tensors[index])
+                tensors[index] = self._rates_of_input(constants.tensors[index])
 
         def act(handler, state, inputs):
             rates, loss = handler.rates(state, inputs)

@@ -18,7 +18,7 @@ from recipes import command_line, markdown
 from recipes.atomic_files import read_json, read_lines
 from recipes.benchmark.compiled import MIB
 
-RESULTS = pathlib.Path(__file__).parents[1] / "results" / "compiled.jsonl"
+RESULTS = pathlib.Path(__file__).parents[1] / "results" / "compiled" / "programs.jsonl"
 
 METHODS = ("rate-multi", "rate-single", "rate-multi-2", "bptt-multi", "ordinary")
 
