@@ -33,7 +33,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from recorded_calls import assert_equal_state, operations, pair, recording, train
 
 from keras_ratesnn._core.backend.torch.graphs import fusion, time_loops
-from keras_ratesnn._core.backend.torch.graphs.time_loops import TimeLoop, programs
+from keras_ratesnn._core.backend.torch.graphs.time_loops import CompiledLoop, programs
 from keras_ratesnn.layers import Neuron, NeuronCell, SlidingPSN
 
 pytestmark = pytest.mark.runs_once
@@ -111,10 +111,10 @@ def loops(monkeypatch):
     made = []
 
     def listed(*arguments):
-        made.append(TimeLoop(*arguments))
+        made.append(CompiledLoop(*arguments))
         return made[-1]
 
-    monkeypatch.setattr(time_loops, "TimeLoop", listed)
+    monkeypatch.setattr(time_loops, "CompiledLoop", listed)
     return made
 
 

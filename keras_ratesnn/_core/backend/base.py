@@ -5,7 +5,7 @@ import contextlib
 import functools
 import itertools
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -15,6 +15,7 @@ from keras import ops
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._core.backend import plain_normalization
+from keras_ratesnn._core.backend.time_loop import TimeLoop
 
 
 class CallGraphs:
@@ -501,35 +502,9 @@ class Backend(abc.ABC):
         loop."""
         return math.inf
 
-    def time_loop(
-        self,
-        steps: list[Callable[..., Any]],
-        begin: Callable[..., Structure],
-        summarize: Callable[..., Structure],
-        cell: Any,
-        key: Hashable,
-        inputs: list[Tensor],
-        same: Sequence[bool],
-        valid: Tensor | None,
-        counts: list[int],
-    ) -> tuple[Structure, list[Tensor]] | None:
+    def time_loop(self, loop: TimeLoop) -> tuple[Structure, list[Tensor]] | None:
         """`(state, outputs)` of all steps by a program that is compiled for any number
-        of them, or `None`: there is none.
-
-        Args:
-            steps: For each phase a function `(state, inputs, valid) -> (state,
-                outputs)` of one step, as in `elementwise`; tensors, or lists.
-            begin: Function of the inputs of the first step that returns the state
-                before it.
-            summarize: Function of the last state that returns what takes its place.
-            cell: A neuron cell.
-            key: What else these functions depend on.
-            inputs: List of tensors `(batch, T, ...)`, or `(batch, ...)` where they are
-                the same at every step.
-            same: For each input, whether it is.
-            valid: Boolean tensor `(batch, T)`, false for what is padding, or `None`.
-            counts: For each phase the number of its steps.
-        """
+        of them, or `None`: there is none."""
         return None
 
     def untraced(self, function: Callable[..., Any]) -> Callable[..., Any]:

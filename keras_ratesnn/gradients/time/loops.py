@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_ratesnn._core import checks, keras_internals, time_axis, tree
 from keras_ratesnn._core.backend import engine
+from keras_ratesnn._core.backend.time_loop import TimeLoop
 
 
 def step(handler, state, inputs, t, valid):
@@ -147,15 +148,17 @@ def _in_time_loop(handler, inputs, same, valid):
         phases.append(phase)
         counts.append(len(list(steps)))
     return engine.time_loop(
-        list(map(step_of, phases)),
-        handler.start,
-        handler.summarize,
-        handler.cell,
-        (*handler.key, tuple(phases)),
-        inputs,
-        same,
-        valid,
-        counts,
+        TimeLoop(
+            cell=handler.cell,
+            key=(*handler.key, tuple(phases)),
+            begin=handler.start,
+            steps=list(map(step_of, phases)),
+            counts=counts,
+            summarize=handler.summarize,
+            inputs=inputs,
+            same=same,
+            valid=valid,
+        )
     )
 
 

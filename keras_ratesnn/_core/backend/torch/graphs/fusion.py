@@ -103,20 +103,26 @@ def elementwise(function, cell, key, *arguments):
     return function(*arguments) if program is None else program(flat, tensors)
 
 
-def time_loop(steps, begin, summarize, cell, key, inputs, same, valid, counts):
+def time_loop(loop):
     """All steps by a program in C++, or `None`; see `base`."""
+    cell, inputs = loop.cell, loop.inputs
     if not _may_compile(cell, cell.weights):
         return None
     weights = keras_internals.values_of(cell.weights)
-    valid = [] if valid is None else [valid]
+    valid = [] if loop.valid is None else [loop.valid]
     tensors = [*weights, *inputs, *valid]
     if not _can_loop(tensors):
         return None
     # With the first loop, since many programs on GPUs have none.
-    from keras_ratesnn._core.backend.torch.graphs.time_loops import TimeLoop
+    from keras_ratesnn._core.backend.torch.graphs.time_loops import CompiledLoop
+    from keras_ratesnn._core.backend.torch.graphs.time_loops.loop_of_tensors import (
+        LoopOfTensors,
+    )
     from keras_ratesnn._core.backend.torch.graphs.time_loops.tracing import with_tensors
 
-    first = [x if is_same else x[:, 0] for x, is_same in zip(inputs, same, strict=True)]
+    first = [
+        x if is_same else x[:, 0] for x, is_same in zip(inputs, loop.same, strict=True)
+    ]
     first_valid = [x[:, 0] for x in valid]
     is_large = _are_large(tensors)
     learned, wanted = _want_gradients(weights), _want_gradients(inputs)
@@ -128,50 +134,49 @@ def time_loop(steps, begin, summarize, cell, key, inputs, same, valid, counts):
         return TensorFunction(function, cell, arguments, torch.is_tensor)
 
     def made():
-        before = with_tensors(begin(first), inputs)
-        flat_begin = flat(begin, first)
-        flat_steps = [
-            flat(step, before, first, *(first_valid or [None])) for step in steps
+        before = with_tensors(loop.begin(first), inputs)
+        begin = flat(loop.begin, first)
+        steps = [
+            flat(step, before, first, *(first_valid or [None])) for step in loop.steps
         ]
-        flat_summary = flat(summarize, before) if summarizes else None
-        loop = TimeLoop(
-            flat_steps,
-            flat_begin,
-            flat_summary,
-            weights,
-            tree.flatten(before),
-            first,
-            first_valid,
-            learned,
-            wanted,
-            same,
+        summarize = [flat(loop.summarize, before)] if summarizes else []
+        compiled = CompiledLoop(
+            LoopOfTensors(
+                begin=begin,
+                steps=steps,
+                summarize=summarize[0] if summarize else None,
+                weights=weights,
+                state=tree.flatten(before),
+                inputs=first,
+                valid=first_valid,
+                learned=learned,
+                wanted=wanted,
+                same=loop.same,
+            )
         )
-        functions = [flat_begin, *flat_steps]
-        if summarizes:
-            functions.append(flat_summary)
-        return loop, all(function.is_closed for function in functions)
+        functions = [begin, *steps, *summarize]
+        return compiled, all(function.is_closed for function in functions)
 
     training, loops = _fusing.get()
     key = (
-        key,
+        loop.key,
         training,
-        tuple(same),
+        tuple(loop.same),
         tuple(learned),
         tuple(wanted),
         is_large,
         global_settings(),
     )
-    loop = _loops_of(cell, loops).time_loop(
+    compiled = _loops_of(cell, loops).time_loop(
         made, key, [*weights, *first, *first_valid], is_large
     )
-    if loop is None:
+    if compiled is None:
         return None
-    before = () if loop.begins_with_numbers else begin(first)
+    before = () if compiled.begins_with_numbers else loop.begin(first)
     state = tree.flatten(with_tensors(before, inputs))
-    state, outputs = loop(
-        weights, state, inputs, valid, list(itertools.accumulate(counts))
-    )
-    return state if loop.summarizes else summarize(state), outputs
+    ends = list(itertools.accumulate(loop.counts))
+    state, outputs = compiled(weights, state, inputs, valid, ends)
+    return state if compiled.summarizes else loop.summarize(state), outputs
 
 
 def _may_compile(cell, weights):
@@ -302,7 +307,7 @@ class _Loops:
         return program
 
     def time_loop(self, made, key, tensors, is_large):
-        """A `TimeLoop`, or `None` if there is none.
+        """A `CompiledLoop`, or `None` if there is none.
 
         Args:
             made: Function that returns a new one, and whether it does all that its

@@ -8,6 +8,7 @@ respect to inputs and weights. There is none for steps with other operations tha
 in `operations.py`.
 """
 
+import dataclasses
 import math
 from typing import Any
 
@@ -21,76 +22,46 @@ from keras_ratesnn._core.backend.torch.graphs.time_loops.operations import store
 from keras_ratesnn._core.backend.torch.graphs.time_loops.tracing import traced
 
 
-class TimeLoop:
+class CompiledLoop:
     """Any number of steps of neurons as one operation, for tensors of these shapes.
 
     Args:
-        steps: List of functions of the tensors of these lists, one after the other,
-            that return a structure `(state, outputs)` of tensors: one time step of each
-            phase, element-wise.
-        begin: Function of weights and inputs that returns the state before the first
-            step.
-        summarize: Function of weights and the last state that returns what takes its
-            place, or `None`.
-        weights: List of tensors that broadcast to the inputs.
-        state: List of tensors, that state.
-        inputs: List of tensors `(batch, ...)`, those of one step.
-        valid: List of one boolean tensor `(batch,)`, or empty.
-        learned: For each weight, whether it wants a gradient.
-        wanted: For each input, whether it wants a gradient.
-        same: For each input, whether it is the same at every step.
+        loop: `LoopOfTensors`, with the state before the first step.
 
     Attributes:
         begins_with_numbers: Boolean, whether the state at the beginning is a part of
             the program.
-        summarizes: Boolean, whether `summarize` is given.
+        summarizes: Boolean, whether the loop has `summarize`.
 
     Raises:
         ValueError: If a step has operations for which there is no text.
         Exception: Any other, if there is no compiler, or if it fails.
     """
 
-    def __init__(
-        self,
-        steps,
-        begin,
-        summarize,
-        weights,
-        state,
-        inputs,
-        valid,
-        learned,
-        wanted,
-        same,
-    ):
-        groups = list(map(len, (weights, state, inputs, valid)))
+    def __init__(self, loop):
         # What a step draws while it is traced, it draws again when it runs.
         with torch.no_grad(), lock(), torch.random.fork_rng(devices=[]):
-            numbers = text.constant_results(traced(begin, [*weights, *inputs]))
-            results = steps[0](*weights, *state, *inputs, *valid)
-            self._structure = tree.map_leaves(lambda leaf: None, results)
-            modules, state, after = _steady(steps, weights, state, inputs, valid)
-            last, end = after[: len(state)], None
-            if summarize is not None:
-                end = traced(summarize, [*weights, *state])
+            beginning = traced(loop.begin, [*loop.weights, *loop.inputs])
+            numbers = text.constant_results(beginning)
+            self._structure = _holes(loop.steps[0](*loop.arguments))
+            modules, loop, after = _steady(loop)
+            last, outputs = after[: len(loop.state)], after[len(loop.state) :]
+            end = None
+            if loop.summarize is not None:
+                end = traced(loop.summarize, [*loop.weights, *loop.state])
                 last = text.results_of(end)
-                summary = summarize(*weights, *state)
-                structure = tree.map_leaves(lambda leaf: None, summary)
-                self._structure = structure, self._structure[1]
-            results = [(x, False) for x in last]
-            results += [(x, True) for x in after[len(state) :]]
+                summary = loop.summarize(*loop.weights, *loop.state)
+                self._structure = _holes(summary), self._structure[1]
             self._derivative = None
-            if any((*learned, *wanted)):
-                lists = weights, state, inputs, valid, learned, wanted, same
-                self._derivative = Derivative(steps, *lists, after, numbers)
+            if any((*loop.learned, *loop.wanted)):
+                self._derivative = Derivative(loop, after, numbers)
         self.begins_with_numbers = numbers is not None
-        self.summarizes = summarize is not None
-        self._state = [] if self.begins_with_numbers else _kinds(state)
+        self.summarizes = loop.summarize is not None
+        self._state = [] if self.begins_with_numbers else _kinds(loop.state)
+        results = [*((x, False) for x in last), *((x, True) for x in outputs)]
         self._dtypes = [result.dtype for result, _ in results]
-        shape = inputs[0].shape
-        self._program = programs.Numbered(
-            text.TextOfSteps(modules, end, shape, groups, numbers), shape, results
-        )
+        written = text.TextOfSteps(modules, end, loop.shape, loop.groups, numbers)
+        self._program = programs.Numbered(written, loop.shape, results)
 
     def __call__(self, weights, state, inputs, valid, ends):
         """`(state, outputs)` after all steps.
@@ -117,24 +88,30 @@ class TimeLoop:
         return tree.filled(self._structure, results)
 
 
-def _steady(steps, weights, state, inputs, valid):
-    """The graphs of steps, the state whose tensors have the shapes and dtypes that they
-    have after each step, and results."""
+def _holes(structure):
+    """A structure with `None` in the place of tensors."""
+    return tree.map_leaves(lambda leaf: None, structure)
+
+
+def _steady(loop):
+    """The graphs of steps, the loop with a state whose tensors have the shapes and
+    dtypes that they have after each step, and results."""
     met: list[Any] = []
     # It ends: shapes only grow, and there are few dtypes.
-    while _kinds(state) not in met:
-        met.append(_kinds(state))
-        modules = [traced(step, [*weights, *state, *inputs, *valid]) for step in steps]
+    while _kinds(loop.state) not in met:
+        met.append(_kinds(loop.state))
+        modules = [traced(step, loop.arguments) for step in loop.steps]
         after = [text.results_of(module) for module in modules]
         # What neurons share at first may differ later, and where rows are padding.
         state = [
-            _changed(old, new, inputs[0].shape)
-            for old, *new in zip(state, *after, strict=False)
+            _changed(old, new, loop.shape)
+            for old, *new in zip(loop.state, *after, strict=False)
         ]
-    kinds = {_kinds(results[: len(state)]) for results in after}
+        loop = dataclasses.replace(loop, state=state)
+    kinds = {_kinds(results[: len(loop.state)]) for results in after}
     if len(set(map(_kinds, after))) > 1 or kinds != {met[-1]}:
         raise ValueError("the results of steps differ in their shapes or dtypes")
-    return modules, state, after[0]
+    return modules, loop, after[0]
 
 
 def _changed(old, by_phase, full):

@@ -21,56 +21,40 @@ class Derivative:
     """The gradients with respect to inputs and to learned weights.
 
     Args:
-        steps: As in `TimeLoop`, like the next arguments.
-        weights: List of tensors.
-        state: List of tensors, of the shapes and dtypes that they have after each step.
-        inputs: List of tensors.
-        valid: List of one tensor, or empty.
-        learned: For each weight, whether it wants a gradient.
-        wanted: For each input, whether it wants one.
-        same: For each input, whether it is the same at every step.
+        loop: `LoopOfTensors`, whose state has the shapes and dtypes that it has after
+            each step.
         results: List of tensors like the results of a step: states and outputs.
         numbers: List of the numbers that the state is at the beginning, or `None`.
     """
 
-    def __init__(
-        self,
-        steps,
-        weights,
-        state,
-        inputs,
-        valid,
-        learned,
-        wanted,
-        same,
-        results,
-        numbers,
-    ):
-        self._learned = learned
-        self._wanted = wanted
-        self._states = len(state)
-        self._shape = inputs[0].shape
+    def __init__(self, loop, results, numbers):
+        self._learned = loop.learned
+        self._wanted = loop.wanted
+        self._states = len(loop.state)
+        self._shape = loop.shape
         self._kinds = [(x.shape, stored(x.dtype)) for x in results]
-        own, fixed = self._parted(weights)
+        own, fixed = self._parted(loop.weights)
         self._parts = [_count_of_parts(weight.shape, self._shape) for weight in own]
         # A weight is one number for each neuron, like an input that is the same at
         # every step: sums come later.
         neuron_weights = self._for_each_neuron(own)
-        arguments = [*fixed, *state, *inputs, *neuron_weights, *valid]
-        number_of_inputs = len(inputs) + len(neuron_weights)
-        counts = [len(fixed), len(state), number_of_inputs, len(valid)]
-        wanted = [*wanted, *[True] * len(neuron_weights)]
-        same = [*same, *[True] * len(neuron_weights)]
+        arguments = [*fixed, *loop.state, *loop.inputs, *neuron_weights, *loop.valid]
+        number_of_inputs = len(loop.inputs) + len(neuron_weights)
+        counts = [len(fixed), self._states, number_of_inputs, len(loop.valid)]
+        wanted = [*loop.wanted, *[True] * len(neuron_weights)]
+        same = [*loop.same, *[True] * len(neuron_weights)]
         steps = [
-            _with_weights_last(step, learned, self._parts, [*counts[:2], len(inputs)])
-            for step in steps
+            _with_weights_last(
+                step, loop.learned, self._parts, [*counts[:2], len(loop.inputs)]
+            )
+            for step in loop.steps
         ]
         self._modules = [traced(step, arguments) for step in steps]
         arguments += [torch.zeros(x.shape, dtype=x.dtype) for x in results]
         self._derivatives = [
             traced(_derivative(step, counts, wanted), arguments) for step in steps
         ]
-        self._groups = [*counts, len(state), len(results) - len(state)]
+        self._groups = [*counts, self._states, len(results) - self._states]
         self._same = list(itertools.compress(same, wanted))
         self._numbers = numbers
         self._program = functools.cache(self._written)
