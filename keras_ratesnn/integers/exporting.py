@@ -87,7 +87,9 @@ def export_c(
     )
     path = pathlib.Path(checks.file_to_write("filepath", filepath))
     program = CProgram(
-        model.plan, _identifier(name, path), checks.boolean("cache_input", cache_input)
+        model.network,
+        _identifier(name, path),
+        checks.boolean("cache_input", cache_input),
     )
     whole_files.replace(
         path, lambda part: part.write_text(program.text, encoding="utf-8")

@@ -50,26 +50,29 @@ class IntegerModel(keras.Model):
     be trained.
 
     Args:
-        plan: `IntegerNetwork`.
+        network: `IntegerNetwork`.
         report: `IntegerReport`, what became of the layers of a model; `None` for a
             file. Defaults to `None`.
         **kwargs: `name` of a Keras model.
 
     Attributes:
-        plan: The `IntegerNetwork`: its layers and constants.
+        network: The `IntegerNetwork`: its layers and constants.
         report: The `IntegerReport`, which can be printed, or `None`.
     """
 
     def __init__(
-        self, plan: IntegerNetwork, report: IntegerReport | None = None, **kwargs: Any
+        self,
+        network: IntegerNetwork,
+        report: IntegerReport | None = None,
+        **kwargs: Any,
     ) -> None:
         # Integers need float32 for their sums, whatever the policy.
         super().__init__(dtype="float32", trainable=False, **kwargs)
-        self.plan = plan
+        self.network = network
         self.report = report
         self.kernels = {
             name: self._add_kernel(kernel)
-            for name, kernel in _steps.kernels_of(plan).items()
+            for name, kernel in _steps.kernels_of(network).items()
         }
         self.built = True
         self._stream = Stream()
@@ -85,11 +88,11 @@ class IntegerModel(keras.Model):
     @property
     def timesteps(self) -> int:
         """The number of time steps T."""
-        return self.plan.timesteps
+        return self.network.timesteps
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         return ops.cast(self._sums(inputs), "float32") * np.float32(
-            self.plan.unit / self.plan.timesteps
+            self.network.unit / self.network.timesteps
         )
 
     def _sums(self, inputs):
@@ -100,7 +103,7 @@ class IntegerModel(keras.Model):
     def _batch(self, x):
         """Inputs as a batch that is run step by step."""
         x, temporal = self._frames(x)
-        return _steps.Batch(self.plan, x, KerasArrays, temporal, self._kernels())
+        return _steps.Batch(self.network, x, KerasArrays, temporal, self._kernels())
 
     def _kernels(self):
         return {
@@ -108,7 +111,7 @@ class IntegerModel(keras.Model):
         }
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        return (input_shape[0], self.plan.classes)
+        return (input_shape[0], self.network.classes)
 
     def integer_logits(self, x: Any, batch_size: int = 256) -> np.ndarray:
         """The integer logits Z_c = Σ_t I_t: the largest, or the first of several, is
@@ -142,7 +145,7 @@ class IntegerModel(keras.Model):
                 )
                 for part in parts
             ]
-        return np.concatenate([np.zeros((0, self.plan.classes), "int32"), *sums])
+        return np.concatenate([np.zeros((0, self.network.classes), "int32"), *sums])
 
     def logits_until_sure(
         self, x: Any, margin: int, batch_size: int = 256
@@ -202,7 +205,7 @@ class IntegerModel(keras.Model):
                 too few samples for this error.
         """
         x = self._checked_values(x)
-        answers = Answers(y, len(x), self.plan.classes, self.timesteps)
+        answers = Answers(y, len(x), self.network.classes, self.timesteps)
 
         def record(totals, counts, samples, steps):
             return answers.record(_lead(totals) // steps, totals, samples, steps)
@@ -215,7 +218,7 @@ class IntegerModel(keras.Model):
 
     def _until(self, x, batch_size, leaves):
         x = self._checked_values(x)
-        if self.plan.classes == 1:
+        if self.network.classes == 1:
             raise ValueError(
                 "A network must have two classes or more to be sure of one. Received: "
                 "one with a single logit."
@@ -243,10 +246,10 @@ class IntegerModel(keras.Model):
             isinstance(x, np.ndarray)
             and x.dtype.kind in "iu"
             and x.size
-            and (x.min() < 0 or x.max() > self.plan.largest_input)
+            and (x.min() < 0 or x.max() > self.network.largest_input)
         ):
             raise ValueError(
-                f"`x` must be from 0 to {self.plan.largest_input}, for which the "
+                f"`x` must be from 0 to {self.network.largest_input}, for which the "
                 f"network was made. Received: values from {x.min()} to {x.max()}. Pass "
                 "`largest_input` to `to_integers`."
             )
@@ -259,7 +262,7 @@ class IntegerModel(keras.Model):
             x: As in `integer_logits`; one batch.
 
         Returns:
-            Dict of the names of layers in `plan.layers` to int32 arrays `(batch, T,
+            Dict of the names of layers in `network.layers` to int32 arrays `(batch, T,
             ...)`, channels last.
 
         Raises:
@@ -267,7 +270,7 @@ class IntegerModel(keras.Model):
             ValueError: As in `integer_logits`.
         """
         x = ops.convert_to_tensor(self._checked_values(x).astype("int32"))
-        outputs: dict[str, list] = {layer.name: [] for layer in self.plan.layers}
+        outputs: dict[str, list] = {layer.name: [] for layer in self.network.layers}
         with engine.no_gradient():
             batch = self._batch(x)
             for t in range(self.timesteps):
@@ -286,8 +289,8 @@ class IntegerModel(keras.Model):
                 "what was measured, x.astype('uint8'), not what was divided or "
                 "normalised."
             )
-        shape, wanted = tuple(x.shape), self.plan.input_shape
-        if self.plan.channels_first:
+        shape, wanted = tuple(x.shape), self.network.input_shape
+        if self.network.channels_first:
             wanted = (wanted[-1], *wanted[:-1])
         temporal = len(shape) == len(wanted) + 2
         if shape[len(shape) - len(wanted) :] != wanted or len(shape) - len(
@@ -297,13 +300,13 @@ class IntegerModel(keras.Model):
                 f"`x` must have the shape (batch, {', '.join(map(str, wanted))}), or a "
                 f"time axis after the batch. Received: an array of shape {shape}."
             )
-        if temporal and shape[1] != self.plan.timesteps:
+        if temporal and shape[1] != self.network.timesteps:
             raise ValueError(
-                f"`x` must have {self.plan.timesteps} frames, one for each time step. "
+                f"`x` must have {self.timesteps} frames, one for each time step. "
                 f"Received: an array of shape {shape}. Use `step` for sequences of "
                 "other lengths."
             )
-        if self.plan.channels_first:
+        if self.network.channels_first:
             x = (np if isinstance(x, np.ndarray) else ops).moveaxis(x, -3, -1)
         return x, temporal
 
@@ -330,13 +333,16 @@ class IntegerModel(keras.Model):
                 "`inputs` must be one frame. Received: an array of shape "
                 f"{tuple(x.shape)}. Leave the time axis out."
             )
-        batch, step = x.shape[0], _steps.Step(self.plan, KerasArrays, self._kernels())
+        batch, step = (
+            x.shape[0],
+            _steps.Step(self.network, KerasArrays, self._kernels()),
+        )
 
         def advance(state, t):
             if state is None:
                 state = step.start(batch)
             outputs, state = step(x, state, {})
-            return state, outputs[self.plan.layers[-1].name]
+            return state, outputs[self.network.layers[-1].name]
 
         with engine.no_gradient():
             return self._stream.advance(batch, advance)
@@ -382,7 +388,7 @@ class IntegerModel(keras.Model):
             OSError: If the file cannot be written. One that was there before is then as
                 it was.
         """
-        _file.write(self.plan, checks.file_to_write("filepath", filepath))
+        _file.write(self.network, checks.file_to_write("filepath", filepath))
 
 
 def _check_samples(x):
@@ -466,10 +472,10 @@ def to_integers(
     checks.integer("largest_input", largest_input, at_least=1, at_most=255)
     verbose = progress.checked(verbose)
     check_finite(model.variables)
-    plan, report = compile_model(model, weights, membrane_bits, largest_input)
+    network, report = compile_model(model, weights, membrane_bits, largest_input)
     if verbose:
         print(report)
-    return IntegerModel(plan, report, name=f"{model.name}_integer")
+    return IntegerModel(network, report, name=f"{model.name}_integer")
 
 
 def load_integers(filepath: str | os.PathLike[str]) -> IntegerModel:

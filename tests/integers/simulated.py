@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 
-def simulate(plan, x):
+def simulate(network, x):
     """Runs a network for samples with channels last.
 
     Returns:
@@ -14,8 +14,8 @@ def simulate(plan, x):
         ...)`, and of the membranes after the last step, by layer; and the integer
         logits of all steps, `(batch, T, classes)`.
     """
-    runs = [_Sample(plan).run(sample) for sample in np.asarray(x, "int64")]
-    neurons = [layer.name for layer in plan.layers if layer.kind == "neurons"]
+    runs = [_Sample(network).run(sample) for sample in np.asarray(x, "int64")]
+    neurons = [layer.name for layer in network.layers if layer.kind == "neurons"]
     spikes = {
         name: np.array([[step[name] for step in steps] for steps, _ in runs])
         for name in neurons
@@ -24,21 +24,23 @@ def simulate(plan, x):
     return (
         spikes,
         membranes,
-        np.array([[step[plan.layers[-1].name] for step in steps] for steps, _ in runs]),
+        np.array(
+            [[step[network.layers[-1].name] for step in steps] for steps, _ in runs]
+        ),
     )
 
 
 class _Sample:
-    def __init__(self, plan):
-        self.plan = plan
+    def __init__(self, network):
+        self.network = network
         self.state = {}
         self.spiked = {}
 
     def run(self, x):
         steps = []
-        for t in range(self.plan.timesteps):
-            values = {"input": x[t] if x.ndim > len(self.plan.input_shape) else x}
-            for layer in self.plan.layers:
+        for t in range(self.network.timesteps):
+            values = {"input": x[t] if x.ndim > len(self.network.input_shape) else x}
+            for layer in self.network.layers:
                 values[layer.name] = getattr(self, layer.kind)(
                     layer, *(values[name] for name in layer.sources)
                 )
@@ -46,7 +48,7 @@ class _Sample:
         return steps, self.state
 
     def constant(self, key, layer):
-        return self.plan.constants[f"{key}/{layer.name}"].astype("int64")
+        return self.network.constants[f"{key}/{layer.name}"].astype("int64")
 
     def windows(self, layer, z, size, value):
         """The places of the output, and the window of each; outside of the image is
@@ -109,7 +111,7 @@ class _Sample:
             for name, z, shift in zip(
                 layer.sources, inputs, facts["shift"], strict=True
             ):
-                multiplier = self.plan.constants[f"multiplier/{layer.name}/{name}"]
+                multiplier = self.network.constants[f"multiplier/{layer.name}/{name}"]
                 total = total + z * multiplier.astype("int64") * 2 ** (most - shift)
             current = _shifted(total, most)
         else:

@@ -80,7 +80,7 @@ def outputs_of_c(chip, x, folder, *flags, **kwargs):
     """The logits, classes and steps of the program of a network."""
     deploy.export_c(chip, folder / "net.c", **kwargs)
     (folder / "main.c").write_text(MAIN)
-    frames = [f"-DFRAMES={chip.timesteps}"] if chip.plan.temporal_input else []
+    frames = [f"-DFRAMES={chip.timesteps}"] if chip.network.temporal_input else []
     lines = run(folder, x, *frames, *flags).splitlines()
     rows = np.array([line.split() for line in lines], "int64")
     return rows[:, :-2], rows[:, -2], rows[:, -1]
@@ -168,4 +168,4 @@ def test_names_that_are_not_of_c_are_refused(tmp_path):
     with pytest.raises(ValueError, match="identifier of C"):
         deploy.export_c(chip, tmp_path / "my-net.c")
     with pytest.raises(TypeError, match=r"keras_ratesnn\.deploy\.to_integers"):
-        deploy.export_c(chip.plan, tmp_path / "net.c")
+        deploy.export_c(chip.network, tmp_path / "net.c")

@@ -32,7 +32,7 @@ def test_the_cases_of_another_simulator_give_every_integer(case):
     for name, membrane in membranes.items():
         assert_array_equal(outputs[name], expected[f"spikes/{name}"])
         assert_array_equal(membrane, expected[f"membrane/{name}"])
-    logits = outputs[chip.plan.layers[-1].name]
+    logits = outputs[chip.network.layers[-1].name]
     assert_array_equal(logits, expected["logits_of_steps"])
     assert_array_equal(logits.sum(1), expected["logits"])
 
@@ -43,9 +43,9 @@ def frames(seed, count, time=False, largest=256):
 
 
 def check_against_simulator(chip, x):
-    spikes, membranes, logits = simulate(chip.plan, x)
+    spikes, membranes, logits = simulate(chip.network, x)
     outputs, last_membranes = all_steps(chip, x)
-    last = chip.plan.layers[-1].name
+    last = chip.network.layers[-1].name
     assert_close(outputs, {**spikes, last: logits}, rtol=0)
     assert_close(last_membranes, membranes, rtol=0)
     assert_array_equal(chip.integer_logits(x, batch_size=1), logits.sum(1))
@@ -63,7 +63,7 @@ def test_a_sum_of_currents_of_very_unlike_units_spikes_as_in_training():
     chip = integers(model, membrane_bits=24)
     assert_close(chip.layer_outputs(x), spikes_of(model, x), rtol=0)
     check_against_simulator(chip, x[:20])
-    assert len(set(chip.plan.of("of_sums").facts["shift"])) == 3
+    assert len(set(chip.network.of("of_sums").facts["shift"])) == 3
 
 
 def spikes_of(model, x):

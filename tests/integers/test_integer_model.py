@@ -47,7 +47,9 @@ def test_predict_evaluate_and_steps_give_the_integer_logits():
         assert_array_equal(sum(steps), logits)
         chip.reset_state()
     real = chip.predict(x, batch_size=4, verbose=0)
-    assert_array_equal(real, logits.astype("float32") * np.float32(chip.plan.unit / T))
+    assert_array_equal(
+        real, logits.astype("float32") * np.float32(chip.network.unit / T)
+    )
     chip.compile(loss=CROSSENTROPY, metrics=["accuracy"])
     labels = logits.argmax(1)
     assert chip.evaluate(x, labels, verbose=0)[1] == 1.0
@@ -88,12 +90,12 @@ def test_a_file_gives_the_same_network(tmp_path):
     chip, x = integers(draw(3), "ternary", 12), frames(3, 4)
     chip.save_integers(tmp_path / "net.npz")
     loaded = deploy.load_integers(tmp_path / "net.npz")
-    assert loaded.plan.layers == chip.plan.layers
+    assert loaded.network.layers == chip.network.layers
     assert_array_equal(loaded.integer_logits(x), chip.integer_logits(x))
     assert_array_equal(loaded.predict(x, verbose=0), chip.predict(x, verbose=0))
     with np.load(tmp_path / "net.npz") as file:
         arrays = dict(file)
-    missing = f"w/{chip.plan.layers[0].name}"
+    missing = f"w/{chip.network.layers[0].name}"
     del arrays[missing]
     np.savez(tmp_path / "half.npz", **arrays)
     np.savez(tmp_path / "other.npz", x=x)
@@ -210,16 +212,16 @@ def test_arrays_are_read_only_if_a_layer_has_them_and_they_fit(wrong_file):
 def test_names_of_layers_put_no_code_into_files_and_programs(tmp_path):
     evil = layers.Dense(3, name="größe * evil")
     chip = integers(small(evil, _lif(), layers.Dense(2), shape=(2,)))
-    assert chip.plan.layers[0].name == "gr__e___evil"
-    first, second, *others = chip.plan.layers
-    constants = chip.plan.constants
+    assert chip.network.layers[0].name == "gr__e___evil"
+    first, second, *others = chip.network.layers
+    constants = chip.network.constants
     constants = {**constants, "w/*/ evil.": constants[f"w/{first.name}"]}
     first = dataclasses.replace(first, name="*/ evil.")
     second = dataclasses.replace(second, sources=("*/ evil.",))
-    plan = dataclasses.replace(
-        chip.plan, layers=(first, second, *others), constants=constants
+    network = dataclasses.replace(
+        chip.network, layers=(first, second, *others), constants=constants
     )
-    deploy.export_c(deploy.IntegerModel(plan), tmp_path / "net.c")
+    deploy.export_c(deploy.IntegerModel(network), tmp_path / "net.c")
     assert "*/ evil" not in (tmp_path / "net.c").read_text()
 
 
@@ -228,7 +230,7 @@ def test_thresholds_and_biases_are_those_counted_by_hand():
     neurons = LIF(0.25, 0.5, initial_membrane=0.1, name="n")
     model = with_kernel([[0.5, 0.1], [-0.25, 0.2]], neurons, bias=[0.3, -0.1])
     chip = integers(model, membrane_bits=12)
-    constants, facts = chip.plan.constants, chip.plan.of("n").facts
+    constants, facts = chip.network.constants, chip.network.of("n").facts
     assert_array_equal(constants["w/d"], [[127, 64], [-64, 127]])
     # θ / s = 127 and 317.5: the largest is at most 2^(12 − 1 − 3) = 256.
     assert facts["f"] == -1
@@ -254,10 +256,10 @@ def test_a_channel_of_small_currents_keeps_them_if_its_threshold_fits():
     kernel = [[1.0, 1.0, 1.0, 1 / 5, 1 / 9]]
     # The last threshold, 9 times the median, is less than the limit of 2^12 with the
     # shift that the third one decides.
-    plan = integers(with_kernel(kernel, IF(3.4, name="n"))).plan
-    assert plan.of("n").facts["f"] == 0
-    assert_array_equal(plan.constants["theta/n"], [432, 432, 432, 2159, 3886])
-    assert_array_equal(plan.constants["w/d"], [[127] * 5])
+    network = integers(with_kernel(kernel, IF(3.4, name="n"))).network
+    assert network.of("n").facts["f"] == 0
+    assert_array_equal(network.constants["theta/n"], [432, 432, 432, 2159, 3886])
+    assert_array_equal(network.constants["w/d"], [[127] * 5])
 
 
 @pytest.mark.runs_once
@@ -415,8 +417,8 @@ def test_a_sum_of_counts_of_any_units_has_the_nearest_factors():
         scaled = layers.Rescaling(0.5**0.5)(spikes)
         return layers.Dense(2)(layers.Add(name="total")([spikes, scaled]))
 
-    plan = integers(graph(total, (4,))).plan
-    assert plan.of("total").facts["factors"] == [255, 180]
+    network = integers(graph(total, (4,))).network
+    assert network.of("total").facts["factors"] == [255, 180]
 
 
 def sum_of_currents(x):
@@ -493,7 +495,7 @@ def test_sums_that_float32_does_not_hold_are_exact():
     chip = integers(with_kernel(np.ones((600, 1)), IF(1e3)))
     x = np.random.default_rng(0).integers(220, 256, (9, 600), "uint8")
     sums = chip.layer_outputs(x)["d"][:, 0]
-    assert_array_equal(sums, x.astype("int64") @ chip.plan.constants["w/d"])
+    assert_array_equal(sums, x.astype("int64") @ chip.network.constants["w/d"])
 
 
 @pytest.mark.runs_once
@@ -501,9 +503,11 @@ def test_one_shift_in_an_older_file_is_that_of_all_currents(wrong_file, tmp_path
     wrong_file("arrays", {"multiplier/neurons/conv": np.full(4, 5)})
     twice = {"f": None, "shift": 3, "from": ["conv", "conv"]}
     chip = deploy.load_integers(wrong_file("neurons", twice))
-    assert chip.plan.of("neurons").facts["shift"] == [3, 3]
+    assert chip.network.of("neurons").facts["shift"] == [3, 3]
     chip.save_integers(tmp_path / "new.npz")
-    assert deploy.load_integers(tmp_path / "new.npz").plan.layers == chip.plan.layers
+    assert (
+        deploy.load_integers(tmp_path / "new.npz").network.layers == chip.network.layers
+    )
 
 
 @pytest.mark.runs_once

@@ -15,9 +15,9 @@ from tests.integers.test_c import GCC, assert_the_program_gives_the_logits
 def test_a_shipped_network_has_the_same_integers_everywhere(tmp_path):
     model = models.load_pretrained("digits")
     chip = integers(model, largest_input=16)
-    shape, last = chip.plan.input_shape, chip.plan.layers[-1].name
+    shape, last = chip.network.input_shape, chip.network.layers[-1].name
     x = np.random.default_rng(0).integers(0, 17, (20, *shape), "uint8")
-    spikes, _, steps = simulate(chip.plan, x[:1])
+    spikes, _, steps = simulate(chip.network, x[:1])
     assert_close(chip.layer_outputs(x[:1]), {**spikes, last: steps}, rtol=0)
     if GCC is not None:
         assert_the_program_gives_the_logits(chip, x, tmp_path, "-O2")

@@ -31,7 +31,7 @@ def test_the_integers_are_those_of_training(policy, weights):
     model.network.get_layer("middle").kernel.assign(kernel)
     model = rsnn.deploy.quantize_aware(model, weights)
     used = to_numpy(model.network.get_layer("middle").used_kernel())
-    stored = integers(model).plan.constants["w/middle"]
+    stored = integers(model).network.constants["w/middle"]
     scales = np.abs(used).max(axis=0) / np.abs(stored).max(axis=0)
     np.testing.assert_allclose(used, stored * scales, rtol=1e-6)
 
@@ -39,7 +39,7 @@ def test_the_integers_are_those_of_training(policy, weights):
 @pytest.mark.parametrize(("bits", "k"), [(6, 8), (11, 11)])
 def test_decays_keep_the_bits_of_training(bits, k):
     model = rsnn.deploy.quantize_aware(perceptron(0.30417), decay_bits=bits)
-    plan, decay = integers(model).plan, round(0.30417 * 2**bits)
-    facts = [layer.facts for layer in plan.layers if layer.kind == "neurons"]
+    network, decay = integers(model).network, round(0.30417 * 2**bits)
+    facts = [layer.facts for layer in network.layers if layer.kind == "neurons"]
     expected = [(decay * 2 ** (k - bits), k)] * 2
     assert [(fact["decay_m"], fact["decay_k"]) for fact in facts] == expected

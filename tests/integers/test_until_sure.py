@@ -13,7 +13,7 @@ from tests.integers.test_integer import frames
 
 def sums_and_leads(chip, x):
     """The logits after each step, and by how much the largest exceeds the second."""
-    logits = chip.layer_outputs(x)[chip.plan.layers[-1].name]
+    logits = chip.layer_outputs(x)[chip.network.layers[-1].name]
     sums = np.cumsum(logits, axis=1)
     ordered = np.sort(sums.astype("int64"), axis=-1)
     return sums, ordered[..., -1] - ordered[..., -2]

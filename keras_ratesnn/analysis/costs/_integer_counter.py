@@ -21,20 +21,23 @@ def counter_of_integers(
         outputs: What all layers give, see `IntegerModel.layer_outputs`.
         x: The inputs.
     """
-    plan, temporal = model.plan, x.ndim == len(model.plan.input_shape) + 2
+    network, temporal = model.network, x.ndim == len(model.network.input_shape) + 2
     counter = OperationCounter(
         np.ones((len(x), model.timesteps), bool), frames=temporal
     )
     counter.levels = max(
-        (layer.largest for layer in plan.layers if layer.kind == "neurons"), default=1
+        (layer.largest for layer in network.layers if layer.kind == "neurons"),
+        default=1,
     )
-    shapes = {"input": plan.input_shape}
-    shapes |= {layer.name: layer.shape for layer in plan.layers}
-    frames = np.moveaxis(x, -len(plan.input_shape), -1) if plan.channels_first else x
+    shapes = {"input": network.input_shape}
+    shapes |= {layer.name: layer.shape for layer in network.layers}
+    frames = (
+        np.moveaxis(x, -len(network.input_shape), -1) if network.channels_first else x
+    )
     inputs = {**outputs, "input": frames}
     sizes: dict[str, float]
-    for layer in plan.layers:
-        kernel = plan.constants.get(f"w/{layer.name}")
+    for layer in network.layers:
+        kernel = network.constants.get(f"w/{layer.name}")
         if kernel is None:
             continue
         weights = _weights(layer, kernel)

@@ -293,7 +293,7 @@ def _counted_integers(model, x):
     and what else a `Description` has."""
     outputs = model.layer_outputs(x)
     activities = []
-    for layer in model.plan.layers:
+    for layer in model.network.layers:
         if layer.kind == "neurons":
             spikes = outputs[layer.name].reshape(-1, *layer.shape).astype("float32")
             activities.append(_activity(layer.name, spikes, layer.largest))
