@@ -2,6 +2,7 @@
 
 import abc
 import contextlib
+import dataclasses
 import functools
 import itertools
 import math
@@ -15,7 +16,6 @@ from keras import ops
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._core.backend import plain_normalization
-from keras_ratesnn._core.backend.time_loop import TimeLoop
 
 
 class CallGraphs:
@@ -93,6 +93,36 @@ class Replicas:
         """Whether this runs inside a module of the backend that averages gradients
         itself."""
         return False
+
+
+@dataclasses.dataclass(frozen=True)
+class TimeLoop:
+    """All time steps of a layer of neurons: functions of one, and the tensors of all.
+
+    Attributes:
+        cell: A neuron cell.
+        key: What the functions depend on, besides the cell.
+        begin: Function of the inputs of the first step that returns the state before
+            it.
+        steps: For each phase a function `(state, inputs, valid) -> (state, outputs)` of
+            one step, as in `Backend.elementwise`; tensors, or lists.
+        counts: For each phase the number of its steps.
+        summarize: Function of the last state that returns what takes its place.
+        inputs: List of tensors `(batch, T, ...)`, or `(batch, ...)` where they are the
+            same at every step.
+        same: For each input, whether it is.
+        valid: Boolean tensor `(batch, T)`, false for what is padding, or `None`.
+    """
+
+    cell: Any
+    key: Hashable
+    begin: Callable[..., Structure]
+    steps: list[Callable[..., Any]]
+    counts: list[int]
+    summarize: Callable[..., Structure]
+    inputs: list[Tensor]
+    same: list[bool]
+    valid: Tensor | None
 
 
 class Backend(abc.ABC):

@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_ratesnn._core import checks, keras_internals, time_axis, tree
 from keras_ratesnn._core.backend import engine
-from keras_ratesnn._core.backend.time_loop import TimeLoop
+from keras_ratesnn._core.backend.base import TimeLoop
 
 
 def step(handler, state, inputs, t, valid):
