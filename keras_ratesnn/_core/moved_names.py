@@ -1,6 +1,7 @@
 """Public names that moved, or are public no longer: until 0.3 the error for one says
 what to use."""
 
+import types
 from typing import Any
 
 NEW_NAMES = {
@@ -18,32 +19,6 @@ NEW_NAMES = {
             "predict_until_sure",
             "quantize_aware",
             "unroll",
-        )
-    },
-    **{
-        f"keras_ratesnn.gradients.{name}": f"keras_ratesnn.gradients.extend.{name}"
-        for name in (
-            "Context",
-            "EligibilityHandler",
-            "EncoderHandler",
-            "Handler",
-            "LoopedHandler",
-            "MixingHandler",
-            "Network",
-            "NeuronHandler",
-            "Node",
-            "NormalizationHandler",
-            "OperationHandler",
-            "PlannedCall",
-            "RandomHandler",
-            "Run",
-            "after_neurons",
-            "graft",
-            "in_time",
-            "plain",
-            "plain_nodes",
-            "stopped",
-            "with_neurons",
         )
     },
     "keras_ratesnn.LayerKind": "keras_ratesnn.layers.LayerKind",
@@ -65,6 +40,18 @@ NEW_NAMES = {
 """New names, by the full old ones. They are written out, since what asks a module for a
 name, such as an import of a submodule, must not import `deploy`."""
 
+NEW_HOOKS = {
+    "GradientMethod": {"draws": "uses_random_numbers"},
+    "Handler": {"again": "replayed_state", "end": "commit", "finish": "release"},
+    "LoopedHandler": {"compiles": "fuses", "final": "summarize"},
+    "NeuronCell": {
+        "fed_back": "feedback",
+        "feeds_back": "feedback",
+        "moves_in_padding": "in_parallel",
+    },
+}
+"""New names of what subclasses override, by the base class and the old name."""
+
 
 def error(module: str, name: str, advice: str = "") -> AttributeError:
     """The error for a name that a module does not have.
@@ -80,7 +67,7 @@ def error(module: str, name: str, advice: str = "") -> AttributeError:
 
 
 def refuse(names: dict[str, Any]) -> None:
-    """Has a module raise that error.
+    """Has a module raise that error, also for names that one of its modules has now.
 
     Args:
         names: Dict, the `globals()` of the module. Type checkers do not see that it
@@ -88,6 +75,24 @@ def refuse(names: dict[str, Any]) -> None:
     """
 
     def missing(name: str) -> Any:
-        raise error(names["__name__"], name)
+        public = map(names.get, names["__all__"])
+        modules = [each for each in public if isinstance(each, types.ModuleType)]
+        places = [each.__name__ for each in modules if name in each.__all__]
+        advice = f" Use {places[0]}.{name}." if places else ""
+        raise error(names["__name__"], name, advice)
 
     names["__getattr__"] = missing
+
+
+class RefusesOldHooks:
+    """A base class. What its subclasses override by an old name, nothing would call."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for base in cls.__mro__:
+            for name, new_name in NEW_HOOKS.get(base.__name__, {}).items():
+                if name in vars(cls):
+                    raise TypeError(
+                        f"{cls.__name__} overrides `{name}` of {base.__name__}, which "
+                        f"is `{new_name}` now. Rename it."
+                    )

@@ -14,11 +14,12 @@ from collections.abc import Sequence
 import keras
 
 from keras_ratesnn._core.annotations import Structure
+from keras_ratesnn._core.moved_names import RefusesOldHooks
 from keras_ratesnn._core.registry import Configured
 from keras_ratesnn.gradients.run import Run
 
 
-class GradientMethod(Configured):
+class GradientMethod(RefusesOldHooks, Configured):
     """Base class of training methods, including custom ones.
 
     A subclass implements `call`, and `get_config` if its constructor has arguments.

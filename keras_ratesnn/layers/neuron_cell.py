@@ -11,6 +11,7 @@ from keras_ratesnn import surrogates
 from keras_ratesnn._core import registry, time_axis
 from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
 from keras_ratesnn._core.backend import engine
+from keras_ratesnn._core.moved_names import RefusesOldHooks
 from keras_ratesnn.layer_kinds import CELL, LayerKind
 from keras_ratesnn.layers import dynamics, parameters
 from keras_ratesnn.surrogates import Surrogate
@@ -32,7 +33,7 @@ class Targets(NamedTuple):
     integers: bool = False
 
 
-class NeuronCell(keras.layers.Layer):
+class NeuronCell(RefusesOldHooks, keras.layers.Layer):
     """One time step of a population of spiking neurons: the base class of all cells,
     including custom ones.
 

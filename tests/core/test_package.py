@@ -21,6 +21,8 @@ from hatchling.plugin.manager import PluginManager
 import keras_ratesnn
 from keras_ratesnn._core import moved_names, optional_packages
 from keras_ratesnn._core.keras_internals import versions
+from keras_ratesnn.gradients import GradientMethod, extend
+from keras_ratesnn.layers import NeuronCell, RecurrentCell
 
 pytestmark = pytest.mark.runs_once
 
@@ -179,7 +181,16 @@ def test_names_that_are_imported_later_are_those_that_type_checkers_see():
     assert found.keys() <= set(keras_ratesnn.__all__)
 
 
-@pytest.mark.parametrize(("old", "new"), moved_names.NEW_NAMES.items())
+NEW_NAMES = {
+    **moved_names.NEW_NAMES,
+    **{
+        f"keras_ratesnn.gradients.{name}": f"{extend.__name__}.{name}"
+        for name in extend.__all__
+    },
+}
+
+
+@pytest.mark.parametrize(("old", "new"), NEW_NAMES.items())
 def test_a_name_that_moved_is_an_error_that_says_the_new_one_until_0_3(old, new):
     assert keras_ratesnn.__version__.startswith("0.2."), "Remove the table."
     module, _, name = old.rpartition(".")
@@ -188,3 +199,22 @@ def test_a_name_that_moved_is_an_error_that_says_the_new_one_until_0_3(old, new)
         getattr(importlib.import_module(module), name)
     place, *_ = new.split(",")
     assert place.startswith("python -m ") or pkgutil.resolve_name(place)
+
+
+SUBCLASSES = {
+    GradientMethod: GradientMethod,
+    extend.Handler: extend.OperationHandler,
+    extend.LoopedHandler: extend.EligibilityHandler,
+    NeuronCell: RecurrentCell,
+}
+
+
+def test_a_subclass_that_overrides_a_hook_by_its_old_name_is_refused():
+    assert {base.__name__ for base in SUBCLASSES} == moved_names.NEW_HOOKS.keys()
+    for base, subclass in SUBCLASSES.items():
+        for old, new in moved_names.NEW_HOOKS[base.__name__].items():
+            message = f"Mine overrides `{old}` of {base.__name__}, which is `{new}` now"
+            with pytest.raises(TypeError, match=message):
+                type("Mine", (subclass,), {old: True})
+            assert hasattr(base, new)
+            type("Mine", (subclass,), {new: True})

@@ -12,6 +12,7 @@ from keras import ops
 from keras_ratesnn._core import keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._core.backend import engine
+from keras_ratesnn._core.moved_names import RefusesOldHooks
 from keras_ratesnn._graph import PlannedCall, Slot
 from keras_ratesnn.gradients.time.windows import Windows
 from keras_ratesnn.layer_kinds import kind_of, may_use_masks, wants_time_step
@@ -105,7 +106,7 @@ class Context:
         return ops.where(time_axis.as_rows(chosen, rows), rows, ops.stop_gradient(rows))
 
 
-class Handler:
+class Handler(RefusesOldHooks):
     """One call of an operation.
 
     A handler whose `step` takes `t=None` for all steps as `batch * T` rows needs no
