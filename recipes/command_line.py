@@ -29,7 +29,7 @@ A_MOMENT = 0.01
 """Seconds."""
 
 SMALLER = "Use a smaller --set learning_rate=..."
-"""What to do if a training diverged."""
+"""Advice for a training that diverged."""
 
 
 class Ended(Exception):

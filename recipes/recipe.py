@@ -75,7 +75,7 @@ class Recipe(Settings):
 
     @property
     def tested(self):
-        """What images the scores are of, for people: "test" or "held-out"."""
+        """The images that the scores are of, for people: "test" or "held-out"."""
         return "test" if self.held_out is None else "held-out"
 
     @property

@@ -217,7 +217,7 @@ DEFAULTS = {
     for field in dataclasses.fields(Settings)
     if field.default is not dataclasses.MISSING
 }
-"""What nothing is set to."""
+"""The defaults of settings, by name."""
 
 TEACHERS = ("teacher_weight", "branches", "step_distillation")
 """Settings of which one at the most is not None."""

@@ -26,7 +26,7 @@ SEQUENCE_CLASSES = 20
 MAX_DELAY = 25
 
 ORDER = 4
-"""Of `SlidingPSN`."""
+"""The number of steps that `SlidingPSN` sees."""
 
 PADDING = -1.0
 

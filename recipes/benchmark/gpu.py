@@ -288,7 +288,7 @@ def path_of(question, folder):
 
 
 def answer(question, folder):
-    """What a question was answered, or how far it came, as Markdown."""
+    """The answer to a question, or how far it came, as Markdown."""
     path = path_of(question, folder)
     part = path.with_suffix(".part")
     if path.exists():
@@ -299,7 +299,7 @@ def answer(question, folder):
 
 
 def predicted():
-    """What JAX's compiler said of an H100, to be read beside what is measured."""
+    """The findings of JAX's compiler for an H100, to be read beside measurements."""
     from recipes.atomic_files import read_lines
     from recipes.benchmark import compiled_tables
 

@@ -41,7 +41,7 @@ CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 compilers."""
 
 UNMEASURED = {"flops": None, "memory_bytes": None, "counts": {}, "engine": None}
-"""What is measured of a step besides times: FLOPs; memory; numbers of a GPU, see
+"""The measurements of a step besides times: FLOPs; memory; numbers of a GPU, see
 `trace.counts`; and how it runs, on a GPU with PyTorch."""
 
 

@@ -7,7 +7,7 @@ from recipes.benchmark.timing import with_quartiles
 MISSING = "not counted"
 
 COUNTS = ("kernels", "copies", "launches", "waits", "fetches")
-"""Of `trace.counts`, besides the time."""
+"""The numbers of `trace.counts` that are shown, besides the time."""
 
 EXPLANATION = (
     "docs/performance.md, Measuring, explains floor, ordinary, forward and "

@@ -113,7 +113,7 @@ class Settings:
 
     @property
     def subject(self):
-        """What is measured, for people."""
+        """The measurement in words, for people."""
         size = "" if self.network in SEQUENCES else f", {self.size}x{self.size}"
         return (
             f"{self.network} of width {self.width}, batch {self.batch}{size}, "

@@ -26,7 +26,7 @@ def profile(step):
 
 
 def counts(averages, steps):
-    """What a profile says of a step.
+    """The numbers of a step that a profile gives.
 
     Args:
         averages: List of `torch.autograd.profiler_util.FunctionEventAvg`.

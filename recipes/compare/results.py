@@ -84,7 +84,7 @@ IN_WORDS = {
     "teachers": "{}",
     "start_from": "from {}",
 }
-"""What the name of a method says of settings."""
+"""The words for a setting in the name of a method."""
 
 ORDER = (
     "name",

@@ -114,7 +114,7 @@ def measure_all(recipes, dataset, rounds):
 
 
 def _warmed_up(recipe, dataset, method, batch, counts):
-    """What is measured of the first steps of a method, and its steps by the sizes of
+    """The measurements of the first steps of a method, and its steps by the sizes of
     batches; see `measure_all`."""
     device.set_threads(1)
     batch = peer_training.tensors(batch)

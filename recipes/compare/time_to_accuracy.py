@@ -132,7 +132,7 @@ def compare(arguments):
 
 
 def done_and_next(arguments, recipes):
-    """What the folder has and what it lacks, for people."""
+    """The results that the folder has, and those that it lacks, for people."""
     results = {folder.result for *_, folder in cases_of(arguments, recipes)}
     trained = sum(path.exists() for path in results)
     timed = sum(_times_path(arguments, timesteps).exists() for timesteps in recipes)

@@ -86,7 +86,7 @@ PARTS = ("train", "test")
 
 @dataclasses.dataclass(frozen=True)
 class RecordingSet:
-    """What is known of a data set of recordings.
+    """The facts of a data set of recordings.
 
     Attributes:
         name: String.

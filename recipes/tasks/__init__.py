@@ -1,1 +1,1 @@
-"""What networks are trained for: each file has a `Task`."""
+"""The tasks that networks are trained for: each file has a `Task`."""

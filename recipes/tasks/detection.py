@@ -11,14 +11,14 @@ from recipes import packages
 from recipes.tasks.task import Task
 
 BOX_FORMAT = "xyxy"
-"""Of the labels: left, top, right and bottom edges in pixels."""
+"""The format of the labels: left, top, right and bottom edges in pixels."""
 
 CLASSIFICATION_WEIGHT = 0.5
 """As in YOLOv8, which takes the sum over the classes, whereas the loss of keras-cv is
 their mean."""
 
 PACKAGES = {"keras_cv": "cv", "pycocotools": "cv", "matplotlib": "plots"}
-"""What detection needs, and the extras that install it."""
+"""The packages that detection needs, and the extras that install them."""
 
 DRAWN_CONFIDENCE = 0.3
 """The smallest confidence of a box in a picture."""

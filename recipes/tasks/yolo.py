@@ -73,7 +73,7 @@ class ReLUDetector(keras_cv.models.YOLOV8Detector):
 
 EDGES = 4
 LEVELS = 1, 2, 3
-"""Of the feature pyramid, as in the names of keras-cv's layers."""
+"""The levels of the feature pyramid, as in the names of keras-cv's layers."""
 
 REPLACED = {
     keras.activations.silu: keras.activations.relu,
