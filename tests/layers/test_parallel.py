@@ -109,7 +109,7 @@ def test_the_authors_program_agrees(name):
 class ByChannelCell(NeuronCell):
     """A custom cell that adds up its inputs, which each channel weighs by itself."""
 
-    in_parallel = moves_in_padding = True
+    in_parallel = True
 
     def build(self, input_shape):
         between = keras.initializers.RandomUniform(0.2, 2.0, seed=1)
