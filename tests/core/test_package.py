@@ -22,8 +22,6 @@ import keras_ratesnn
 from keras_ratesnn._core import moved_names, optional_packages
 from keras_ratesnn._core.keras_internals import versions
 
-pytestmark = pytest.mark.runs_once
-
 ROOT = pathlib.Path(__file__).parents[2]
 REPOSITORY = "https://github.com/example/keras_ratesnn"
 
