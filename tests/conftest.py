@@ -11,7 +11,7 @@ import tempfile
 
 import pytest
 
-pytest_plugins = ["tests.core.inside"]
+pytest_plugins = ["tests.core.inside", "tests.places"]
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Most of the time of these tests on JAX is compilation: machine code need not be the
@@ -122,52 +122,12 @@ def _reset_keras():
     keras.utils.set_random_seed(0)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config, items):
-    """Leaves out what does not depend on the backend, except on PyTorch, where it takes
-    the least time.
-
-    Of the other tests, those that another backend runs are marked.
-    """
+def pytest_collection_modifyitems(items):
     if sys.version_info >= (3, 13):
         broken = "OpenVINO's converter fails beside TensorFlow on Python 3.13"
         for item in items:
             if "openvino" in item.name or "deploy.md" in item.name:
                 item.add_marker(pytest.mark.skip(reason=broken))
-    once = {
-        item
-        for item in items
-        if item.get_closest_marker("runs_once") and not _runs_everywhere(item)
-    }
-    if _BACKEND == "torch":
-        nowhere = [
-            item.nodeid
-            for item in once
-            if any(mark.args[0] for mark in item.iter_markers("skipif"))
-        ]
-        if nowhere:
-            raise pytest.UsageError(
-                "Tests marked runs_once run on PyTorch only, where these are skipped: "
-                f"{nowhere}"
-            )
-        return
-    # Not at the top, see `_reset_keras`.
-    import keras
-    from elsewhere import left_to_others
-
-    for item in left_to_others(
-        [item for item in items if item not in once], keras.backend.backend()
-    ):
-        item.add_marker(pytest.mark.elsewhere)
-    if "runs_once" in config.option.markexpr:
-        return
-    config.hook.pytest_deselected(items=[item for item in items if item in once])
-    items[:] = [item for item in items if item not in once]
-
-
-def _runs_everywhere(item):
-    # Slow tests run on request only, and then all of them.
-    return item.get_closest_marker("on_each_backend") or item.get_closest_marker("slow")
 
 
 _CACHE = "JAX_COMPILATION_CACHE_DIR"

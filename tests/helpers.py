@@ -34,12 +34,13 @@ needs_compiler = pytest.mark.skipif(
 
 def only_on(backend, reason):
     """A mark of tests that run on one backend."""
-    return pytest.mark.skipif(backend != BACKEND, reason=reason)
+    return pytest.mark.backends(backend, reason=reason)
 
 
 def not_on(backend, reason):
     """A mark of tests that run on the other backends."""
-    return pytest.mark.skipif(backend == BACKEND, reason=reason)
+    others = {"torch", "jax", "tensorflow"} - {backend}
+    return pytest.mark.backends(*others, reason=reason)
 
 
 def recorded_early():

@@ -346,7 +346,7 @@ def test_membranes_are_drawn_beside_the_thresholds_at_which_they_spike(neurons):
     assert [line[0, 1] for line in lines] == found.thresholds.tolist()[::-1]
 
 
-@pytest.mark.runs_once
+@pytest.mark.backends(1)
 def test_an_animation_has_a_frame_for_each_step_with_its_spikes_and_the_rates_so_far(
     tmp_path,
 ):

@@ -15,8 +15,6 @@ from keras_ratesnn.analysis import Costs
 from keras_ratesnn.layers import IF, ILIF, LIF, PSN, Recurrent, TimeMean
 from tests.analysis.test_analysis_energy import T, model_and_images
 
-pytestmark = pytest.mark.runs_once
-
 INT8 = Costs.int8()
 
 
@@ -49,7 +47,7 @@ def crossover_of_dense(n, m, steps, bits, nonzero=1.0, passes=1):
     return crossover, dense, spike_cost, steps_cost
 
 
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 @pytest.mark.parametrize(("passes", "n"), [(1, 400), (5, 40)])
 def test_the_crossover_of_a_dense_layer_is_that_of_the_formula(passes, n):
     """The dense network of one that reads frames runs for each."""
@@ -79,7 +77,7 @@ def test_the_crossover_of_a_dense_layer_is_that_of_the_formula(passes, n):
         assert (skipping.crossover, skipping.total) == pytest.approx(expected)
 
 
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 def test_the_description_the_plot_and_the_report_show_one_answer():
     parts = layers.Dense(120), LIF(), layers.Dense(10)
     model = spiking(chain(*parts, shape=(40,)), T)

@@ -14,8 +14,6 @@ import keras_ratesnn as rsnn
 from keras_ratesnn import analysis
 from keras_ratesnn.layers import LIF, PSN
 
-pytestmark = pytest.mark.runs_once
-
 T = 3
 
 
@@ -123,7 +121,7 @@ def test_where_rates_tell_one_step_of_their_mean_is_enough():
     assert found.most_frequent.mean() == pytest.approx(0.5, abs=0.01)
 
 
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 def test_an_interrupted_probe_goes_on_where_it_was(tmp_path, monkeypatch):
     make_model = parallel(units=3, dropout=0.5)
     x, y = rates_alone(24)

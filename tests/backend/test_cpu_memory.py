@@ -6,12 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers import BACKEND
 
-if BACKEND != "torch":
-    pytest.skip(
-        "JAX and TensorFlow have allocators of their own", allow_module_level=True
-    )
 if sys.platform != "linux":
     pytest.skip(
         "only the C library of Linux is told what to keep", allow_module_level=True

@@ -5,15 +5,11 @@ import gc
 import weakref
 from typing import ClassVar
 
+import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, assert_close, compiled, data, mlp, spiking, to_numpy
-
-if BACKEND != "torch":
-    pytest.skip("only PyTorch has CUDA graphs", allow_module_level=True)
-
-import keras
 import torch
+from helpers import assert_close, compiled, data, mlp, spiking, to_numpy
 from keras import layers
 from recorded_calls import assert_equal_state, pair, recording, train
 

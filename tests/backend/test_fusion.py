@@ -20,6 +20,7 @@ from helpers import (
     dyadic,
     loss_and_gradients,
     needs_compiler,
+    only_on,
     saved_and_loaded,
     spiking,
     to_numpy,
@@ -30,9 +31,7 @@ from library_neurons import STEPPING, layer
 import keras_ratesnn as rsnn
 from keras_ratesnn._core.backend import engine
 
-torch_only = pytest.mark.skipif(
-    BACKEND != "torch", reason="other backends fuse by themselves"
-)
+torch_only = only_on("torch", "other backends fuse by themselves")
 if BACKEND == "torch":
     from held_settings import HELD
     from recorded_calls import recording

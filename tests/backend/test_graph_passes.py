@@ -4,14 +4,9 @@ which each is a launch on a GPU.
 How many operations there are is counted in `tests/gradients/costs_of_steps.json`.
 """
 
-import pytest
-from helpers import BACKEND
-
-if BACKEND != "torch":
-    pytest.skip("only PyTorch records graphs", allow_module_level=True)
-
 import keras
 import numpy as np
+import pytest
 import torch
 from counted_operations import Counter
 from helpers import assert_close, compiled, data, double_precision, spiking

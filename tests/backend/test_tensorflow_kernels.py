@@ -4,16 +4,11 @@ kernels of batch normalisation."""
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, assert_close, compiled, data, spiking, to_numpy
+from helpers import assert_close, compiled, data, spiking, to_numpy
 from keras import layers, ops
-
-import keras_ratesnn as rsnn
-
-if BACKEND != "tensorflow":
-    pytest.skip("about TensorFlow's own compiler", allow_module_level=True)
-
 from numpy.testing import assert_allclose
 
+import keras_ratesnn as rsnn
 from keras_ratesnn._core.backend import engine
 from keras_ratesnn._core.backend.tensorflow import fusion, normalization
 from keras_ratesnn.layers import LIF, LIFCell, Neuron

@@ -6,37 +6,29 @@ import contextlib
 import keras
 import numpy as np
 import pytest
+import torch
+from counted_operations import Counter
 from helpers import (
-    BACKEND,
     assert_close,
     chain,
     compiled,
     dyadic,
     loss_and_gradients,
     needs_compiler,
+    rate_and_bptt,
     spiking,
     to_numpy,
 )
 from keras import layers, ops
 from library_neurons import STEPPING, taken
-
-import keras_ratesnn as rsnn
-from keras_ratesnn.gradients.time.derivative import has_written_derivative
-
-if BACKEND != "torch":
-    pytest.skip("other backends compile loops by themselves", allow_module_level=True)
-
-import torch
-from counted_operations import Counter
-from helpers import rate_and_bptt
 from numpy.testing import assert_allclose, assert_array_equal
 from recorded_calls import assert_equal_state, operations, pair, recording, train
 
+import keras_ratesnn as rsnn
 from keras_ratesnn._core.backend.torch.graphs import fusion, time_loops
 from keras_ratesnn._core.backend.torch.graphs.time_loops import CompiledLoop, programs
+from keras_ratesnn.gradients.time.derivative import has_written_derivative
 from keras_ratesnn.layers import Neuron, NeuronCell, SlidingPSN
-
-pytestmark = pytest.mark.runs_once
 
 SURROGATES = "atan", "sigmoid", "triangle", "rectangular", "gaussian"
 TIMESTEPS = 5

@@ -4,17 +4,12 @@ it."""
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, assert_close, both_step_modes, compiled, data, spiking
+import tensorflow as tf
+from helpers import assert_close, both_step_modes, compiled, data, spiking
 from keras import layers, ops
 from reference_networks import Case
 
 import keras_ratesnn as rsnn
-
-if BACKEND != "tensorflow":
-    pytest.skip("XLA is a choice on TensorFlow alone", allow_module_level=True)
-
-import tensorflow as tf
-
 from keras_ratesnn._core.backend import xla_loops
 
 T = 5

@@ -246,7 +246,7 @@ def test_what_is_timed_is_the_graph_and_not_the_calls_before_it(
     assert (measured["flops"] is None) == (jit_compile is True)
 
 
-@pytest.mark.runs_once
+@pytest.mark.backends(1)
 def test_each_method_occurs_with_each_form_and_peers_once():
     pytest.importorskip("spikingjelly")
     peers = ("spikingjelly",) if BACKEND == "torch" else ()
@@ -294,7 +294,7 @@ def steps_that_tell_their_process(timesteps):
     return {"at": timesteps}, {"step": write}
 
 
-@pytest.mark.runs_once
+@pytest.mark.backends(1)
 def test_steps_of_peers_run_and_are_timed_in_a_process_of_their_own(
     tmp_path, monkeypatch
 ):
@@ -375,7 +375,7 @@ def test_errors_say_what_each_backend_lacks(capsys, monkeypatch):
 # Inference
 
 
-@pytest.mark.runs_once
+@pytest.mark.backends(1)
 def test_inference_is_measured_by_default_and_compiled(capsys, monkeypatch):
     pytest.importorskip("spikingjelly")
     peers = ["spikingjelly"] if BACKEND == "torch" else []

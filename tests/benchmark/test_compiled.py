@@ -10,14 +10,14 @@ import sys
 
 import keras
 import pytest
-from helpers import BACKEND
+from helpers import BACKEND, only_on
 
 from recipes.benchmark import compiled, compiled_tables, costs, programs
 from tests.benchmark.tiny_network import tiny
 
 PAGE = pathlib.Path(compiled_tables.__file__).parents[2] / "docs" / "compiled.md"
 
-on_jax = pytest.mark.skipif(BACKEND != "jax", reason="JAX asks XLA for programs")
+on_jax = only_on("jax", "JAX asks XLA for programs")
 
 PROGRAM = """\
 HloModule step, num_partitions=2
@@ -46,7 +46,7 @@ ENTRY %main (x: bf16[4,2], y: pred[]) -> (f32[8], pred[3]) {
 """
 
 
-@pytest.mark.runs_once
+@pytest.mark.backends(1)
 def test_launches_loops_bytes_and_exchanges_of_a_program_are_counted():
     assert programs.counted(PROGRAM) == {
         "launches": 8,
@@ -150,7 +150,7 @@ def test_an_h100_s_compiler_takes_the_steps_of_each_method(precision, tmp_path):
     assert max(memory["rate-multi"], memory["rate-single"]) < memory["bptt-multi"]
 
 
-@pytest.mark.runs_once
+@pytest.mark.backends(1)
 def test_what_was_compiled_is_in_the_tables_and_not_compiled_again(
     tmp_path, monkeypatch, capsys
 ):

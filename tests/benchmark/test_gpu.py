@@ -9,8 +9,6 @@ from helpers import BACKEND, only_on
 from recipes import command_line
 from recipes.benchmark import gpu, step
 
-pytestmark = pytest.mark.runs_once
-
 on_torch = only_on("torch", "records calls on PyTorch")
 
 
@@ -107,7 +105,7 @@ def test_kernels_and_synchronisations_are_counted():
     assert trace.profile(torch.ones(2).sum().item)["fetches"] == 1.0
 
 
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 def test_the_command_says_what_it_needs(tmp_path, capsys):
     if BACKEND != "torch":
         assert gpu.main([str(tmp_path)]) == 2

@@ -14,8 +14,6 @@ from recipes import catalogue, run
 from recipes.data import japanese_vowels
 from recipes.data.dataset import Dataset
 
-pytestmark = pytest.mark.runs_once
-
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 1)).astype("uint8")
 DIGITS = np.random.default_rng(0).integers(0, 17, (4, 8, 8, 1)).astype("uint8")
 SEQUENCES = np.random.default_rng(0).normal(

@@ -53,7 +53,7 @@ def trained(model, *callbacks, epochs=2, observed=None, **kwargs):
     return history.history, steps.training
 
 
-@pytest.mark.runs_once
+@pytest.mark.backends(1)
 def test_all_numbers_are_drawn_alike_and_the_same_everywhere():
     callback = RandomTimesteps(2, 5)
     drawn = [callback.timesteps_of(*batch) for batch in np.ndindex(20, 100)]
@@ -142,7 +142,7 @@ def test_the_student_of_a_distiller_is_trained_with_random_numbers():
 NOT_A_LIST = "`boundaries` must be a list or tuple of integers. .*boundaries=2 of type"
 
 
-@pytest.mark.runs_once
+@pytest.mark.backends(1)
 @pytest.mark.parametrize(
     ("make", "arguments", "kind", "said"),
     [
@@ -211,7 +211,7 @@ def test_inputs_with_time_are_an_error():
     model.fit(frames, Y, verbose=0)
 
 
-@pytest.mark.runs_once
+@pytest.mark.backends(1)
 def test_a_metric_of_each_step_is_an_error_before_training_if_it_is_of_another_number():
     model, loss = spiking(return_sequences=True), rsnn.losses.TemporalDistillation()
     said = "`metrics` must be without AnytimeAccuracy with .*AccuracyOverTime"

@@ -27,8 +27,6 @@ from keras_ratesnn.layers import (
     WSDense,
 )
 
-pytestmark = pytest.mark.runs_once
-
 fold = functools.partial(rsnn.deploy.fold_batch_normalization, verbose=False)
 
 
@@ -185,7 +183,7 @@ def test_a_layer_used_twice_is_folded_if_the_same_normalization_always_follows(
     check_equal(network, folded, TWO)
 
 
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 def test_nested_models_are_folded_inside_and_across_their_borders():
     def normalization(name):
         return layers.BatchNormalization(name=name)
@@ -331,7 +329,7 @@ def small_spiking(**settings):
     return rsnn.SpikingModel(trained(network), timesteps=3, **settings)
 
 
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 def test_a_folded_model_has_the_settings_is_trained_and_leaves_the_original():
     def state():
         paths = [weight.path for weight in model.weights]
@@ -351,7 +349,7 @@ def test_a_folded_model_has_the_settings_is_trained_and_leaves_the_original():
     keras.tree.map_structure(assert_array_equal, state(), before)
 
 
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 @pytest.mark.parametrize("policy", ["mixed_float16", "bfloat16"])
 def test_weights_are_folded_in_full_precision(policy):
     def network(policy):

@@ -15,7 +15,7 @@ from tests.conversion.test_spikify import activations, replaced, stays
 
 # These layers are built when they are called.
 pytestmark = [
-    pytest.mark.runs_once,
+    pytest.mark.backends(1),
     pytest.mark.filterwarnings("ignore:`build\\(\\)` was called on layer:UserWarning"),
 ]
 
@@ -83,7 +83,7 @@ def in_models(inputs):
     return Block(name="second")(inner(inputs))
 
 
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 @pytest.mark.parametrize(
     ("hidden", "paths"),
     [
@@ -122,7 +122,7 @@ def test_names_weights_and_frozen_layers_are_kept_and_the_original_is_not_change
     assert len(block.first._inbound_nodes) == calls
 
 
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 @pytest.mark.parametrize("training", [False, True])
 def test_a_composition_written_as_a_graph_does_what_it_did(training):
     network = network_of(nested)
@@ -173,7 +173,7 @@ def assert_is_saved(model):
     return loaded
 
 
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 def test_a_composition_is_converted_in_mixed_precision_and_saved():
     keras.config.set_dtype_policy("mixed_bfloat16")
     block = Block(name="block", trainable=False)

@@ -11,7 +11,7 @@ keras_hub = pytest.importorskip(
 
 # KerasHub gives its own pipelines of data to `fit`, of which Keras warns.
 pytestmark = [
-    pytest.mark.on_each_backend,
+    pytest.mark.backends(3),
     pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning"),
 ]
 

@@ -15,8 +15,6 @@ import keras_ratesnn as rsnn
 from keras_ratesnn import spikify
 from keras_ratesnn.layers import IF, ILIF, LIF, Neuron
 
-pytestmark = pytest.mark.runs_once
-
 X, _ = helpers.data()
 LOSS = keras.losses.SparseCategoricalCrossentropy()
 quiet = functools.partial(spikify, verbose=False)
@@ -239,7 +237,7 @@ def test_layers_inside_a_layer_stay_frozen():
         assert len(model.trainable_variables) == len(network.trainable_variables)
 
 
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 @pytest.mark.parametrize("calibrate", [None, X])
 @pytest.mark.parametrize(
     "layer",
@@ -407,7 +405,7 @@ def test_a_wrong_argument_is_an_error(name, value, error, message):
 
 
 # Calibration.
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 @pytest.mark.parametrize(
     "activation", [layers.ReLU(), ops.relu], ids=["layer", "operation without masks"]
 )
@@ -426,7 +424,7 @@ def test_a_network_that_masks_its_tokens_can_be_calibrated(activation):
 integers = functools.partial(ILIF, 4, 1.0, threshold=0.5)
 
 
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 @pytest.mark.parametrize(
     ("timesteps", "neuron"),
     [
@@ -462,7 +460,7 @@ def test_calibrated_neurons_are_shifted_relu_rounded_to_levels_and_clipped(
         assert expected.mean() == pytest.approx(np.maximum(x, 0).mean(), rel=0.02)
 
 
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 def test_activations_too_small_for_their_scale_in_half_precision_are_calibrated():
     keras.config.set_dtype_policy("mixed_float16")
     large = keras.initializers.Identity(2.0**20)
@@ -499,7 +497,7 @@ def test_the_mean_output_of_calibrated_neurons_is_that_of_the_activations_in_eac
     assert means(spiking) == pytest.approx(means(outputs(network)), rel=0.1)
 
 
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 def test_inputs_by_unsorted_names_are_calibrated_as_any():
     def shift(names):
         keras.utils.set_random_seed(0)

@@ -152,6 +152,7 @@ def test_it_predicts_sequences_and_has_other_numbers_of_steps():
     assert to_numpy(binary(x[:, :1])).shape == (8, 4, 3)
 
 
+@pytest.mark.backends(3)
 def test_its_file_gives_the_same_outputs(tmp_path):
     model, binary = both(dense)
     x = images_for(model, with_time=False)

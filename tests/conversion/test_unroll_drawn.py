@@ -55,7 +55,7 @@ def test_every_layer_is_drawn():
 
 
 CELLS_AND_KERAS = networks_of(
-    {*OF_LIBRARY, *OF_KERAS} - LAYERS, seed=1, marks=pytest.mark.runs_once
+    {*OF_LIBRARY, *OF_KERAS} - LAYERS, seed=1, marks=pytest.mark.backends(1)
 )
 
 

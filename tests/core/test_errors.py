@@ -826,7 +826,7 @@ def test_a_choice_that_is_unknown_or_no_string_is_an_error_that_names_it(value):
         )
 
 
-@pytest.mark.runs_once
+@pytest.mark.backends(1)
 def test_an_earlier_file_stays_whole_if_there_is_no_room_for_a_new_one(tmp_path):
     def write(path):
         events.write_aedat(path, RECORDING)

@@ -57,7 +57,7 @@ def test_only_a_keras_newer_than_the_newest_tested_is_warned_of(
         assert f"Keras {version} " in message
 
 
-@pytest.mark.runs_once
+@pytest.mark.backends(1)
 def test_a_keras_without_a_private_part_is_named_at_import_which_changes_nothing():
     """In a process of its own, where the package is imported for the first time."""
     program = """
@@ -128,7 +128,7 @@ def assert_filled(tensors, number):
         assert_array_equal(array, np.full(array.shape, number))
 
 
-@pytest.mark.runs_once
+@pytest.mark.backends(1)
 def test_private_modules_of_keras_are_imported_in_two_places_alone():
     """The file of `graphs` has what only PyTorch's accelerator needs."""
     library = pathlib.Path(keras_internals.__file__).parents[2]
@@ -365,7 +365,6 @@ def test_models_of_several_processes_leave_gradients_of_others_to_the_library():
         assert model.ddp_model is None
 
 
-@pytest.mark.on_each_backend
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("read_in", ["bfloat16", None])
 def test_values_in_a_scope_keep_their_dtype_whatever_variables_are_read_in(

@@ -9,11 +9,8 @@ import pathlib
 import re
 
 import keras
-import pytest
 
 from keras_ratesnn import SpikingModel, layer_kinds, layers, models
-
-pytestmark = pytest.mark.runs_once
 
 ROOT = pathlib.Path(__file__).parents[2]
 

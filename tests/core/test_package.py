@@ -24,8 +24,6 @@ from keras_ratesnn._core.keras_internals import versions
 from keras_ratesnn.gradients import GradientMethod, extend
 from keras_ratesnn.layers import NeuronCell, RecurrentCell
 
-pytestmark = pytest.mark.runs_once
-
 ROOT = pathlib.Path(__file__).parents[2]
 REPOSITORY = "https://github.com/example/keras_ratesnn"
 

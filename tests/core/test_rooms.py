@@ -16,8 +16,6 @@ import tomllib
 
 import pytest
 
-pytestmark = pytest.mark.runs_once
-
 ROOT = pathlib.Path(__file__).parents[2]
 LIBRARY, RECIPES = "keras_ratesnn", "recipes"
 

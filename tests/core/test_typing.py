@@ -3,11 +3,7 @@
 
 import inspect
 
-import pytest
-
 import keras_ratesnn
-
-pytestmark = pytest.mark.runs_once
 
 
 def public_names(module=keras_ratesnn, path=""):

@@ -9,8 +9,6 @@ import pytest
 
 from recipes import addresses
 
-pytestmark = pytest.mark.runs_once
-
 ROOT = pathlib.Path(__file__).parents[2]
 REPOSITORY = "https://github.com/example/name"
 SITE = "https://example.github.io/name/"

@@ -12,8 +12,6 @@ import pytest
 
 from keras_ratesnn import layers
 
-pytestmark = pytest.mark.runs_once
-
 ROOT = pathlib.Path(__file__).parents[2]
 TABLES = runpy.run_path(str(ROOT / "docs" / "mkdocs" / "api_tables.py"))
 

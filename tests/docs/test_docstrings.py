@@ -10,8 +10,6 @@ import pytest
 
 from keras_ratesnn._core import docstrings
 
-pytestmark = pytest.mark.runs_once
-
 ROOT = pathlib.Path(__file__).parents[2]
 TABLES = runpy.run_path(str(ROOT / "docs" / "mkdocs" / "api_tables.py"))
 ARGS = re.compile(r"^Args:\n((?: .*\n?)*)", re.MULTILINE)

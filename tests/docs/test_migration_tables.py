@@ -8,8 +8,6 @@ import re
 
 import pytest
 
-pytestmark = pytest.mark.runs_once
-
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "migrate"
 NONE = "no: "
 

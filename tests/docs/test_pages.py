@@ -17,8 +17,6 @@ from sklearn.model_selection import train_test_split
 import keras_ratesnn
 from recipes.data import digits
 
-pytestmark = pytest.mark.runs_once
-
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [
     str(path.relative_to(ROOT))

@@ -9,7 +9,7 @@ import sys
 
 import keras
 import pytest
-from helpers import BACKEND
+from helpers import BACKEND, only_on
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "upstream.md"
 SHOWN = re.search(
@@ -102,10 +102,8 @@ def test_each_program_shows_its_fault():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    BACKEND != "torch" or sys.platform != "linux",
-    reason="a fault of PyTorch's compiler on Linux",
-)
+@only_on("torch", "a fault of PyTorch's compiler")
+@pytest.mark.skipif(sys.platform != "linux", reason="PyTorch crashes on Linux")
 def test_the_program_that_crashes_crashes():
     ((title, program),) = programs("crash").items()
     code = subprocess.run(

@@ -20,8 +20,6 @@ from keras_ratesnn.events import (
     voxel_grid,
 )
 
-pytestmark = pytest.mark.runs_once
-
 SHAPE = (128, 128)
 SMALL = (3, 4)
 

@@ -42,8 +42,6 @@ from keras_ratesnn.events import (
 )
 from keras_ratesnn.events import recording as recording_module
 
-pytestmark = pytest.mark.runs_once
-
 FIELDS = "x", "y", "polarity", "timestamp"
 SIZED = read_aedat, read_aedat3, read_boxes, read_nmnist, read_prophesee
 READERS = [

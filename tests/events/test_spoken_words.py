@@ -10,8 +10,6 @@ from made_recordings import expect_error
 
 from keras_ratesnn.events import HeidelbergFile
 
-pytestmark = pytest.mark.runs_once
-
 TIMES, UNITS = [[0.0, 0.5, 1.25], [0.25], [0.75, 0.75]], [[0, 699, 7], [3], [1, 2]]
 NOT_WHOLE = "is not a whole file of SHD or SSC"
 

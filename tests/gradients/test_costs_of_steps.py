@@ -29,8 +29,6 @@ from keras import layers, ops
 import keras_ratesnn as rsnn
 from keras_ratesnn.layers import LIF, ParametricLIF
 
-pytestmark = pytest.mark.on_each_backend
-
 TABLE = pathlib.Path(__file__).with_name("costs_of_steps.json")
 
 PACKAGES = {

@@ -3,7 +3,7 @@ network are compiled, and what is seen is the same."""
 
 import numpy as np
 import pytest
-from helpers import BACKEND, chain
+from helpers import chain, only_on
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -55,7 +55,7 @@ def test_what_code_of_ones_own_keeps_is_found(dependent):
         check_sample_independence(rsnn.SpikingModel(network, 2, "bptt"), X)
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="other backends compile no operations")
+@only_on("jax", "other backends compile no operations")
 def test_what_is_between_two_neuron_layers_is_compiled_together(caplog):
     import jax
 

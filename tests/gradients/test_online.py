@@ -15,6 +15,7 @@ from helpers import (
     gradient_of,
     loss_and_gradients,
     mlp,
+    only_on,
     spiking,
     to_numpy,
     training_step,
@@ -218,7 +219,7 @@ def test_random_steps_are_drawn_from_those_that_are_not_padding(step_mode):
     np.testing.assert_allclose(all_steps, whole, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="counts operations of PyTorch")
+@only_on("torch", "counts operations of PyTorch")
 def test_a_random_step_without_gradient_costs_a_forward_pass():
     """Of a step, convolutions forward and backward, in a recorded call: two sweeps
     forward, and gradients of a chosen step."""

@@ -8,8 +8,6 @@ from reference_networks import CASES, TOLERANCE, Case
 
 import keras_ratesnn as rsnn
 
-pytestmark = pytest.mark.on_each_backend
-
 
 @pytest.fixture(params=CASES)
 def case(request):

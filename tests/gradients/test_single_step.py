@@ -1,8 +1,7 @@
 """Single-step mode: memory that does not grow with T. That results are those of
 multi-step mode is in the contract."""
 
-import pytest
-from helpers import BACKEND, chain, data, spiking
+from helpers import chain, data, only_on, spiking
 from keras import layers, ops
 
 from keras_ratesnn.layers import LIF, ParametricLIF
@@ -33,9 +32,7 @@ def temporary_bytes(timesteps, step_mode, gradient="rate"):
     return program.memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.skipif(
-    BACKEND != "jax", reason="only JAX's compiler tells the memory of a step"
-)
+@only_on("jax", "only JAX's compiler tells the memory of a step")
 def test_memory_does_not_grow_with_time():
     assert temporary_bytes(16, "single") < 1.02 * temporary_bytes(4, "single")
     assert temporary_bytes(24, "multi") > 2 * temporary_bytes(24, "single")

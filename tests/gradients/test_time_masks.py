@@ -9,11 +9,11 @@ import keras
 import numpy as np
 import pytest
 from helpers import (
-    BACKEND,
     assert_same,
     both_step_modes,
     chain,
     compiled,
+    only_on,
     saved_and_loaded,
     spiking,
     to_numpy,
@@ -336,9 +336,7 @@ def test_methods_that_take_data_say_where_their_masks_come_from(use):
         getattr(compiled(neurons()), use)(frames(), **labels, mask=MASK)
 
 
-@pytest.mark.skipif(
-    BACKEND != "tensorflow", reason="other backends know the rank of each tensor"
-)
+@only_on("tensorflow", "other backends know the rank of each tensor")
 def test_a_mask_of_unknown_rank_is_an_error_that_says_to_set_its_shape():
     import tensorflow as tf
 

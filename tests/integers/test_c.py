@@ -19,8 +19,6 @@ from tests.integers.test_integer import CASES, frames
 
 ROOT = pathlib.Path(__file__).parents[2]
 GCC = shutil.which("gcc")
-pytestmark = pytest.mark.runs_once
-
 FLAGS = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-Wconversion")
 SANITIZED = ("-g", "-fsanitize=undefined,address", "-fno-sanitize-recover=all")
 

@@ -78,7 +78,7 @@ def spikes_of(model, x):
 
 
 # Seeds that together draw everything.
-@pytest.mark.runs_once
+@pytest.mark.backends(1)
 @pytest.mark.parametrize("seed", [2, 5, 9, 11, 22, 32, 37])
 def test_a_drawn_network_whose_floats_are_exact_spikes_as_its_integers_do(seed):
     model, x = draw(seed, exact=True), frames(seed, 4, time=bool(seed % 2))

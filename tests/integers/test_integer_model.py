@@ -38,6 +38,7 @@ def with_kernel(kernel, neurons, bias=0.0, **kwargs):
     return model
 
 
+@pytest.mark.backends(2)
 def test_predict_evaluate_and_steps_give_the_integer_logits():
     chip, x = integers(draw(0)), frames(0, 6, time=True)
     logits = chip.integer_logits(x, batch_size=4)
@@ -63,6 +64,7 @@ def test_predict_evaluate_and_steps_give_the_integer_logits():
     assert chip(keras.Input(x.shape[2:], dtype="uint8")).shape == (None, 3)
 
 
+@pytest.mark.backends(2)
 def test_inputs_that_are_no_integers_of_the_network_are_refused():
     chip, x = integers(draw(1), largest_input=100), frames(1, 3, largest=101)
     large = x + np.uint8(50)
@@ -85,7 +87,6 @@ def test_inputs_that_are_no_integers_of_the_network_are_refused():
         chip.step(x[:2])
 
 
-@pytest.mark.runs_once
 def test_a_file_gives_the_same_network(tmp_path):
     chip, x = integers(draw(3), "ternary", 12), frames(3, 4)
     chip.save_integers(tmp_path / "net.npz")
@@ -182,7 +183,6 @@ WRONG = [
 ]
 
 
-@pytest.mark.runs_once
 @pytest.mark.parametrize(("kind", "changes", "reason"), WRONG)
 def test_a_file_that_breaks_the_schema_is_refused(kind, changes, reason, wrong_file):
     path = wrong_file(kind, changes)
@@ -191,7 +191,6 @@ def test_a_file_that_breaks_the_schema_is_refused(kind, changes, reason, wrong_f
         deploy.load_integers(path)
 
 
-@pytest.mark.runs_once
 def test_arrays_are_read_only_if_a_layer_has_them_and_they_fit(wrong_file):
     def add(name, shape):
         path = wrong_file()
@@ -208,7 +207,6 @@ def test_arrays_are_read_only_if_a_layer_has_them_and_they_fit(wrong_file):
         deploy.load_integers(path)
 
 
-@pytest.mark.runs_once
 def test_names_of_layers_put_no_code_into_files_and_programs(tmp_path):
     evil = layers.Dense(3, name="größe * evil")
     chip = integers(small(evil, _lif(), layers.Dense(2), shape=(2,)))
@@ -225,7 +223,6 @@ def test_names_of_layers_put_no_code_into_files_and_programs(tmp_path):
     assert "*/ evil" not in (tmp_path / "net.c").read_text()
 
 
-@pytest.mark.runs_once
 def test_thresholds_and_biases_are_those_counted_by_hand():
     neurons = LIF(0.25, 0.5, initial_membrane=0.1, name="n")
     model = with_kernel([[0.5, 0.1], [-0.25, 0.2]], neurons, bias=[0.3, -0.1])
@@ -241,7 +238,6 @@ def test_thresholds_and_biases_are_those_counted_by_hand():
     assert "thresholds 64 to 159" in str(chip.report)
 
 
-@pytest.mark.runs_once
 def test_a_channel_with_hardly_any_current_keeps_its_bias():
     kernel, bias = [[1.0, 0.5, 1e-4, 0.0], [0.5, 1.0, 0.0, 0.0]], [0.0, 0.0, 0.5, 0.25]
     model = with_kernel(kernel, IF(name="n"), bias=bias, timesteps=4)
@@ -251,7 +247,6 @@ def test_a_channel_with_hardly_any_current_keeps_its_bias():
     assert [row.silent for row in chip.report.layers if row.kind == "neurons"] == [2]
 
 
-@pytest.mark.runs_once
 def test_a_channel_of_small_currents_keeps_them_if_its_threshold_fits():
     kernel = [[1.0, 1.0, 1.0, 1 / 5, 1 / 9]]
     # The last threshold, 9 times the median, is less than the limit of 2^12 with the
@@ -262,7 +257,6 @@ def test_a_channel_of_small_currents_keeps_them_if_its_threshold_fits():
     assert_array_equal(network.constants["w/d"], [[127] * 5])
 
 
-@pytest.mark.runs_once
 def test_slow_leaks_keep_currents_below_and_above_the_threshold_where_they_are():
     neurons = LIF(0.99, decay_input=True, name="n")
     model = with_kernel([[0.95, 1.1]], neurons, timesteps=300)
@@ -271,7 +265,6 @@ def test_slow_leaks_keep_currents_below_and_above_the_threshold_where_they_are()
     assert_array_equal(spikes.any(axis=1), [[False, True]])
 
 
-@pytest.mark.runs_once
 def test_energy_and_describe_count_what_they_count_of_exact_floats():
     model = small(
         layers.Conv2D(4, 3, strides=2, padding="same"),
@@ -300,7 +293,6 @@ def test_energy_and_describe_count_what_they_count_of_exact_floats():
     assert ours.synaptic_operations == theirs.synaptic_operations > 0
 
 
-@pytest.mark.runs_once
 @pytest.mark.parametrize("seed", [4, 25])
 def test_networks_with_channels_first_spike_as_their_integers(seed):
     keras.config.set_image_data_format("channels_first")
@@ -313,7 +305,6 @@ def test_networks_with_channels_first_spike_as_their_integers(seed):
     assert_allclose(chip.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-4)
 
 
-@pytest.mark.runs_once
 def test_classes_that_channels_first_would_reorder_are_refused():
     keras.config.set_image_data_format("channels_first")
     parts, shape = (layers.Conv2D(2, 2), _lif(), layers.Conv2D(3, 2)), (2, 4, 4)
@@ -376,14 +367,12 @@ def copies(parts):
     return [part.__class__.from_config(part.get_config()) for part in parts]
 
 
-@pytest.mark.runs_once
 @pytest.mark.parametrize(("parts", "reason"), REFUSED)
 def test_what_integers_cannot_compute_is_refused_by_name(parts, reason):
     with pytest.raises(ValueError, match=f"'culprit'.*{reason}"):
         integers(small(*copies(parts)))
 
 
-@pytest.mark.runs_once
 def test_features_keep_the_order_of_a_flatten_layer_whose_data_format_is_another():
     parts = layers.Flatten("channels_first"), _lif(threshold=0.3)
     model = small(layers.Conv2D(3, 2), *parts, layers.Dense(3), shape=(5, 4, 2))
@@ -397,7 +386,6 @@ def constant(units, value):
     return layers.Dense(units, kernel_initializer=start)
 
 
-@pytest.mark.runs_once
 def test_a_current_is_not_lost_beside_spikes():
     def total(x):
         current = constant(4, 0.3)(layers.Rescaling(1 / 255)(x))
@@ -410,7 +398,6 @@ def test_a_current_is_not_lost_beside_spikes():
     assert_array_equal(spikes[0, :, 0], [0, 1, 1, 1, 1, 1])
 
 
-@pytest.mark.runs_once
 def test_a_sum_of_counts_of_any_units_has_the_nearest_factors():
     def total(x):
         spikes = _lif()(x)
@@ -457,7 +444,6 @@ def broken_weights(x):
     return constant(2, np.nan)(LIF(name="culprit")(layers.Dense(2)(x)))
 
 
-@pytest.mark.runs_once
 @pytest.mark.parametrize(
     ("function", "shape", "reason"),
     [
@@ -475,7 +461,6 @@ def test_graphs_that_integers_cannot_compute_are_refused(function, shape, reason
         integers(graph(function, shape))
 
 
-@pytest.mark.runs_once
 def test_models_with_a_mask_slots_or_too_many_steps_are_refused():
     def refuses(reason, model):
         with pytest.raises(ValueError, match=reason):
@@ -490,7 +475,6 @@ def test_models_with_a_mask_slots_or_too_many_steps_are_refused():
     refuses("has no mask", model)
 
 
-@pytest.mark.runs_once
 def test_sums_that_float32_does_not_hold_are_exact():
     chip = integers(with_kernel(np.ones((600, 1)), IF(1e3)))
     x = np.random.default_rng(0).integers(220, 256, (9, 600), "uint8")
@@ -498,7 +482,6 @@ def test_sums_that_float32_does_not_hold_are_exact():
     assert_array_equal(sums, x.astype("int64") @ chip.network.constants["w/d"])
 
 
-@pytest.mark.runs_once
 def test_one_shift_in_an_older_file_is_that_of_all_currents(wrong_file, tmp_path):
     wrong_file("arrays", {"multiplier/neurons/conv": np.full(4, 5)})
     twice = {"f": None, "shift": 3, "from": ["conv", "conv"]}
@@ -510,7 +493,6 @@ def test_one_shift_in_an_older_file_is_that_of_all_currents(wrong_file, tmp_path
     )
 
 
-@pytest.mark.runs_once
 def test_neurons_that_the_bits_of_membranes_do_not_suit_say_how_many_are_needed():
     kernel = [[1.0, 0.01, 0.01], [0.5, 0.01, 0.01]]
     model = with_kernel(kernel, IF(name="n"))

@@ -12,6 +12,7 @@ from tests.integers.simulated import simulate
 from tests.integers.test_c import GCC, assert_the_program_gives_the_logits
 
 
+@pytest.mark.backends(2)
 def test_a_shipped_network_has_the_same_integers_everywhere(tmp_path):
     model = models.load_pretrained("digits")
     chip = integers(model, largest_input=16)
@@ -30,7 +31,6 @@ QUANTISED = [
 ]
 
 
-@pytest.mark.runs_once
 @pytest.mark.parametrize("name", QUANTISED or ["none ships"])
 def test_a_network_of_quantised_weights_becomes_a_program_of_the_sizes_on_its_card(
     name, tmp_path

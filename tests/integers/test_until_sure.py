@@ -33,7 +33,7 @@ def test_a_sample_stops_at_the_first_step_at_which_its_class_leads(time):
     assert_array_equal(chip.logits_until_sure(x, 2**31 - 1)[0], chip.integer_logits(x))
 
 
-@pytest.mark.runs_once
+@pytest.mark.backends(1)
 def test_a_margin_is_calibrated_and_wrong_ones_are_errors():
     chip, x = integers(draw(6)), frames(0, 40)
     sums, leads = sums_and_leads(chip, x)

@@ -189,7 +189,7 @@ def test_a_membrane_that_was_not_finite_is_nan_for_ever_whatever_the_order(step_
             assert np.isfinite(outputs[3]).all()
 
 
-@pytest.mark.runs_once
+@pytest.mark.backends(1)
 def test_frozen_neurons_store_nothing_for_their_own_weights():
     from counted_operations import Counter
 
@@ -246,7 +246,7 @@ def test_the_membranes_of_all_steps_are_weighted_sums_of_the_last_inputs(
     assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.runs_once
+@pytest.mark.backends(1)
 def test_a_long_queue_takes_no_more_operations_and_memory_than_a_short_one():
     from counted_operations import Counter
 
@@ -287,7 +287,7 @@ def test_online_methods_carry_no_gradient_between_steps_also_in_multi_step_mode(
     assert_same(results(sliding, "sltt"), results(sliding, "sltt", "single"))
 
 
-@pytest.mark.runs_once
+@pytest.mark.backends(1)
 def test_a_mask_is_raised_saved_and_must_be_complete_for_single_steps():
     message = r'`step_mode="single"` runs one time step.*MaskedPSN.*mask=1.0'
     model = spiking(network(half_masked), T, "rate")
@@ -347,7 +347,7 @@ ERRORS = [
 ]
 
 
-@pytest.mark.runs_once
+@pytest.mark.backends(1)
 @pytest.mark.parametrize(("call", "message"), ERRORS)
 def test_what_parallel_neurons_cannot_do_is_an_error(call, message):
     with pytest.raises(ValueError, match=message):

@@ -239,6 +239,7 @@ class Noting(Distiller):
 READERS: list[keras.Model] = []
 
 
+@pytest.mark.backends(3)
 def test_a_distiller_is_compiled_as_asked_with_its_models_and_when_it_is_loaded():
     READERS.clear()
     distiller = Noting(student(), student(), SPIKES)

@@ -11,8 +11,8 @@ import weakref
 import keras
 import numpy as np
 import pytest
+import torch
 from helpers import (
-    BACKEND,
     RUNS,
     Noted,
     assert_close,
@@ -28,15 +28,6 @@ from helpers import (
     to_numpy,
 )
 from keras import layers, ops
-
-import keras_ratesnn as rsnn
-
-if BACKEND != "torch":
-    pytest.skip(
-        "other backends compile whole functions themselves", allow_module_level=True
-    )
-
-import torch
 from recorded_calls import (
     METHODS,
     assert_equal_state,
@@ -45,6 +36,8 @@ from recorded_calls import (
     recording,
     train,
 )
+
+import keras_ratesnn as rsnn
 
 
 def around(make_layer, in_time=False, **arguments):

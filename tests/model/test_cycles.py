@@ -4,19 +4,12 @@ until Python's garbage collector comes by."""
 import gc
 
 import pytest
-from helpers import BACKEND, compiled, data, spiking
+import torch
+from helpers import compiled, data, spiking
+from recorded_calls import network
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.gradients import SLTT, Rate
-
-if BACKEND != "torch":
-    pytest.skip(
-        "other backends run compiled functions, which keep no tensors of a step",
-        allow_module_level=True,
-    )
-
-import torch
-from recorded_calls import network
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ PAGE = (
 )
 
 
-@pytest.mark.runs_once
+@pytest.mark.backends(1)
 def test_the_tests_of_the_page_exist():
     named = set(re.findall(r"`(test_\w+)`", PAGE.read_text(encoding="utf-8")))
     tests = "".join(

@@ -89,7 +89,7 @@ def with_a_layer_of_two_graphs():
     return spiking(chain(chain(dense, neurons), dense, neurons, layers.Dense(3)))
 
 
-@pytest.mark.runs_once
+@pytest.mark.backends(1)
 def test_a_file_that_keras_cannot_load_is_warned_of_and_its_weights_can_be_loaded(
     tmp_path,
 ):
@@ -325,7 +325,7 @@ def test_layers_of_the_network_are_found_by_name_and_index():
             model.get_layer(**arguments)
 
 
-@pytest.mark.runs_once
+@pytest.mark.backends(1)
 # It calls what Python deprecates.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:keras_tuner")
 def test_keras_tuner_tries_numbers_of_steps_and_methods(tmp_path):

@@ -82,7 +82,7 @@ def test_a_recorded_model_trains_and_predicts_as_before():
     assert BACKEND != "torch" or runs_of_copied < 0.6 * runs_of_plain
 
 
-@pytest.mark.runs_once
+@pytest.mark.backends(1)
 def test_a_recorded_model_that_runs_eagerly_or_is_saved_is_not_replayed():
     """Elsewhere than on PyTorch none is."""
     _, plain = runs(functional(), run_eagerly=True)

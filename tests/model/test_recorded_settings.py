@@ -8,18 +8,10 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, assert_close, chain, data, double_precision, mlp, to_numpy
-from keras import layers, ops
-
-import keras_ratesnn as rsnn
-
-if BACKEND != "torch":
-    pytest.skip(
-        "other backends compile whole functions themselves", allow_module_level=True
-    )
-
 import torch
 from held_settings import HELD, fill
+from helpers import assert_close, chain, data, double_precision, mlp, to_numpy
+from keras import layers, ops
 from recorded_calls import (
     assert_equal_state,
     neuron,
@@ -28,6 +20,8 @@ from recorded_calls import (
     recording,
     train,
 )
+
+import keras_ratesnn as rsnn
 
 CHANGES = {
     "rate of dropout": (lambda model: model.network.layers[-5], "rate", 0.6),

@@ -454,7 +454,7 @@ def test_looking_for_silence_changes_nothing_of_the_training(look_for_silence):
     assert_close(looked, without, rtol=0)
 
 
-@pytest.mark.runs_once
+@pytest.mark.backends(1)
 def test_a_backend_that_is_not_installed_is_an_error_that_names_the_variable():
     program = "import sys; sys.modules['tensorflow'] = None; import keras_ratesnn"
     environment = {

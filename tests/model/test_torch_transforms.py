@@ -5,19 +5,20 @@ import contextlib
 
 import keras
 import pytest
-from helpers import BACKEND, assert_close, both_step_modes, chain, data, mlp, spiking
-from keras import layers
-
-import keras_ratesnn as rsnn
-
-if BACKEND != "torch":
-    pytest.skip("other backends have other transforms", allow_module_level=True)
-
 import torch
-from helpers import rate_and_bptt
+from helpers import (
+    assert_close,
+    both_step_modes,
+    chain,
+    data,
+    mlp,
+    rate_and_bptt,
+    spiking,
+)
+from keras import layers
 from torch.utils.checkpoint import checkpoint
 
-pytestmark = pytest.mark.runs_once
+import keras_ratesnn as rsnn
 
 
 def inputs():

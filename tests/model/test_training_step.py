@@ -5,14 +5,10 @@ import sys
 
 import keras
 import numpy as np
-import pytest
-from helpers import BACKEND, CROSSENTROPY
+from helpers import CROSSENTROPY
 from keras import layers
 
 import keras_ratesnn as rsnn
-
-if BACKEND != "torch":
-    pytest.skip("the page follows a step on PyTorch", allow_module_level=True)
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "training_step.md"
 LIBRARY = pathlib.Path(rsnn.__file__).parent

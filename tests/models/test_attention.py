@@ -66,7 +66,7 @@ def test_counts_do_not_overflow_in_half_precision_and_small_ones_are_exact(
 TOKENS = keras.Input((4, 8))
 
 
-@pytest.mark.runs_once
+@pytest.mark.backends(1)
 @pytest.mark.parametrize(
     ("attention", "arguments", "error", "message"),
     [
@@ -103,7 +103,7 @@ def test_wrong_arguments_are_named(attention, arguments, error, message):
         attention(**{"inputs": TOKENS, "heads": 2, **arguments})
 
 
-@pytest.mark.runs_once
+@pytest.mark.backends(1)
 def test_each_call_makes_new_layers_with_names_of_their_own():
     # The number of tokens may be open.
     inputs = keras.Input((None, 8))

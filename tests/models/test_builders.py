@@ -15,8 +15,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 from keras_ratesnn import models
 from keras_ratesnn.layers import LIF, Neuron, ParametricLIF
 
-pytestmark = pytest.mark.runs_once
-
 BUILDERS = [getattr(models, name) for name in models.__all__ if name[0].isupper()]
 IMAGENET = {"classes": 1000, "edition": "imagenet"}
 DVS = {"edition": "dvs", "dims": 256, "blocks": 2}
@@ -145,7 +143,7 @@ PROJECTED = {**LARGE, "shortcut_projection": True}
     ("build", "shape", "arguments"),
     [
         pytest.param(
-            models.ResNet18, (16, 16, 3), NARROW, marks=pytest.mark.on_each_backend
+            models.ResNet18, (16, 16, 3), NARROW, marks=pytest.mark.backends(3)
         ),
         (models.SEWResNet18, (16, 16, 3), NARROW),
         (models.PreActResNet18, (32, 32, 3), WIDE),

@@ -17,8 +17,6 @@ from published_cases import FOLDER
 
 from keras_ratesnn.models import from_checkpoint
 
-pytestmark = pytest.mark.runs_once
-
 GOOD = FOLDER / "ratebp_resnet19.pth"
 LEGACY = FOLDER / "sew_resnet18_legacy.pth"
 

@@ -17,8 +17,6 @@ from made_networks import HuggingFace, Kaggle, sha256, small, write_network
 from keras_ratesnn.models import load_pretrained
 from keras_ratesnn.models.pretrained import place_to_publish
 
-pytestmark = pytest.mark.runs_once
-
 
 def write(folder, model=None):
     """Writes a network to a folder, without the page for people, which is not read."""

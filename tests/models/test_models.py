@@ -18,8 +18,6 @@ from keras_ratesnn.layers import Neuron, OnlineRenormalization, WSConv2D
 from keras_ratesnn.layers.pooling import PaddedMaxPooling2D
 from tests.models.test_builders import without_weights
 
-pytestmark = pytest.mark.runs_once
-
 WITH_A_STEM = [models.ResNet18, models.SEWResNet18, models.PreActResNet18]
 
 
@@ -94,7 +92,7 @@ def test_width_multiplies_the_channels():
     assert narrowest["classifier"].kernel.shape[-1] == 10
 
 
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 @pytest.mark.parametrize("size", [4, 5])
 def test_max_pooling_pads_as_pytorch_does_and_never_chooses_the_padding(size):
     x = np.random.default_rng(0).uniform(-2, -1, (2, size, size, 3)).astype("float32")
@@ -142,7 +140,7 @@ def test_kernels_and_biases_start_as_the_authors_do(
     assert 0.8 * limit <= np.abs(to_numpy(layer.bias)).max() <= limit
 
 
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 def test_neurons_of_ms_resnets_spike_above_their_threshold_and_not_at_it():
     with without_weights():
         neuron = layers_of(small(models.MSResNet18))["stage1_block1_neuron1"]
@@ -172,7 +170,7 @@ def test_the_stages_of_ms_resnets_each_halve_the_image():
     assert deep["dropout"].rate == 0.2
 
 
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 def test_the_default_image_has_its_channels_where_the_data_format_says():
     keras.config.set_image_data_format("channels_first")
     if BACKEND == "tensorflow":

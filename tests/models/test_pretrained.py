@@ -23,8 +23,6 @@ from keras_ratesnn.models import list_pretrained, load_pretrained
 from keras_ratesnn.models.precision import in_precision
 from keras_ratesnn.models.pretrained import Card
 
-pytestmark = pytest.mark.runs_once
-
 ROOT = pathlib.Path(__file__).parents[2]
 ARGUMENTS = {"input_shape": [16, 16, 3], "classes": 3, "width": 0.05}
 """Of the small VGG-11 that these tests write."""
@@ -120,7 +118,7 @@ def assert_same_but_for(layer, network, changed):
 
 
 # The networks that ship.
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 def test_the_digits_are_classified_as_the_card_says():
     _, images, _, labels = digits()
     outputs = load_pretrained("digits").predict(images, verbose=0)
@@ -150,7 +148,7 @@ def precisions_of(model):
     return {layer.dtype_policy.name for layer in layers}
 
 
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 def test_a_pretrained_network_has_the_precision_that_is_asked_for():
     exact, images = load_pretrained("digits"), digits()[1]
     half = load_pretrained("digits", dtype="mixed_bfloat16")
@@ -176,7 +174,7 @@ def test_a_model_in_another_precision_has_the_same_weights_and_settings():
     assert in_precision(model, "float32") is model
 
 
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 def test_a_pretrained_network_with_quantized_weights_keeps_them(folder):
     model = load_pretrained("digits")
     model.network.get_layer("logits").quantize("int8")
@@ -239,7 +237,7 @@ def test_policies_that_networks_cannot_have_are_errors(dtype, said):
 
 
 # The argument `weights` of the networks.
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 def test_weights_load_by_name_into_a_network_and_its_images_are_preprocessed(
     with_a_vgg,
 ):

@@ -33,10 +33,8 @@ CASES = [
     for name in NAMES
 ]
 
-on_torch = pytest.mark.runs_once
 
-
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 @pytest.mark.parametrize("name", CASES)
 def test_logits_and_spikes_of_all_layers_steps_and_samples_are_the_authors(name):
     case = Case(name)
@@ -49,6 +47,7 @@ def test_logits_and_spikes_of_all_layers_steps_and_samples_are_the_authors(name)
         assert_array_equal(counts[layer], spikes, err_msg=layer)
 
 
+@pytest.mark.backends(2)
 def test_qkformer_with_a_shared_membrane_computes_what_its_program_does_with_a_batch():
     case = Case("qkformer_cifar")
     model = case.model(shared_membrane=True)
@@ -66,6 +65,7 @@ def test_qkformer_with_a_shared_membrane_computes_what_its_program_does_with_a_b
     assert_allclose(np.mean(steps, axis=0), expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.backends(2)
 def test_a_shared_membrane_is_saved_and_refuses_what_takes_samples_apart(tmp_path):
     images, options = (16, 16, 3), {"dims": 64, "blocks": 3, "shared_membrane": True}
     model = saved_and_loaded(rsnn.models.QKFormer(images, timesteps=2, **options))
@@ -124,7 +124,6 @@ def assert_computes(model, x, logits):
     assert_allclose(model.predict(x, verbose=0), logits, rtol=0, atol=1e-4)
 
 
-@on_torch
 def test_all_layouts_of_files_load_the_same_weights(sew, tmp_path):
     weights, expected = sew["model"], weights_of(Case("sew_resnet18").model())
     zeros = {name: torch.zeros_like(tensor) for name, tensor in weights.items()}
@@ -152,7 +151,6 @@ def test_all_layouts_of_files_load_the_same_weights(sew, tmp_path):
         assert model.checkpoint_report.prefixed == is_wrapped
 
 
-@on_torch
 def test_a_weight_that_is_there_with_and_without_a_container_is_an_error(sew, tmp_path):
     weights = {**sew["model"], "layer1.0.conv1.0.weight": torch.zeros(3, 3, 3, 3)}
     content = {f"module.{name}": tensor for name, tensor in weights.items()}
@@ -161,7 +159,6 @@ def test_a_weight_that_is_there_with_and_without_a_container_is_an_error(sew, tm
         from_checkpoint(saved(tmp_path / "twice", content))
 
 
-@on_torch
 def test_only_weights_of_the_file_take_memory(monkeypatch):
     def drawn(*args, **kwargs):
         raise AssertionError("Initial values would be drawn, to be replaced.")
@@ -173,7 +170,6 @@ def test_only_weights_of_the_file_take_memory(monkeypatch):
     assert len(weights_of(model)) == len(model.weights)
 
 
-@on_torch
 def test_the_report_says_what_became_of_each_weight_and_argument(sew, capsys):
     model = Case("sew_resnet18").model(timesteps=None, input_shape=None, verbose=True)
     report = model.checkpoint_report
@@ -200,7 +196,6 @@ WHOLE = {"shortcut_projection": True, "distilled": True}
 PARTS = {"shortcut_projection": False, "distilled": False}
 
 
-@on_torch
 @pytest.mark.parametrize(
     ("name", "arguments", "found", "assumed"),
     [
@@ -223,7 +218,6 @@ def test_the_report_of_transformers_has_what_weights_tell_and_what_is_assumed(
     assert report.note in str(report)
 
 
-@on_torch
 @pytest.mark.parametrize(
     ("name", "heads"),
     [
@@ -239,7 +233,6 @@ def test_settings_in_a_file_tell_heads(name, heads, tmp_path):
     assert Case(name).report(path=path, heads=None).assumed["heads"] == heads
 
 
-@on_torch
 @pytest.mark.parametrize(
     "first",
     [
@@ -269,7 +262,6 @@ def test_maxformers_that_were_published_have_older_names(first, tmp_path):
     assert_same_weights(model, weights_of(case.model()))
 
 
-@on_torch
 def test_convolutions_that_cannot_run_are_left_out_as_in_the_published_espikeformer(
     tmp_path,
 ):
@@ -285,7 +277,6 @@ def test_convolutions_that_cannot_run_are_left_out_as_in_the_published_espikefor
     assert "block3.1.rep_conv.conv2.0.weight" in left
 
 
-@on_torch
 def test_spikformers_for_event_frames_have_norms_and_positions_that_do_not_run(
     tmp_path,
 ):
@@ -307,7 +298,6 @@ def test_spikformers_for_event_frames_have_norms_and_positions_that_do_not_run(
     assert weights["block.0.mlp.fc1_conv.weight"].shape == (128, 32, 1)
 
 
-@on_torch
 def test_settings_in_a_file_refuse_what_is_another_network(sew, tmp_path):
     arguments = argparse.Namespace(**{**vars(sew["args"]), "connect_f": "IAND"})
     path = saved(tmp_path / "settings.pth", {**sew, "args": arguments})
@@ -316,7 +306,6 @@ def test_settings_in_a_file_refuse_what_is_another_network(sew, tmp_path):
         from_checkpoint(path)
 
 
-@on_torch
 def test_the_second_classifier_of_a_metaspikeformer_reads_the_spikes_of_the_first(
     tmp_path,
 ):
@@ -332,7 +321,6 @@ def test_the_second_classifier_of_a_metaspikeformer_reads_the_spikes_of_the_firs
     assert_computes(model, case.x, (case.logits + second) / 2)
 
 
-@on_torch
 def test_unused_weights_tell_the_heads_of_a_spike_driven_transformer_and_its_halving(
     tmp_path,
 ):
@@ -354,14 +342,12 @@ def test_unused_weights_tell_the_heads_of_a_spike_driven_transformer_and_its_hal
         case.model(heads=8)
 
 
-@on_torch
 def test_neurons_given_to_espikeformer_count_before_the_classifier_as_its_own_do():
     case = Case("espikeformer")
     model = case.model(neuron=lambda: ILIF(levels=4, decay=0.0, normalize=True))
     assert_computes(model, case.x, case.logits)
 
 
-@on_torch
 def test_a_model_of_the_user_is_filled():
     def built(width=24 / 512, **kwargs):
         return rsnn.models.VGG11((16, 16, 3), timesteps=2, width=width, **kwargs)
@@ -392,7 +378,6 @@ def test_a_model_of_the_user_is_filled():
     assert model.network.output_shape == (None, 1, 1, 24)
 
 
-@on_torch
 @pytest.mark.filterwarnings("ignore:Input 'image' of the network has the shape")
 def test_dense_weights_on_a_flattened_image_fit_its_size_and_layout():
     with pytest.raises(ValueError, match="which does not fit"):
@@ -402,7 +387,6 @@ def test_dense_weights_on_a_flattened_image_fit_its_size_and_layout():
     assert_computes(case.model(), case.x, case.logits)
 
 
-@on_torch
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -439,7 +423,6 @@ BROKEN = [
 ]
 
 
-@on_torch
 @pytest.mark.parametrize(("changes", "message"), BROKEN)
 def test_weights_that_are_not_those_of_a_network_are_named(
     changes, message, sew, tmp_path
@@ -454,7 +437,6 @@ def test_weights_that_are_not_those_of_a_network_are_named(
     assert repr(str(file)) in str(error.value)
 
 
-@on_torch
 @pytest.mark.parametrize("name", CASES)
 def test_files_are_written_as_the_authors_programs_write_them(name, tmp_path):
     path = tmp_path / "written.pth"
@@ -470,7 +452,6 @@ def test_files_are_written_as_the_authors_programs_write_them(name, tmp_path):
         assert unused.search(key) or torch.equal(weights[key], tensor), key
 
 
-@on_torch
 def test_weights_made_here_come_back_bit_for_bit_even_from_behind_preprocessing(
     tmp_path,
 ):
@@ -490,7 +471,6 @@ def test_weights_made_here_come_back_bit_for_bit_even_from_behind_preprocessing(
         assert_same_weights(again, weights_of(model))
 
 
-@on_torch
 def test_sew_resnets_with_if_neurons_are_written_without_biases_and_compute_the_same(
     tmp_path,
 ):
@@ -506,7 +486,6 @@ def test_sew_resnets_with_if_neurons_are_written_without_biases_and_compute_the_
     assert_computes(case.model(path=path), case.x, model.predict(case.x, verbose=0))
 
 
-@on_torch
 def test_networks_of_no_program_are_not_written(tmp_path):
     models, images, narrow = rsnn.models, (16, 16, 3), {"width": 1 / 32}
     learning = {"neuron": ParametricLIF, **narrow}
@@ -527,7 +506,6 @@ def test_networks_of_no_program_are_not_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@on_torch
 @pytest.mark.parametrize("name", ["ratebp_vgg11", "sdt_v1"])
 def test_a_network_is_analysed_and_has_other_classes(name):
     case = Case(name)

@@ -81,6 +81,7 @@ class Case:
         return from_checkpoint(path, self.network, input_shape=shape, **options)
 
 
+@pytest.mark.backends(2)
 @pytest.mark.parametrize(
     "name",
     [
@@ -109,7 +110,6 @@ def test_networks_of_spikingjelly_compute_what_they_compute_there(name, tmp_path
     assert len(features.network.output_shape) == 4
 
 
-@pytest.mark.runs_once
 def test_names_of_torchvision_do_not_tell_the_network(tmp_path):
     path = Case("sew_resnet18").saved(tmp_path / "net.pth")
     told = "spikingjelly_sew_resnet or spikingjelly_spiking_resnet"
@@ -119,7 +119,6 @@ def test_names_of_torchvision_do_not_tell_the_network(tmp_path):
             from_checkpoint(path, network)
 
 
-@pytest.mark.runs_once
 def test_a_refused_file_says_which_names_were_expected(tmp_path):
     path = tmp_path / "net.pth"
     names = "conv1.weight", "layer1.0.a.weight"
@@ -131,7 +130,6 @@ def test_a_refused_file_says_which_names_were_expected(tmp_path):
             from_checkpoint(path, network)
 
 
-@pytest.mark.runs_once
 def test_vggs_are_written_as_spikingjelly_has_them_and_resnets_as_before(tmp_path):
     case, path = Case("spiking_vgg11"), tmp_path / "written.pth"
     to_checkpoint(case.read(case.saved(tmp_path / "net.pth")), path)

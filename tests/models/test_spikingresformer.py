@@ -14,9 +14,6 @@ from keras_ratesnn import models
 from keras_ratesnn.layers import LIF
 from keras_ratesnn.layers.firing_rate_scale import FiringRateScale
 
-pytestmark = pytest.mark.runs_once
-
-
 T = 3
 
 
@@ -61,8 +58,8 @@ def scaled_sums(x, rates):
 @pytest.mark.parametrize(
     ("gradient", "step_mode"),
     [
-        pytest.param("bptt", "multi", marks=pytest.mark.on_each_backend),
-        pytest.param("rate", "multi", marks=pytest.mark.on_each_backend),
+        pytest.param("bptt", "multi", marks=pytest.mark.backends(3)),
+        pytest.param("rate", "multi", marks=pytest.mark.backends(3)),
         ("rate", "single"),
         ("ottt", "single"),
     ],
@@ -97,7 +94,7 @@ def test_rates_move_once_a_batch_or_step_and_scale_it(gradient, step_mode):
     assert_allclose(to_numpy(layer.firing_rate), rates, rtol=1e-6)
 
 
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 @both_step_modes
 def test_the_rate_gradient_is_bptts_at_one_step(step_mode):
     x = spikes_of(0)[:, :1]

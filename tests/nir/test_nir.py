@@ -26,8 +26,6 @@ from keras_ratesnn._lowered.neurons import LAYERS
 from keras_ratesnn.layers import IF, LIF, CuBaLIF, LeakyReadout, ParametricLIF
 
 own = rsnn.layers
-pytestmark = pytest.mark.runs_once
-
 T = 6
 STEP = 1e-4
 
@@ -220,7 +218,7 @@ LEARNED = {
 }
 
 
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 @pytest.mark.parametrize("name", NEURONS)
 def test_spikes_are_those_of_the_equations_of_nir(name, file):
     synapses = layers.Dense(UNITS, use_bias=False), layers.Dense(UNITS)
@@ -468,7 +466,7 @@ def varied():
     )
 
 
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 def test_a_file_that_went_out_and_in_again_is_the_same_network(file):
     network = varied()
     check_same_layers(came_back(network, file), network)
@@ -593,7 +591,7 @@ def test_networks_of_any_number_of_axes_keep_their_inputs_and_outputs(
             assert came_back(network, file).input_shape == network.input_shape
 
 
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 def test_a_network_keeps_its_precision(file):
     with helpers.double_precision():
         network = convolutional(lambda: LIF(0.9, 0.3))

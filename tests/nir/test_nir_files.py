@@ -14,8 +14,6 @@ from keras import layers
 from keras_ratesnn import deploy
 from keras_ratesnn.layers import LIF, LeakyReadout
 
-pytestmark = pytest.mark.runs_once
-
 MEBIBYTE = 2**20
 
 

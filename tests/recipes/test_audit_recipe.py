@@ -13,8 +13,6 @@ import keras_ratesnn as rsnn
 from recipes import audit
 from tests.recipes.recipe_runs import error_of
 
-pytestmark = pytest.mark.runs_once
-
 
 def files_of(folder, *arguments):
     """The page and the numbers that the command writes."""

@@ -9,8 +9,6 @@ import tensorflow as tf
 
 from recipes import augmentation
 
-pytestmark = pytest.mark.runs_once
-
 SIZE = 32
 
 

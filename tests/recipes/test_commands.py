@@ -24,8 +24,6 @@ from recipes.evaluate import main as evaluate
 from tests.recipes.made_clothes import made_clothes, write_clothes
 from tests.recipes.recipe_runs import QUICKLY, changed, error_of, trained
 
-pytestmark = pytest.mark.runs_once
-
 ROOT = pathlib.Path(recipes.__file__).parent.parent
 
 
@@ -264,7 +262,7 @@ def test_what_is_gained_by_stopping_when_sure_is_printed(tmp_path, capsys, monke
 # Networks of few bits
 
 
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 def test_quantize_prints_accuracies_before_and_after(capsys, monkeypatch):
     assert quantize.main(["digits", "--images", "40"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -13,8 +13,6 @@ from recipes.compare import results, training
 from recipes.train import main
 from tests.recipes.recipe_runs import QUICKLY, error_of
 
-pytestmark = pytest.mark.runs_once
-
 
 def test_compare_trains_every_method_once_and_prints_a_table(
     tmp_path, capsys, monkeypatch

@@ -21,8 +21,6 @@ from tests.recipes.made_clothes import (
 )
 from tests.recipes.recipe_runs import changed, error_of
 
-pytestmark = pytest.mark.runs_once
-
 
 @pytest.fixture
 def clothes(tmp_path):

@@ -28,8 +28,6 @@ from recipes.data import events, fashion_mnist_events, saccades
 from tests.recipes.made_clothes import write_clothes
 from tests.recipes.recipe_runs import error_of, trained
 
-pytestmark = pytest.mark.runs_once
-
 DVS = events.CIFAR10_DVS
 SPLIT = "split.txt"
 
@@ -126,7 +124,7 @@ WRITE = {
     "shd": lambda folder: write_spoken(folder, "shd", SPOKEN, 20),
 }
 SIZES = {"nmnist": (30, 20), "dvs_gesture": (22, 11), "shd": (40, 40)}
-everywhere = pytest.mark.on_each_backend
+everywhere = pytest.mark.backends(3)
 
 
 @pytest.mark.parametrize(

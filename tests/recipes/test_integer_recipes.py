@@ -10,8 +10,6 @@ from recipes import catalogue, evaluate, publish, run
 from recipes.data import digits
 from tests.recipes.recipe_runs import QUICKLY, stopped, trained
 
-pytestmark = pytest.mark.runs_once
-
 INTEGERS = (*QUICKLY[1:], "timesteps=2", "levels=3")
 
 

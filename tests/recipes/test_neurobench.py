@@ -13,7 +13,7 @@ import keras_ratesnn as rsnn
 from keras_ratesnn.layers import IF, LIF
 from recipes.neurobench_model import firing_rate, neurobench_model
 
-pytestmark = pytest.mark.runs_once
+pytestmark = pytest.mark.backends(1)
 T = 4
 
 

@@ -22,8 +22,6 @@ from recipes.data import cifar, events, imagenet
 from tests.recipes.made_clothes import write_clothes
 from tests.recipes.recipe_runs import changed, trained
 
-pytestmark = pytest.mark.runs_once
-
 tfds = pytest.importorskip("tensorflow_datasets", reason="the extra [test] installs it")
 
 NARROW = ("width=0.125", "timesteps=2", "epochs=1", "batch_size=4")

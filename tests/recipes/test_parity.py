@@ -6,8 +6,6 @@ import pytest
 from recipes.compare import parity, results
 from tests.recipes.recipe_runs import error_of
 
-pytestmark = pytest.mark.runs_once
-
 
 def record(gradient, seed, accuracy, **changes):
     settings = {"name": "made", "epochs": 2, "step_mode": "multi", "windows": 1}

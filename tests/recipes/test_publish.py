@@ -16,9 +16,6 @@ from made_networks import PACKAGE, HuggingFace, Kaggle, packaged, sha256, small
 from keras_ratesnn import models
 from recipes import command_line, publish
 
-pytestmark = pytest.mark.runs_once
-
-
 RECORD = {
     "settings": {"name": "made", "gradient": "rate", "epochs": 3, "seed": 7},
     "test_accuracy": 0.5,

@@ -35,8 +35,6 @@ from tests.recipes.recipe_runs import (
     trained,
 )
 
-pytestmark = pytest.mark.runs_once
-
 ROOT = pathlib.Path(__file__).parents[2]
 EPOCHS = 3
 RUN = ("digits", "--set", f"epochs={EPOCHS}", "augment=fashion_mnist", *QUICKLY)
@@ -67,7 +65,7 @@ def folder(stopped_run, tmp_path):
     return shutil.copytree(stopped_run[0], tmp_path / "run")
 
 
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 def test_an_interrupted_run_resumes_to_the_same_curve(
     whole_run, stopped_run, folder, capsys
 ):
@@ -111,7 +109,7 @@ def test_a_finished_run_is_trained_again_and_changed_only_on_request(
     assert len((folder / "log.csv").read_text().splitlines()) == 2
 
 
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 def test_each_epoch_draws_the_same_noise_whatever_was_before(tmp_path):
     def model():
         layers = keras.layers

@@ -12,8 +12,6 @@ import recipes
 from recipes import catalogue, methods, run, settings, train
 from tests.recipes.recipe_runs import error_of
 
-pytestmark = pytest.mark.runs_once
-
 ROOT = pathlib.Path(recipes.__file__).parent.parent
 
 MISTAKES = """

@@ -16,8 +16,6 @@ from recipes.data import coco, digits, scenes
 from recipes.tasks import detection, segmentation
 from tests.recipes.recipe_runs import stopped, trained
 
-pytestmark = pytest.mark.runs_once
-
 
 def test_scenes_are_the_same_for_everyone():
     data = digits.load()

@@ -22,8 +22,6 @@ from tests.recipes.recipe_runs import (
     trained,
 )
 
-pytestmark = pytest.mark.runs_once
-
 TINY = ("timesteps=2", "batch_size=360", "train_images=720", "width=0.125")
 if keras.backend.backend() != "jax":
     # Operation by operation JAX takes minutes.
@@ -121,7 +119,7 @@ def accuracy(model):
     return (classes == data.test_labels).mean()
 
 
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 def test_the_loss_of_a_taught_run_weighs_labels_and_teacher(tmp_path):
     settings = (*TINY, *TAUGHT, "teacher_weight=0.3", "temperature=2.0")
     recipe, data = catalogue.find("digits").with_settings(settings), digits.load()

@@ -12,8 +12,6 @@ from recipes import temporal_map
 from recipes.data import order, temporal_tasks
 from tests.recipes.made_clothes import write_clothes
 
-pytestmark = pytest.mark.runs_once
-
 
 @pytest.mark.parametrize(
     ("delay", "decay", "windows", "accuracy"),

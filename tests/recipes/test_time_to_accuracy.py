@@ -11,8 +11,6 @@ from tests.benchmark.tiny_network import measure_quickly
 from tests.recipes.made_clothes import write_clothes
 from tests.recipes.recipe_runs import error_of
 
-pytestmark = pytest.mark.runs_once
-
 PEERS = ("spikingjelly", "spikingjelly-memopt", "snntorch")
 SETTINGS = "width=0.0625 epochs=2 restart_at=None batch_size=32 jit_compile=False"
 

@@ -29,8 +29,6 @@ from recipes.data.dataset import Dataset
 from recipes.train import main
 from tests.recipes.recipe_runs import QUICKLY, error_of, trained
 
-pytestmark = pytest.mark.runs_once
-
 
 @pytest.fixture(autouse=True)
 def _default_precision():
@@ -94,7 +92,7 @@ def test_the_record_the_log_and_tensorboard_describe_the_run(digits_run):
     assert list((folder / "tensorboard").rglob("events.*"))
 
 
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 def test_settings_take_effect(digits_run):
     folder, record, printed = digits_run
     assert record["settings"] == {**catalogue.find("digits").settings(), **CHANGES}
@@ -115,7 +113,7 @@ def test_settings_take_effect(digits_run):
     assert lines[-1] == f"test accuracy: {record['test_accuracy']:.4f}"
 
 
-@pytest.mark.on_each_backend
+@pytest.mark.backends(3)
 def test_float64_has_64_bits():
     recipe = catalogue.find("digits").with_settings(["precision=float64", *QUICKLY])
     model = run.build(recipe, digits.load())

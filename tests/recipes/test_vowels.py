@@ -18,8 +18,6 @@ from tests.recipes.recipe_runs import (
     trained,
 )
 
-pytestmark = pytest.mark.runs_once
-
 T = japanese_vowels.LONGEST
 
 

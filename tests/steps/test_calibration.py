@@ -9,8 +9,6 @@ import keras_ratesnn as rsnn
 from keras_ratesnn import deploy
 from keras_ratesnn.analysis import AccuracyUntilSure
 
-pytestmark = pytest.mark.runs_once
-
 T = 4
 
 

@@ -278,7 +278,7 @@ class ResetMembraneCell(OwnCell):
         return state, spikes, state
 
 
-@pytest.mark.runs_once
+@pytest.mark.backends(1)
 @pytest.mark.parametrize(
     ("cell", "finding"),
     [
@@ -382,7 +382,7 @@ def test_a_cell_that_mixes_neurons_can_be_checked_as_such():
     check_cell(MixingCell(), shapes=[(5,)], element_wise=False)
 
 
-@pytest.mark.runs_once
+@pytest.mark.backends(1)
 def test_only_cells_and_methods_are_accepted():
     with pytest.raises(TypeError, match="`cell` must be a NeuronCell"):
         check_cell(LIF())
@@ -517,7 +517,7 @@ def test_methods_that_do_not_train_as_they_should_are_found(nodes, finding):
         check_gradient_method(OfNodes(nodes), normalization=False)
 
 
-@pytest.mark.runs_once
+@pytest.mark.backends(1)
 @pytest.mark.parametrize(
     ("nodes", "switch"),
     [("silent", "every_weight"), ("uneven", "modes_agree"), ("on itself", "padding")],
@@ -530,7 +530,7 @@ class UnregisteredMethod(gradients.BPTT):
     pass
 
 
-@pytest.mark.runs_once
+@pytest.mark.backends(1)
 @pytest.mark.parametrize(
     ("method", "finding"),
     [

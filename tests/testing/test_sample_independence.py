@@ -4,7 +4,7 @@ between samples and calls is found and named."""
 import keras
 import numpy as np
 import pytest
-from helpers import chain
+from helpers import chain, only_on
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -233,9 +233,7 @@ def torch_model(loop):
     return keras.Sequential([keras.Input((6,)), wrapped])
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() != "torch", reason="a torch.nn.Module runs on PyTorch alone"
-)
+@only_on("torch", "a torch.nn.Module runs on PyTorch alone")
 def test_leaks_of_torch_modules_are_found():
     check_sample_independence(torch_model("time"), VECTORS)
     for loop, finding in (
@@ -246,7 +244,7 @@ def test_leaks_of_torch_modules_are_found():
             check_sample_independence(torch_model(loop), VECTORS)
 
 
-@pytest.mark.runs_once
+@pytest.mark.backends(1)
 @pytest.mark.parametrize(
     ("x", "error", "message"),
     [
