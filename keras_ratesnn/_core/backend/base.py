@@ -423,6 +423,11 @@ class Backend(abc.ABC):
         """The tensors of a structure, each computed before any is used."""
         return tensors
 
+    def postponed(self, tensors: list[Tensor], until: list[Tensor]) -> list[Tensor]:
+        """The tensors, not before others exist: nothing is computed of them earlier,
+        or taken from what was computed earlier."""
+        return tensors
+
     @abc.abstractmethod
     def pullback(
         self, function: Callable[..., Any], inputs: list[Tensor]
@@ -544,11 +549,13 @@ class Backend(abc.ABC):
         inputs: list[Tensor],
         context: Any,
         backward: Callable[..., Any],
+        kept: list[Tensor] | None = None,
     ) -> list[Tensor]:
         """`values`, whose gradients with respect to the tensors `inputs` are
         `backward(inputs, context, upstream)`.
 
-        That function may use no other tensors.
+        That function may use no other tensors. What is kept for it in the place of the
+        inputs, a list, defaults to `None`: these.
         """
 
     def detached(self, function: Callable[..., Structure], *args: Any) -> Structure:

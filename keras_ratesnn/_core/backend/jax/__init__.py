@@ -43,19 +43,22 @@ class Backend(base.Backend):
         _, pull, rest = jax.vjp(function, *inputs, has_aux=True)
         return lambda upstream: list(pull(upstream)), rest
 
-    def with_backward(self, values, inputs, context, backward):
+    def with_backward(self, values, inputs, context, backward, kept=None):
         @jax.custom_vjp
-        def attached(values, inputs, context):
+        def attached(values, inputs, saved):
             return values
 
-        def forward(values, inputs, context):
-            return values, (inputs, context)
+        def forward(values, inputs, saved):
+            return values, saved
 
         def pull(saved, upstream):
             return None, backward(*saved, upstream), None
 
         attached.defvjp(forward, pull)
-        return attached(values, inputs, context)
+        return attached(values, inputs, (inputs if kept is None else kept, context))
+
+    def postponed(self, tensors, until):
+        return jax.lax.optimization_barrier((tensors, until))[0]
 
     def compiled(self, function, model, graphs, settings, jit_compile):
         run, targets = _taking_values(function, model.variables)
