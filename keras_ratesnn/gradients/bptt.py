@@ -50,7 +50,7 @@ class BPTT(GradientMethod):
             raise ValueError(
                 "BPTT(recompute=True) runs layers again itself. Received: network "
                 f"{run.network.name!r} with layers made in a keras.RematScope, which "
-                'would run three times. Make them outside of it, or train with '
+                "would run three times. Make them outside of it, or train with "
                 'gradient="bptt".'
             )
         return in_segments(run)

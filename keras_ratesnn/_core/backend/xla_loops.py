@@ -3,6 +3,8 @@
 import contextvars
 import sys
 
+from keras import ops
+
 from keras_ratesnn._core.contexts import setting
 
 UNROLLED_STEPS = {"cpu": {False: 1, True: 4}, "gpu": {False: 16, True: 8}}
@@ -50,3 +52,20 @@ def unrolled_network_steps():
     does not, and compiles once for any T.
     """
     return sys.maxsize if _unrolled.get() else 2
+
+
+def depending(tensors, until):
+    """Tensors that take values of others, though these change nothing: on CPUs XLA
+    removes a barrier before it decides what to compute when.
+
+    Args:
+        tensors: List of tensors.
+        until: List of tensors of floating-point numbers.
+    """
+    never = False
+    for tensor in until:
+        first = ops.reshape(tensor, (-1,))[:1]
+        # No number is both, which XLA does not see.
+        both = ops.logical_and(ops.isnan(first), ops.isinf(first))
+        never = ops.logical_or(never, ops.any(both))
+    return [ops.where(never, ops.zeros_like(tensor), tensor) for tensor in tensors]
