@@ -113,6 +113,16 @@ def kerashub(session):
         session.run(*RUN_TESTS, "-n", "0", *tests, *names, env=environment)
 
 
+@nox.session(python="3.11")
+def compilers(session):
+    """The tests with XLA's compiler for an H100, which needs no GPU."""
+    session.install("-q", ".[h100,recipes]", *PYTEST)
+    # Without it the test would be skipped.
+    session.run("python", "-c", "import jax_plugins.xla_cuda12")
+    tests = ("-m", "slow", "tests/benchmark/test_compiled.py")
+    session.run(*RUN_TESTS, "-n", "0", *tests, env={"KERAS_BACKEND": "jax"})
+
+
 @nox.session(venv_backend="none")
 def lint(session):
     """Format, faults, types and the files in .github, by the extra `test` and npm."""

@@ -1,4 +1,5 @@
-"""What a report of a fault needs: `python -m keras_ratesnn.about` prints it."""
+"""The facts that a report of a fault needs: `python -m keras_ratesnn.about` prints
+it."""
 
 import importlib.metadata
 import platform
@@ -14,7 +15,7 @@ _PACKAGES = {
     "JAX": "jax",
     "PyTorch": "torch",
 }
-"""What programs import, by the names that people say."""
+"""Modules that programs import, by the names of their packages."""
 
 
 def text() -> str:

@@ -13,7 +13,7 @@ from keras_ratesnn._core import checks, registry, time_axis, tree
 from keras_ratesnn._core.annotations import Config, Structure, Tensor
 from keras_ratesnn._graph import Part, PlannedCall, Slot
 from keras_ratesnn._model.call_inputs import starting_at
-from keras_ratesnn._model.through_time import run_method, value_over_time
+from keras_ratesnn._model.method_calls import run_method, value_over_time
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.gradients.handlers import Context
 from keras_ratesnn.gradients.handlers.with_membranes import WithMembranes

@@ -38,14 +38,14 @@ from keras_ratesnn._model.input_checks import (
     one_step,
     warn_of_time_in_a_step,
 )
+from keras_ratesnn._model.method_calls import (
+    outputs_of_run,
+    run_method,
+)
 from keras_ratesnn._model.settings import STEP_MODES as STEP_MODES
 from keras_ratesnn._model.settings import Settings
 from keras_ratesnn._model.silent_layers import warning_of_silence
 from keras_ratesnn._model.streaming import Stream, step_of
-from keras_ratesnn._model.through_time import (
-    run_method,
-    through_time,
-)
 from keras_ratesnn._model.time_masks import check_some_steps_count
 from keras_ratesnn._model.trainer import Trainer
 from keras_ratesnn._model.undifferentiated import is_undifferentiated, undifferentiated
@@ -191,8 +191,8 @@ class SpikingModel(
 
     @property
     def engine(self) -> str:
-        """What there is to run calls: on PyTorch `"eager"` (no graph yet), `"recorded"`
-        or `"compiled"` graphs; elsewhere `"keras"`."""
+        """The runner of calls: on PyTorch `"eager"` (no graph yet), `"recorded"` or
+        `"compiled"` graphs; elsewhere `"keras"`."""
         return self._graphs.engine
 
     def call(
@@ -224,11 +224,11 @@ class SpikingModel(
             with_gradient=with_gradient and not _graph.couples_samples(functional),
             return_sequences=self.return_sequences,
             network=functional,
-            draws=self._draws if self.gradient.draws else None,
+            seed_generator=self._draws if self.gradient.uses_random_numbers else None,
             mask=mask,
         )
         with replicas.own_noise(self.network):
-            outputs = self._through_time(run)
+            outputs = self._call_method(run)
         if first is not None:
             outputs = self._in_order_of_inputs(outputs, first)
         if run.with_gradient:
@@ -253,12 +253,12 @@ class SpikingModel(
         )
 
     @backend.engine.untraced
-    def _through_time(self, run: Run) -> Structure:
+    def _call_method(self, run: Run) -> Structure:
         jit_compile = self._asked_jit_compile
         with backend.engine.fusing(
             jit_compile is not False, run.training, self._graphs.loops
         ):
-            return through_time(
+            return outputs_of_run(
                 self._graphs,
                 self.gradient,
                 run,
@@ -324,8 +324,8 @@ class SpikingModel(
         Membranes are kept between calls. The outputs of T calls equal those of one call
         on the whole sequence with `return_sequences=True`. A sequence may be longer
         than `timesteps`. `reset_state` starts a new one. No input is padding here,
-        whatever its value. In an unrolled model (`keras_ratesnn.unroll`) a step is one
-        of the integer network: it runs all its slots.
+        whatever its value. In an unrolled model (`keras_ratesnn.deploy.unroll`) a step
+        is one of the integer network: it runs all its substeps.
 
         Example:
 
@@ -352,7 +352,7 @@ class SpikingModel(
                 from that of previous steps.
         """
         functional = _graph.as_graph(checked_model(self).network)
-        _graph.check_steps(functional, "`step`", all_slots=True)
+        _graph.check_steps(functional, "`step`", all_substeps=True)
         _graph.check_length(functional, self._stream.steps + 1)
         pairs = zip(match(functional, inputs), functional.inputs, strict=True)
         tensors = [one_step(tensor, wanted) for tensor, wanted in pairs]
@@ -435,8 +435,8 @@ class SpikingModel(
     ) -> Any:
         """Exports the inference graph of all time steps, like `keras.Model.export`.
 
-        `keras_ratesnn.export_step` exports a single step, for inputs that arrive step
-        by step. docs/deploy.md shows how to run the files.
+        `keras_ratesnn.deploy.export_step` exports a single step, for inputs that arrive
+        step by step. docs/deploy.md shows how to run the files.
 
         Args:
             filepath: String or path, where to write.

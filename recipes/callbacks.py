@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_ratesnn.callbacks import Throughput
-from recipes import engine, run_folder
+from recipes import distribution, run_folder
 
 
 class EpochMeasures(Throughput):
@@ -68,7 +68,7 @@ class SeedOfEpoch(keras.callbacks.Callback):
             import torch
 
             # The noise of each process is its own.
-            process = engine.current.process
+            process = distribution.current.process
             drawn = np.random.SeedSequence((self.seed, self.epoch, process))
             torch.manual_seed(int(drawn.generate_state(1)[0]))
 
@@ -104,7 +104,7 @@ class StopWhereDiverged(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         # Elsewhere the metrics of a batch differ between processes that wait for each
         # other.
-        if not engine.current.is_apart:
+        if not distribution.current.is_apart:
             self._check(logs)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -134,10 +134,10 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.progress.add(logs)
-        if engine.current.is_first:
+        if distribution.current.is_first:
             run_folder.save(self.trained, self.progress, self.folder.last, self.model)
             self.folder.follow_last(self.progress)
-        elif not engine.current.is_apart:
+        elif not distribution.current.is_apart:
             # On JAX and TensorFlow all processes must take part when one saves.
             with tempfile.TemporaryDirectory() as folder:
                 path = pathlib.Path(folder, run_folder.LAST)

@@ -11,7 +11,8 @@ import dataclasses
 
 import keras
 
-from keras_ratesnn import quantize_aware, spikify
+from keras_ratesnn import spikify
+from keras_ratesnn.deploy import quantize_aware
 from recipes import batches, catalogue, command_line, markdown, run
 from recipes.command_line import DIVERGED, SMALLER, Ended
 from recipes.settings import DEFAULTS, SPIKING_SETTINGS, TEACHING_SETTINGS

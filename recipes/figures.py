@@ -323,7 +323,9 @@ def _times_of_batches(model, batches, confidence):
     def stopped():
         size, steps = len(batches[0]), []
         for batch in batches:
-            steps.append(rsnn.predict_until_sure(model, batch, confidence, size)[1])
+            steps.append(
+                rsnn.deploy.predict_until_sure(model, batch, confidence, size)[1]
+            )
         return np.concatenate(steps)
 
     steps = stopped()

@@ -12,13 +12,12 @@ import importlib
 import keras
 
 from keras_ratesnn import gradients
+from keras_ratesnn.gradients.lookup import BY_NAME
 from keras_ratesnn.spiking_model import STEP_MODES
 from recipes import checks
 
 PLAIN = tuple(
-    f"{gradient}-{step_mode}"
-    for gradient in gradients.BY_NAME
-    for step_mode in STEP_MODES
+    f"{gradient}-{step_mode}" for gradient in BY_NAME for step_mode in STEP_MODES
 )
 
 PRESETS = {
@@ -99,7 +98,7 @@ def legend(gradient, step_mode):
     """A method in words, for figures: "rate, 2 windows, multi-step" for "rate 2
     windows" and "multi"."""
     name, *rest = gradient.split(" ", 1)
-    if name in gradients.BY_NAME and name != "rate":
+    if name in BY_NAME and name != "rate":
         name = name.upper()
     return ", ".join([name, *rest, f"{step_mode}-step"])
 
@@ -140,10 +139,10 @@ def gradient_method(settings):
     gradient = settings["gradient"]
     if isinstance(gradient, str) and ":" in gradient:
         return _own_method(gradient)
-    checks.one_of("gradient", gradient, (*gradients.BY_NAME, "package.module:Class"))
+    checks.one_of("gradient", gradient, (*BY_NAME, "package.module:Class"))
     counted = COUNTED.get(gradient)
     options = {counted: settings[counted]} if counted in settings else {}
-    return gradients.BY_NAME[gradient](**options)
+    return BY_NAME[gradient](**options)
 
 
 def _own_method(name):
@@ -179,7 +178,7 @@ def name_of(method):
     """The name of a `keras_ratesnn.gradients.GradientMethod` in the settings of a
     recipe."""
     kind = type(method)
-    for name, known in gradients.BY_NAME.items():
+    for name, known in BY_NAME.items():
         if known is kind:
             return name
     return f"{kind.__module__}:{kind.__qualname__}"

@@ -11,7 +11,7 @@ import tempfile
 
 import numpy as np
 
-from keras_ratesnn import export_nir
+from keras_ratesnn.deploy import export_nir
 from keras_ratesnn.layers import Neuron
 from recipes import packages
 from recipes.run import layers_of

@@ -22,8 +22,9 @@ import h5py
 import keras
 import numpy as np
 
-from keras_ratesnn import SpikingModel, export_c, integer, models
+from keras_ratesnn import SpikingModel, deploy
 from keras_ratesnn.models import pretrained
+from keras_ratesnn.models.precision import in_precision
 from recipes import addresses, atomic_files, command_line, device, methods
 from recipes.evaluate import recipe_of, scores_of, with_timesteps
 from recipes.run_folder import BEST, LAST, RunFolder, complete, load_model
@@ -288,7 +289,7 @@ def integer_facts(model, folder, data_dir):
     """
     dataset = recipe_of(folder).load(data_dir)
     try:
-        chip = integer(model, verbose=False)
+        chip = deploy.to_integers(model, verbose=False)
         logits = chip.integer_logits(dataset.test_images)
     except (TypeError, ValueError) as error:
         print(f"note: no network of integers is on the card. {error}")
@@ -296,8 +297,8 @@ def integer_facts(model, folder, data_dir):
     accuracy = np.mean(logits.argmax(axis=-1) == dataset.test_labels)
     with tempfile.TemporaryDirectory() as temporary:
         path = pathlib.Path(temporary, "net.c")
-        size = export_c(chip, path)
-        smallest = export_c(chip, path, cache_input=False)
+        size = deploy.export_c(chip, path)
+        smallest = deploy.export_c(chip, path, cache_input=False)
     return {
         "test_accuracy": round(float(accuracy), 6),
         "constants": size.constants,
@@ -329,7 +330,7 @@ def checked_place(arguments, record):
         )
     taken = arguments.folder / "cards" / f"{name}.json"
     if arguments.to is not None:
-        place = models.place_to_publish(arguments.to)
+        place = pretrained.place_to_publish(arguments.to)
         # Hubs keep the versions before.
         taken = None if place.path is None else place.path / CARD
     if taken is not None and taken.exists() and not arguments.replace:
@@ -350,7 +351,7 @@ def publish_run(arguments):
         model, timesteps = load_model(folder.last), set(arguments.timesteps)
         if precision != PRECISION:
             device.set_precision(PRECISION)
-            model = models.in_precision(model, PRECISION)
+            model = in_precision(model, PRECISION)
         if arguments.half:
             _round_kernels(model)
         if arguments.half or precision != PRECISION:

@@ -6,10 +6,10 @@ The same test images are classified by the network as it is; after
 a LiteRT file whose converter has quantized the weights of Dense layers and
 convolutions. Batch normalisation is folded for that file.
 
-With `--integer` the table is of networks of integers alone, `rsnn.integer`: of the
-network as it is, converted, and after some epochs with quantised weights,
-`rsnn.quantize_aware`. `--out DIR` keeps each as the folder of a run: the same command
-goes on.
+With `--integer` the table is of networks of integers alone, `rsnn.deploy.to_integers`:
+of the network as it is, converted, and after some epochs with quantised weights,
+`rsnn.deploy.quantize_aware`. `--out DIR` keeps each as the folder of a run: the same
+command goes on.
 """
 
 import pathlib
@@ -121,7 +121,7 @@ def _print_integers(arguments, recipe, dataset, images, labels, folder):
         texts = []
         for timesteps, classes in zip(numbers, all_classes, strict=True):
             network.timesteps = timesteps
-            chip = rsnn.integer(
+            chip = rsnn.deploy.to_integers(
                 network,
                 weights,
                 membrane_bits=arguments.membrane_bits,
@@ -229,7 +229,7 @@ def _litert(model, images, folder):
     import tensorflow as tf
 
     path = folder / "model.tflite"
-    folded = rsnn.fold_batch_normalization(model, verbose=False)
+    folded = rsnn.deploy.fold_batch_normalization(model, verbose=False)
     folded.export(
         path, format="litert", verbose=False, optimizations=[tf.lite.Optimize.DEFAULT]
     )

@@ -96,19 +96,19 @@ class Recipe(Settings):
         return methods.gradient_method(self.settings())
 
     @property
-    def slots(self):
+    def substeps(self):
         """The number of time steps T · D of the network of binary spikes that
-        `keras_ratesnn.unroll` makes."""
+        `keras_ratesnn.deploy.unroll` makes."""
         return self.timesteps * (self.levels or 1)
 
     @property
     def in_time(self):
-        """How the network runs in time, for people: "T = 4", or "T = 1, 4 slots" with
-        integer spikes."""
+        """How the network runs in time, for people: "T = 4", or "T = 1, 4 substeps"
+        with integer spikes."""
         if not self.is_spiking:
             return "ordinary network"
-        slots = "" if self.levels is None else f", {self.slots} slots"
-        return f"T = {self.timesteps}{slots}"
+        count = "" if self.levels is None else f", {self.substeps} substeps"
+        return f"T = {self.timesteps}{count}"
 
     @property
     def converted_neuron(self):

@@ -8,7 +8,7 @@ import keras
 import keras_ratesnn
 from keras_ratesnn.callbacks import LowerSigma, RandomTimesteps, TimestepSchedule
 from keras_ratesnn.layers import Neuron
-from recipes import batches, callbacks, device, engine, optimizers, teaching
+from recipes import batches, callbacks, device, distribution, optimizers, teaching
 from recipes.atomic_files import write_json, writing
 from recipes.callbacks import Diverged
 from recipes.checks import mistake
@@ -54,7 +54,7 @@ def build(recipe, dataset, ordinary_weights=None):
 
 def prepare(recipe):
     """Checks what `build` checks, and sets the precision of the recipe."""
-    devices = engine.current.devices
+    devices = distribution.current.devices
     if devices > 1 and not recipe.task.several_devices:
         raise ValueError(
             f"--devices must be 1 for {recipe.name}. Received: {devices} devices. "
@@ -74,16 +74,16 @@ def prepared(recipe, dataset, ordinary_weights=None):
     if not recipe.is_spiking:
         model = recipe.ordinary_network(dataset)
     else:
-        model = _spiking_model(recipe, dataset, ordinary_weights)
+        model = spiking_model(recipe, dataset, ordinary_weights)
         if recipe.start_from is not None:
             model = _start_from(recipe, model)
         if recipe.weights is not None:
-            model = keras_ratesnn.quantize_aware(model, recipe.weights)
+            model = keras_ratesnn.deploy.quantize_aware(model, recipe.weights)
     compile_model(model, recipe, dataset)
     return model
 
 
-def _spiking_model(recipe, dataset, ordinary_weights):
+def spiking_model(recipe, dataset, ordinary_weights):
     time = {
         "timesteps": recipe.timesteps,
         "gradient": recipe.method,
@@ -238,7 +238,7 @@ def fit(model, fitted, recipe, dataset, folder, progress, verbose=1):
         Diverged: If a metric is not finite. The record contains this.
         OSError: If the run's files cannot be written.
     """
-    this_process = engine.current
+    this_process = distribution.current
     test = batches.evaluation_batches(dataset, recipe, this_process.test_part)
     sample = _first_images(dataset.test_examples(), SAMPLE)
     try:
@@ -275,7 +275,7 @@ def fit(model, fitted, recipe, dataset, folder, progress, verbose=1):
     if recipe.is_spiking:
         energy = keras_ratesnn.analysis.energy(model, sample)
         record["joules"] = energy.total
-        record["joules_without_spikes"] = energy.total_without_spikes
+        record["joules_without_spikes"] = energy.quantized_total
     if this_process.is_first:
         if recipe.task.draw is not None:
             with writing(folder.picture) as part:
@@ -311,7 +311,7 @@ def _saving(model, folder, progress):
     """The callbacks that write the files of a run, a list: an epoch is saved before
     anything else is written."""
     writers = [callbacks.Checkpoint(model, progress, folder)]
-    if engine.current.is_first:
+    if distribution.current.is_first:
         tensorboard = keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False)
         writers.append(tensorboard)
     return writers
@@ -411,13 +411,13 @@ def _record(model, recipe, dataset, progress, diverged=None):
     peak_bytes = progress.peak_bytes or device.peak_bytes()
     return {
         "settings": recipe.settings(),
-        "slots": recipe.slots,
+        "slots": recipe.substeps,
         "score": recipe.task.score,
         "diverged": diverged,
         "backend": _joined("backend", parts),
         "device": _joined("device", parts),
         "versions": versions,
-        "batch_per_device": recipe.batch_size / engine.current.devices,
+        "batch_per_device": recipe.batch_size / distribution.current.devices,
         "parameters": model.count_params(),
         "train_images": dataset.train_size,
         "test_images": dataset.test_size,

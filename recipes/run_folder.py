@@ -30,7 +30,7 @@ import zipfile
 
 import keras
 
-from recipes import atomic_files, device, engine
+from recipes import atomic_files, device, distribution
 from recipes.atomic_files import one_line, write_json, writing
 
 LAST, BEST = "last.keras", "best.keras"
@@ -108,7 +108,7 @@ class Progress:
 
 def this_part():
     """Backend, devices and versions of this process."""
-    devices = engine.current.devices
+    devices = distribution.current.devices
     name = device.name() if devices == 1 else f"{devices} x {device.name()}"
     return {
         "backend": keras.backend.backend(),
@@ -373,7 +373,7 @@ class RunFolder:
         """
         if not self.last.exists():
             # The run was interrupted in its first epoch.
-            if engine.current.is_first:
+            if distribution.current.is_first:
                 self.log.unlink(missing_ok=True)
             return Progress(settings, train_images, score=score)
         progress = load_progress(self.last)
@@ -384,7 +384,7 @@ class RunFolder:
                 "original data, or another folder with --output."
             )
         load_state(self.last, model, fitted)
-        if engine.current.is_first:
+        if distribution.current.is_first:
             self.follow_last(progress)
         return progress
 

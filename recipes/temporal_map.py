@@ -1,14 +1,17 @@
-"""Which tasks need how many windows: `python -m recipes.temporal_map order-4`.
+"""Which neurons and how many windows tasks need: `python -m recipes.temporal_map
+order-4`.
 
-Each task trains the same network by rate with more and more windows, up to one for
-each step, which is BPTT; by BPTT, SLTT and OTTT. Each method has the learning rate, of
-three, that is best on validation data with the first seed. Numbers in the table are
-accuracies on test data; where the target is a number, the share of its variance that is
-explained. What was trained is kept in a file of lines for each task, and not trained
-again. `--show` prints what there is, and draws the map of all tasks.
+Each task trains networks that differ in their neurons, by rate with one, two and four
+windows, by BPTT, SLTT and OTTT. The learning rate and the scale of the kernels are
+chosen for each task and network on validation data with the first seed: by BPTT, and
+again for one window. Other methods have the better of these two. Numbers in the table
+are accuracies on test data; where the target is a number, the share of its variance
+that is explained. What was trained is kept in a file of lines for each task, and not
+trained again. `--show` prints what there is, and draws the map of all tasks.
 """
 
 import functools
+import itertools
 import json
 import math
 import pathlib
@@ -21,15 +24,26 @@ import numpy as np
 from keras_ratesnn import SpikingModel, analysis, callbacks, gradients, layers
 from recipes import command_line, markdown, plots
 from recipes.atomic_files import read_lines
-from recipes.benchmark import costs
-from recipes.data.temporal_tasks import TASKS
+from recipes.data.temporal_tasks import NETWORKS, TASKS
 
 LEARNING_RATES = (2e-3, 5e-3, 1e-2)
-WINDOWS = (1, 2, 4, 8)
-FIRST_WINDOWS = (2, 4)
-MOST_WINDOWS = 8
+_scaling = keras.initializers.VarianceScaling
+KERNELS = {
+    "ordinary": keras.initializers.GlorotUniform,
+    "wide": functools.partial(_scaling, 6.0, "fan_in", "uniform"),
+}
+"""What makes initializers, each of which draws once."""
+
+WINDOWS = (1, 2, 4)
 UNITS, DECAY, BATCH_SIZE, MAX_DELAY = 64, 0.9, 50, 9
-THRESHOLDS = {"low-threshold": 0.3}
+TIME_CONSTANTS = layers.TimeConstants(2, 200)
+LARGEST_GRADIENT = 1.0
+
+PROBED = ("lif", "learned")
+"""Networks that are probed: one that forgets, and one that need not."""
+
+CHOOSING = ("bptt", "rate-1")
+"""The methods that choose settings."""
 
 MORE_SEEDS = 2
 """Where methods are close."""
@@ -47,6 +61,8 @@ def add_arguments(parser):
     command_line.add_seeds(parser, 3)
     command_line.add_path(parser, "--output", "folder of results", default=RESULTS)
     command_line.add_data_dir(parser)
+    probe = "asks analysis.temporal_probe, too"
+    parser.add_argument("--probe", action="store_true", help=probe)
     show = "trains nothing; shows the results, and writes the figure map.png"
     parser.add_argument("--show", action="store_true", help=show)
 
@@ -59,11 +75,11 @@ def draw_map(arguments):
             results = Results(arguments.output / f"{name}.jsonl")
             data = None if arguments.show else task.load(arguments.data_dir)
         if data is not None:
-            complete(results, task, data, arguments.seeds)
+            complete(results, task, data, arguments.seeds, arguments.probe)
         print(f"\n{name}: {task.about}.\n")
         for network in task.networks:
             print(table(results, network), flush=True)
-            if results.find(network=network, what="cost", method="bptt"):
+            if results.find(network=network, method="bptt"):
                 maps.append(TaskMap(results, task, network))
     if arguments.show and maps:
         print(summary(maps))
@@ -92,38 +108,29 @@ class Results:
             file.write(json.dumps(record) + "\n")
 
 
-def methods(timesteps):
-    """The methods by name, each with its gradient. Windows are equal, or differ by a
-    step; of `first`, all but the last have one step. One for each step is BPTT, and
-    costs too much for long sequences."""
-    numbers = [number for number in WINDOWS if number < timesteps]
-    if timesteps <= MOST_WINDOWS:
-        numbers.append(timesteps)
-    by_windows = {}
-    for number in numbers:
+def methods(timesteps, network):
+    """The methods by name, each with its gradient; those that choose settings come
+    first. Windows are equal, or differ by a step."""
+    by_name = {"bptt": gradients.BPTT()}
+    for number in WINDOWS:
         groups = np.array_split(np.arange(timesteps), number)
         sizes = tuple(len(group) for group in groups)
-        by_windows[f"rate-{number}"] = gradients.Rate(windows=sizes)
-    for number in FIRST_WINDOWS:
-        if number < timesteps:
-            by_windows[f"first-{number}"] = gradients.Rate(windows=number)
-    online = {"sltt": gradients.SLTT(), "ottt": gradients.OTTT()}
-    return {**by_windows, "bptt": gradients.BPTT(), **online}
+        by_name[f"rate-{number}"] = gradients.Rate(windows=sizes)
+    if network != "parallel":
+        # Each of its steps alone remembers nothing.
+        by_name |= {"sltt": gradients.SLTT(), "ottt": gradients.OTTT()}
+    return by_name
 
 
-def build(task, shape, network, gradient, learning_rate):
+def build(task, shape, network, gradient, kernels, learning_rate):
     """A compiled network for inputs `(T, channels)` of a task."""
     timesteps, channels = shape
     inputs = x = keras.Input((channels,))
     for _ in range(2):
         if network == "delays":
             x = layers.Delay(MAX_DELAY)(x)
-        x = keras.layers.Dense(UNITS)(x)
-        neurons = layers.LIF(DECAY, THRESHOLDS.get(network, 1.0))
-        if network == "recurrent":
-            synapses = keras.layers.Dense(UNITS, use_bias=False)
-            neurons = layers.Recurrent(neurons, synapses)
-        x = neurons(x)
+        x = keras.layers.Dense(UNITS, kernel_initializer=KERNELS[kernels]())(x)
+        x = neurons(network, timesteps)(x)
     outputs = keras.layers.Dense(task.outputs)(x)
     model = SpikingModel(
         keras.Model(inputs, outputs),
@@ -131,24 +138,41 @@ def build(task, shape, network, gradient, learning_rate):
         gradient,
         mask_value=task.padding,
     )
+    optimizer = keras.optimizers.Adam(learning_rate, global_clipnorm=LARGEST_GRADIENT)
     if task.outputs == 1:
-        model.compile(keras.optimizers.Adam(learning_rate), "mse")
+        model.compile(optimizer, "mse")
     else:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(keras.optimizers.Adam(learning_rate), loss, metrics=["accuracy"])
+        model.compile(optimizer, loss, metrics=["accuracy"])
     return model
 
 
-def complete(results, task, data, seeds):
+def neurons(network, timesteps):
+    """The neurons of a network of this name."""
+    if network == "spread":
+        return layers.LIF(TIME_CONSTANTS)
+    if network == "learned":
+        return layers.LIF(TIME_CONSTANTS, learn_decay=True)
+    if network == "parallel":
+        return layers.MaskedPSN(timesteps, timesteps)
+    if network == "recurrent":
+        synapses = keras.layers.Dense(UNITS, use_bias=False)
+        return layers.Recurrent(layers.LIF(DECAY), synapses)
+    return layers.LIF(DECAY)
+
+
+def complete(results, task, data, seeds, with_probe):
     """Trains what is missing."""
     shape = data["train"][0].shape[1:]
-    if not results.find(what="probe") and task.outputs > 1:
-        results.add(what="probe", **probed(task, data, shape))
-    by_name = methods(shape[0])
     for network in task.networks:
+        by_name = methods(shape[0], network)
         compare(results, task, data, network, by_name, seeds)
         close = {name: by_name[name] for name in undecided(results, network, seeds)}
         compare(results, task, data, network, close, seeds + MORE_SEEDS)
+    for network in PROBED if with_probe and task.outputs > 1 else ():
+        key = {"what": "probe", "network": network}
+        if network in task.networks and not results.find(**key):
+            results.add(**key, **probed(results, task, data, network))
 
 
 def compare(results, task, data, network, by_name, seeds):
@@ -159,25 +183,46 @@ def compare(results, task, data, network, by_name, seeds):
         key = {"network": network, "method": name}
         if not results.find(**key):
             try:
-                make(LEARNING_RATES[0])
+                make(**_all_settings()[0])
             except ValueError as error:
                 results.add(**key, refused=str(error))
         if is_refused(results, key):
             continue
         for seed in range(seeds):
-            rates = LEARNING_RATES
-            if seed:
-                rates = [best_runs(results, key)[0]["learning_rate"]]
-            for learning_rate in rates:
-                run = {**key, "learning_rate": learning_rate, "seed": seed}
+            candidates = [chosen(results, key)] if seed else to_try(results, key)
+            for settings in candidates:
+                run = {**key, **settings, "seed": seed}
                 if results.find(**run):
                     continue
-                trains = f"{network}, {name}, learning rate {learning_rate}"
-                print(f"{trains}, seed {seed + 1} of {seeds}", flush=True)
+                said = ", ".join(f"{name} {value}" for name, value in run.items())
+                print(f"{task.name}: {said}", flush=True)
                 keras.utils.set_random_seed(seed)
-                results.add(**run, **trained(make(learning_rate), task, data))
-        if not results.find(**key, what="cost"):
-            results.add(**key, what="cost", **cost(make(LEARNING_RATES[0]), data))
+                results.add(**run, **trained(make(**settings), task, data))
+
+
+def to_try(results, key):
+    """The settings of a method that are tried with the first seed."""
+    if key["method"] in CHOOSING:
+        return _all_settings()
+    settings = []
+    for name in CHOOSING:
+        one = chosen(results, {**key, "method": name})
+        settings += [] if one in settings else [one]
+    return settings
+
+
+def _all_settings():
+    return [
+        {"kernels": kernels, "learning_rate": learning_rate}
+        for kernels, learning_rate in itertools.product(KERNELS, LEARNING_RATES)
+    ]
+
+
+def chosen(results, key):
+    """The settings of a method that were best on validation data with the first
+    seed."""
+    best = max(results.find(**key, seed=0), key=lambda run: run["validation"])
+    return {name: best[name] for name in ("kernels", "learning_rate")}
 
 
 def is_refused(results, key):
@@ -187,7 +232,7 @@ def is_refused(results, key):
 
 def undecided(results, network, seeds):
     """The methods that are not told from BPTT, and BPTT: their means differ by less
-    than two standard deviations. Equal scores of all seeds decide."""
+    than a point, or two standard deviations. Equal scores of all seeds decide."""
     if seeds == 1:
         return []
     by_method = scores_of(results, network)
@@ -196,7 +241,7 @@ def undecided(results, network, seeds):
     for name, scores in by_method.items():
         spread = math.hypot(np.std(scores, ddof=1), np.std(exact, ddof=1))
         difference = abs(np.mean(scores) - np.mean(exact))
-        if name != "bptt" and difference < 2 * spread:
+        if name != "bptt" and spread and difference < max(POINT, 2 * spread):
             names.append(name)
     return [*names, "bptt"] if names else []
 
@@ -212,7 +257,14 @@ def trained(model, task, data):
     seconds = time.process_time() - began
     scores = {part: score(model, *data[part]) for part in ("validation", "test")}
     versions = f"{keras.backend.backend()}, Keras {keras.__version__}"
-    return {**scores, "seconds": round(seconds, 2), "versions": versions}
+    # Else the programs of all trainings would stay.
+    keras.utils.clear_session()
+    return {
+        **scores,
+        "epochs": task.epochs,
+        "seconds": round(seconds, 2),
+        "versions": versions,
+    }
 
 
 def score(model, x, y):
@@ -223,27 +275,15 @@ def score(model, x, y):
     return 1.0 - float(np.mean(np.square(outputs[:, 0] - y)) / np.var(y))
 
 
-def cost(model, data):
-    """The FLOPs and the memory of a step."""
-    x, y = (array[:BATCH_SIZE] for array in data["train"])
-
-    def step():
-        model.train_on_batch(x, y)
-
-    # Graphs are recorded in the first steps.
-    for _ in range(4):
-        step()
-    memory = costs.memory_rise(step)
-    return {"flops": costs.counted_flops(step), "memory_bytes": memory}
-
-
-def probed(task, data, shape):
-    """What `analysis.temporal_probe` recommends for the first network, and its time."""
+def probed(results, task, data, network):
+    """What `analysis.temporal_probe` says of a network with BPTT's settings, and its
+    time."""
     began = time.process_time()
-    network, gradient = task.networks[0], gradients.BPTT()
     x, y = data["train"]
+    shape, gradient = x.shape[1:], gradients.BPTT()
+    settings = chosen(results, {"network": network, "method": "bptt"})
     result = analysis.temporal_probe(
-        functools.partial(build, task, shape, network, gradient, LEARNING_RATES[1]),
+        functools.partial(build, task, shape, network, gradient, **settings),
         x,
         y,
         data["validation"],
@@ -252,23 +292,23 @@ def probed(task, data, shape):
         seeds=3,
         verbose=0,
     )
-    recommended = result.recommended and result.recommended.name
-    seconds = round(time.process_time() - began, 2)
-    return {"recommended": recommended, "seconds": seconds}
+    return {
+        "recommended": result.recommended and result.recommended.name,
+        "said": result.recommendation,
+        "accuracy": {name: seeds.tolist() for name, seeds in result.accuracy.items()},
+        "seconds": round(time.process_time() - began, 2),
+    }
 
 
 def best_runs(results, key):
-    """The runs of a method with the learning rate that was best on validation data with
-    the first seed, one for each seed."""
-    first = results.find(**key, seed=0)
-    best = max(first, key=lambda run: run["validation"])
-    return results.find(**key, learning_rate=best["learning_rate"])
+    """The runs of a method with the settings that were chosen, one for each seed."""
+    return results.find(**key, **chosen(results, key))
 
 
 def scores_of(results, network):
     """The scores on test data by method, for the methods that are trained."""
     scores = {}
-    for record in results.find(network=network, what="cost"):
+    for record in results.find(network=network, seed=0):
         key = {"network": network, "method": record["method"]}
         scores[record["method"]] = [run["test"] for run in best_runs(results, key)]
     return scores
@@ -285,36 +325,36 @@ class TaskMap:
     Attributes:
         scores: Dict of methods' lists of scores on test data.
         title: String, the task and the network.
+        means: Dict of the means of these scores.
     """
 
     def __init__(self, results, task, network):
         self.title = f"{task.name}, {network}"
-        self.task = task
+        self.task, self.network = task, network
         self.scores = scores_of(results, network)
         self.means = {name: statistics.mean(run) for name, run in self.scores.items()}
-        is_probed = network == task.networks[0]
-        self.probes = results.find(what="probe") if is_probed else []
+        self.probes = results.find(what="probe", network=network)
 
     def is_learnt(self):
-        """Whether BPTT learns the task: it is better than chance, or than the mean."""
+        """Whether a method learns the task: it is better than chance, or than the
+        mean."""
         chance = 1 / self.task.outputs if self.task.outputs > 1 else 0.0
-        return self.means["bptt"] > chance + 0.05
+        return max(self.means.values()) > chance + 0.05
 
-    def smallest(self, kind):
-        """The smallest number of windows of a kind that is within a point of BPTT, or
-        `None`; one window is of both kinds."""
-        for name, mean in self.means.items():
-            words = name.split("-")
-            is_kind = words[0] == kind or name == "rate-1"
-            if is_kind and mean > self.means["bptt"] - POINT:
-                return int(words[1])
+    def smallest(self):
+        """The smallest number of windows that is within a point of BPTT, or `None`."""
+        for number in WINDOWS:
+            mean = self.means.get(f"rate-{number}", -math.inf)
+            if mean > self.means["bptt"] - POINT:
+                return number
         return None
 
 
 def table(results, network):
     """The results of a network as a Markdown table."""
     rows = []
-    names = dict.fromkeys(run["method"] for run in results.find(network=network))
+    runs = results.find(network=network)
+    names = dict.fromkeys(run["method"] for run in runs if "method" in run)
     for name in names:
         key = {"network": network, "method": name}
         if is_refused(results, key):
@@ -323,39 +363,32 @@ def table(results, network):
         runs = best_runs(results, key)
         scores = markdown.mean_of([run["test"] for run in runs])
         seconds = statistics.median(run["seconds"] for run in runs)
-        flops, memory = "", ""
-        for costs_of_step in results.find(**key, what="cost"):
-            flops = f"{costs_of_step['flops'] / 1e6:.0f}"
-            memory = f"{costs_of_step['memory_bytes'] / 2**20:.2f}"
-        rate = runs[0]["learning_rate"]
-        rows.append((name, scores, rate, f"{seconds:.1f}", flops, memory))
-    columns = (network, "test", "learning rate", "seconds", "MFLOP", "MiB")
+        settings = chosen(results, key).values()
+        rows.append((name, scores, *settings, len(runs), f"{seconds:.1f}"))
+    columns = (network, "test", "kernels", "learning rate", "seeds", "seconds")
     return markdown.table(columns, rows) + "\n"
 
 
 def summary(maps):
-    """What follows for each task, as a Markdown table: the smallest number of windows
-    that is within a point of BPTT, equal ones or of first steps, and what the probe
-    recommends."""
+    """What follows for each task, as a Markdown table: the best method, the smallest
+    number of windows that is within a point of BPTT, and what the probe recommends."""
     rows = []
     for row in maps:
-        cells = [row.title, markdown.mean_of(row.scores["bptt"])]
+        best = max(row.means, key=row.means.get)
+        cells = [row.title, f"{best}, {row.means[best]:.4f}"]
+        cells.append(markdown.mean_of(row.scores["bptt"]))
         cells.append(f"{row.means['rate-1']:.4f}")
-        if row.is_learnt():
-            cells += [row.smallest("rate") or "T", row.smallest("first") or "T"]
-        else:
-            cells += ["not learnt", "not learnt"]
+        cells.append(row.smallest() or "T" if row.is_learnt() else "not learnt")
         probes = [f"{one['recommended']}, {one['seconds']:.0f} s" for one in row.probes]
         rows.append([*cells, "".join(probes)])
-    columns = ("task", "BPTT", "W = 1", "smallest W", "of first steps", "probe")
+    columns = ("task", "best", "BPTT", "W = 1", "smallest W", "probe")
     return markdown.table(columns, rows)
 
 
 COLUMNS = {
-    "rate-1": "W = 1",
-    "rate-2": "W = 2",
-    "rate-4": "W = 4",
-    "rate-8": "W = 8",
+    "rate-1": "1",
+    "rate-2": "2",
+    "rate-4": "4",
     "bptt": "BPTT",
     "sltt": "SLTT",
     "ottt": "OTTT",
@@ -363,24 +396,33 @@ COLUMNS = {
 
 
 def figure(maps):
-    """A row for each task and a column for each method: scores on test data, coloured
-    by the points that are missing to BPTT."""
-    drawn = plots.new_figure(7.2, 0.9 + 0.3 * len(maps))
-    axes = drawn.subplots()
-    missing = np.full((len(maps), len(COLUMNS)), np.nan)
-    for row, task_map in enumerate(maps):
-        means = task_map.means
-        for column, name in enumerate(COLUMNS):
-            text = "–"
-            if name in means:
-                missing[row, column] = means["bptt"] - means[name]
-                text = f"{means[name]:.2f}"
-            axes.text(column, row, text, ha="center", va="center", fontsize="small")
-    axes.imshow(missing, cmap="OrRd", vmin=0.0, vmax=0.5, aspect="auto", alpha=0.8)
-    axes.set_xticks(range(len(COLUMNS)), COLUMNS.values())
-    axes.xaxis.tick_top()
-    axes.set_yticks(range(len(maps)), [task_map.title for task_map in maps])
-    axes.tick_params(length=0, labelsize="small")
+    """A panel for each network, in which each task has a row and each method a column:
+    scores on test data, coloured by the points that are missing to the best of all
+    networks and methods."""
+    tasks = list(dict.fromkeys(one.task.name for one in maps))
+    best = {
+        name: max(max(one.means.values()) for one in maps if one.task.name == name)
+        for name in tasks
+    }
+    drawn = plots.new_figure(9.6, 0.9 + 0.3 * len(tasks))
+    panels = drawn.subplots(1, len(NETWORKS), sharey=True, squeeze=False)[0]
+    for axes, network in zip(panels, NETWORKS, strict=True):
+        missing = np.full((len(tasks), len(COLUMNS)), np.nan)
+        for one in maps:
+            if one.network != network:
+                continue
+            row = tasks.index(one.task.name)
+            for column, name in enumerate(COLUMNS):
+                text = "–"
+                if name in one.means:
+                    missing[row, column] = best[one.task.name] - one.means[name]
+                    text = f"{one.means[name]:.2f}".lstrip("0")
+                axes.text(column, row, text, ha="center", va="center", fontsize=7)
+        axes.imshow(missing, cmap="OrRd", vmin=0.0, vmax=0.5, aspect="auto", alpha=0.8)
+        axes.set_title(network, fontsize="medium")
+        axes.set_xticks(range(len(COLUMNS)), COLUMNS.values())
+        axes.set_yticks(range(len(tasks)), tasks)
+        axes.tick_params(length=0, labelsize=7)
     return drawn
 
 

@@ -7,7 +7,7 @@ import pathlib
 
 import keras
 
-from recipes import batches, catalogue, command_line, engine, run
+from recipes import batches, catalogue, command_line, distribution, run
 from recipes.command_line import DIVERGED, INTERRUPTED, SMALLER, Ended
 from recipes.run_folder import RunFolder, score_name, test_score, this_part
 
@@ -22,11 +22,11 @@ def start(arguments, command):
     """
     with command_line.mistakes():
         recipe = catalogue.chosen(arguments)
-        devices = engine.wanted(arguments.devices)
-        launcher = engine.launcher(devices)
+        devices = distribution.wanted(arguments.devices)
+        launcher = distribution.launcher(devices)
         if launcher[1:]:
             os.execv(launcher[0], [*launcher, *command])
-        this_process = engine.start(devices)
+        this_process = distribution.start(devices)
     with contextlib.ExitStack() as locks:
         if not this_process.is_first:
             silence = locks.enter_context(open(os.devnull, "w"))
@@ -38,7 +38,7 @@ def _run(recipe, arguments, locks):
     """Trains a recipe in this process; `locks` is an exit stack for those of the run's
     folders, which are made when all that could go wrong before training has been
     tried."""
-    this_process, restart = engine.current, arguments.restart
+    this_process, restart = distribution.current, arguments.restart
     folder = RunFolder(arguments.output or pathlib.Path("runs", recipe.name))
     with command_line.mistakes():
         recipe.task.check_packages()
@@ -71,25 +71,25 @@ def _anew():
     before."""
     # Not in the scope of several devices, which it would end.
     keras.utils.clear_session(free_memory=False)
-    with engine.current.scope():
+    with distribution.current.scope():
         yield
 
 
 def _is_finished(folder, recipe):
     """Checks the folder of a run; whether it contains the run's result, which is not to
     be trained again."""
-    if engine.current.is_first:
+    if distribution.current.is_first:
         folder.check(recipe.settings())
-    return engine.current.from_first(folder.result.exists())
+    return distribution.current.from_first(folder.result.exists())
 
 
 def _begin(folder, recipe, locks, restart=False):
     """Locks and prepares the folder of a run for training."""
-    if engine.current.is_first:
+    if distribution.current.is_first:
         locks.enter_context(folder.lock())
         folder.begin(recipe.settings(), restart)
     # The other processes may read the folder from now on.
-    engine.current.from_first(None)
+    distribution.current.from_first(None)
 
 
 def _train_in(folder, recipe, dataset, locks=None, restart=False):
@@ -113,7 +113,7 @@ def _train_in(folder, recipe, dataset, locks=None, restart=False):
 
 def _restored(folder, recipe, dataset, model, fitted):
     """The progress of a run, on all processes; its state is loaded into the models."""
-    this_process, progress = engine.current, None
+    this_process, progress = distribution.current, None
     if this_process.is_first or not this_process.is_apart:
         settings, score = recipe.settings(), recipe.task.score
         progress = folder.restore(model, fitted, settings, dataset.train_size, score)
@@ -141,7 +141,7 @@ def train(model, fitted, recipe, dataset, folder, progress):
     except run.Diverged as error:
         # Below the progress bar.
         print(flush=True)
-        if engine.current.is_first:
+        if distribution.current.is_first:
             raise Ended(diverged(folder, error), DIVERGED) from error
         return DIVERGED
     except OSError as error:

@@ -6,20 +6,25 @@ import re
 import keras
 import library_neurons
 import numpy as np
+from helpers import registered
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
+from keras_ratesnn import layer_kinds
 from keras_ratesnn.layers.pooling import PaddedMaxPooling2D
 
 own = rsnn.layers
 T = 3
 PUBLIC = [
-    name for name in own.__all__ if issubclass(getattr(own, name), keras.layers.Layer)
+    name
+    for name in own.__all__
+    if name not in layer_kinds.__all__
+    and issubclass(getattr(own, name), keras.layers.Layer)
 ]
 """The names of the layers and cells that users have."""
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@registered
 class Rectified(rsnn.layers.TimeMixing):
     """y_t = max(x_t − ½, x_{t−1} / 2): mixes time steps, and is not linear."""
 
@@ -30,7 +35,7 @@ class Rectified(rsnn.layers.TimeMixing):
         return ops.maximum(inputs - 0.5, 0.5 * state), inputs
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@registered
 class Odd(rsnn.layers.Encoder):
     """Shows its input at every second step."""
 
@@ -38,7 +43,7 @@ class Odd(rsnn.layers.Encoder):
         return inputs * ops.cast(t % 2, inputs.dtype)
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@registered
 class Saturating(rsnn.layers.NeuronCell):
     """A cell of one's own."""
 

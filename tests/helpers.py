@@ -19,13 +19,27 @@ BACKEND = keras.backend.backend()
 
 CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
+registered = keras.saving.register_keras_serializable("tests")
+"""Makes classes of tests known to files of models."""
+
 both_step_modes = pytest.mark.parametrize("step_mode", ["multi", "single"])
+rate_and_bptt = pytest.mark.parametrize("gradient", ["rate", "bptt"])
 two_methods = pytest.mark.parametrize(
     ("gradient", "step_mode"), [("rate", "multi"), ("bptt", "single")]
 )
 needs_compiler = pytest.mark.skipif(
     not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler"
 )
+
+
+def only_on(backend, reason):
+    """A mark of tests that run on one backend."""
+    return pytest.mark.skipif(backend != BACKEND, reason=reason)
+
+
+def not_on(backend, reason):
+    """A mark of tests that run on the other backends."""
+    return pytest.mark.skipif(backend == BACKEND, reason=reason)
 
 
 def recorded_early():

@@ -53,8 +53,7 @@ def layer(kind, timesteps, /, **kwargs):
 
 def learned(name):
     """Arguments with which they learn all that they can."""
-    names = [key for key in names_of_arguments(name) if key.startswith("learn_")]
-    return dict.fromkeys(names, True)
+    return {key: True for key in names_of_arguments(name) if key.startswith("learn_")}
 
 
 STEPPING = [name for name in ARGUMENTS if not cell_class(name).in_parallel]

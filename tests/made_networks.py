@@ -6,7 +6,7 @@ import importlib.resources
 import os
 import types
 
-import keras
+from helpers import chain
 from keras import layers
 
 import keras_ratesnn as rsnn
@@ -15,12 +15,8 @@ from keras_ratesnn.models.pretrained import Card
 
 def small(*more):
     """A spiking network with further layers before its neurons."""
-    x = inputs = keras.Input((2,))
-    for layer in more:
-        x = layer(x)
-    return rsnn.SpikingModel(
-        keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF()(x))), 2
-    )
+    network = chain(*more, rsnn.layers.LIF(), layers.Dense(3), shape=(2,))
+    return rsnn.SpikingModel(network, 2)
 
 
 PRETRAINED = "keras_ratesnn.models.pretrained"

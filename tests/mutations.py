@@ -112,7 +112,7 @@ GRADIENTS = [
         "layers/test_online_stabilization.py",
     ),
     (
-        "keras_ratesnn/gradients/handlers/mask.py",
+        "keras_ratesnn/gradients/handlers/random_mask.py",
         "state.mask.dtype) * masks",
         "state.mask.dtype)",
         "contract/test_contract.py::test_a_layer_keeps_its_promise"

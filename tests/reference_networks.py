@@ -183,18 +183,18 @@ class Case:
             ), path
 
 
+def _table(text):
+    """The rows of a table of our names and those of the authors."""
+    return [row.split() for row in text.strip().splitlines()]
+
+
 def _attention(ours, theirs, kind):
     """The patterns of a layer of attention, whose dense layers are called `kind`."""
-    parts = {"query": "q", "key": "k", "value": "v", "output": "proj"}
+    parts = _table("query q\nkey k\nvalue v\noutput proj")
     return [
-        *(
-            (f"{ours}_attention_{part}", f"{theirs}.{name}-{kind}")
-            for part, name in parts.items()
-        ),
-        *(
-            (f"{ours}_attention_{part}_bn", f"{theirs}.{name}-bn")
-            for part, name in parts.items()
-        ),
+        (f"{ours}_attention_{part}{ending}", f"{theirs}.{name}-{layer}")
+        for part, name in parts
+        for ending, layer in (("", kind), ("_bn", "bn"))
     ]
 
 
@@ -203,23 +203,6 @@ def _mlp(ours, theirs, name, kind):
         (rf"{ours}_mlp(\d)", rf"{theirs}.mlp.{name}\1-{kind}"),
         (rf"{ours}_mlp(\d)_bn", rf"{theirs}.mlp.{name}\1-bn"),
     ]
-
-
-def _numbered(ours, theirs):
-    return [(ours, f"{theirs}.0"), (f"{ours}_bn", f"{theirs}.1")]
-
-
-def _separable(ours, theirs):
-    parts = {"expand": "pwconv1", "depthwise": "dwconv", "project": "pwconv2"}
-    return [
-        pair
-        for part, name in parts.items()
-        for pair in _numbered(f"{ours}_{part}", f"{theirs}.{name}")
-    ]
-
-
-def _embedding(ours, theirs):
-    return [(ours, f"{theirs}-conv"), (ours.replace("_conv", "_bn"), f"{theirs}-bn")]
 
 
 # Layers are named NETWORK_LAYER; what each network's layers are called in the authors'
@@ -237,63 +220,70 @@ THEIR_NAMES = {
         ("classifier", "head"),
     ],
     "espikeformer": [
-        *(
-            (rf"down{number}_{kind}", f"downsample{number}.encode-{kind}")
-            for number in (1, 2)
-            for kind in ("conv", "bn")
-        ),
-        *_separable("convolution_separable", "conv-block.Conv"),
-        (r"convolution_(\d)_conv", r"conv-block.conv\1"),
-        (r"convolution_(\d)_bn", r"conv-block.bn\1"),
-        *_separable("block_separable", "block.conv"),
-        *_numbered("block_attention_query", "block.attn.q-conv"),
-        *_numbered("block_attention_key", "block.attn.k-conv"),
-        *_numbered("block_attention_value", "block.attn.v-conv"),
-        *_numbered("block_attention_output", "block.attn.proj-conv"),
         *_mlp("block", "block", "fc", "conv"),
-        ("classifier", "head"),
+        *_table(r"""
+down(\d)_(\w+) downsample\1.encode-\2
+convolution_separable_expand conv-block.Conv.pwconv1.0
+convolution_separable_expand_bn conv-block.Conv.pwconv1.1
+convolution_separable_depthwise conv-block.Conv.dwconv.0
+convolution_separable_depthwise_bn conv-block.Conv.dwconv.1
+convolution_separable_project conv-block.Conv.pwconv2.0
+convolution_separable_project_bn conv-block.Conv.pwconv2.1
+convolution_(\d)_(\w+) conv-block.\2\1
+block_separable_expand block.conv.pwconv1.0
+block_separable_expand_bn block.conv.pwconv1.1
+block_separable_depthwise block.conv.dwconv.0
+block_separable_depthwise_bn block.conv.dwconv.1
+block_separable_project block.conv.pwconv2.0
+block_separable_project_bn block.conv.pwconv2.1
+block_attention_query block.attn.q-conv.0
+block_attention_query_bn block.attn.q-conv.1
+block_attention_key block.attn.k-conv.0
+block_attention_key_bn block.attn.k-conv.1
+block_attention_value block.attn.v-conv.0
+block_attention_value_bn block.attn.v-conv.1
+block_attention_output block.attn.proj-conv.0
+block_attention_output_bn block.attn.proj-conv.1
+classifier head"""),
     ],
     "maxformer": [
-        *_embedding("patches1_1_conv", "patch-embed1.proj"),
-        *_embedding("patches1_2_conv", "patch-embed1.embed1.embed"),
-        *_embedding("patches1_shortcut_conv", "patch-embed1.embed2.embed"),
-        ("stage1_depthwise", "stage1.mixer.conv"),
-        ("stage1_depthwise_bn", "stage1.mixer.conv-bn"),
-        *_embedding("patches2_1_conv", "patch-embed2.max-embed1.embed"),
-        *_embedding("patches2_2_conv", "patch-embed2.embed1.embed"),
-        *_embedding("patches2_shortcut_conv", "patch-embed2.max-embed2.embed"),
         *_attention("stage2", "stage2.attn", "conv"),
         *_mlp("stage1", "stage1", "fc", "conv"),
         *_mlp("stage2", "stage2", "fc", "conv"),
-        ("classifier", "head"),
+        *_table(r"""
+patches1_1_(\w+) patch-embed1.proj-\1
+patches1_2_(\w+) patch-embed1.embed1.embed-\1
+patches1_shortcut_(\w+) patch-embed1.embed2.embed-\1
+stage1_depthwise stage1.mixer.conv
+stage1_depthwise_bn stage1.mixer.conv-bn
+patches2_1_(\w+) patch-embed2.max-embed1.embed-\1
+patches2_2_(\w+) patch-embed2.embed1.embed-\1
+patches2_shortcut_(\w+) patch-embed2.max-embed2.embed-\1
+classifier head"""),
     ],
     "mlp": [],
-    "vgg": [
-        ("block1_conv1", "f.0"),
-        ("block1_bn1", "f.1"),
-        ("block2_conv1", "f.4"),
-        ("block2_bn1", "f.5"),
-    ],
-    "res": [
-        ("stem_conv", "conv0.0"),
-        ("stem_bn", "conv0.1"),
-        ("shortcut_conv", "shortcut.0"),
-        ("shortcut_bn", "shortcut.1"),
-    ],
-    "sew": [
-        ("stem_conv", "conv0.0"),
-        ("stem_bn", "conv0.1"),
-        ("shortcut_conv", "downsample.0"),
-        ("shortcut_bn", "downsample.1"),
-        (r"_conv(\d)", r"_convNeuron\1.0"),
-        (r"_bn(\d)", r"_convNeuron\1.1"),
-    ],
-    "pre": [
-        ("stem_conv", "conv1"),
-        ("stem_bn", "bn1"),
-        ("shortcut_conv", "downsample.0"),
-        ("shortcut_bn", "downsample.1"),
-    ],
+    "vgg": _table("""
+block1_conv1 f.0
+block1_bn1 f.1
+block2_conv1 f.4
+block2_bn1 f.5"""),
+    "res": _table("""
+stem_conv conv0.0
+stem_bn conv0.1
+shortcut_conv shortcut.0
+shortcut_bn shortcut.1"""),
+    "sew": _table(r"""
+stem_conv conv0.0
+stem_bn conv0.1
+shortcut_conv downsample.0
+shortcut_bn downsample.1
+_conv(\d) _convNeuron\1.0
+_bn(\d) _convNeuron\1.1"""),
+    "pre": _table("""
+stem_conv conv1
+stem_bn bn1
+shortcut_conv downsample.0
+shortcut_bn downsample.1"""),
 }
 THEIR_KINDS = {
     "kernel": "weight",

@@ -154,7 +154,7 @@ def model_of(
     x = layers.ReLU()(x) if mean else rsnn.layers.LIF()(x)
     network = keras.Model(inputs, layers.Flatten()(layers.Conv2D(3, 2)(x)))
     if weights is not None:
-        network = rsnn.quantize_aware(
+        network = rsnn.deploy.quantize_aware(
             rsnn.SpikingModel(network, STEPS[False]), weights
         ).network
     return compiled(network, gradient, step_mode, STEPS[False])

@@ -24,10 +24,10 @@ class Window(rsnn.surrogates.Surrogate):
 
 
 class Method(rsnn.gradients.GradientMethod):
-    def call(self, run: rsnn.gradients.Run) -> object:
-        network = rsnn.gradients.Network(run)
-        states, outputs = network.through_time(network.once())
-        return network.end(states, outputs)
+    def call(self, run: rsnn.gradients.extend.Run) -> object:
+        network = rsnn.gradients.extend.Network(run)
+        states, outputs = network.run_steps(network.once())
+        return network.commit(states, outputs)
 
 
 def build() -> rsnn.SpikingModel:
@@ -79,7 +79,7 @@ def ready_made() -> list[rsnn.SpikingModel]:
         rsnn.models.VGG11(stem="cifar"),  # type: ignore[call-arg]
         rsnn.models.ResNet18((32, 32, 3), 10),  # type: ignore[call-arg]
         rsnn.models.load_pretrained("digits", timesteps=card.timesteps * 2),
-        rsnn.fold_batch_normalization(
+        rsnn.deploy.fold_batch_normalization(
             rsnn.models.load_pretrained("digits"), verbose=False
         ),
         rsnn.spikify(
@@ -117,7 +117,7 @@ def look_inside(model: rsnn.SpikingModel) -> dict[str, float]:
     }
 
 
-@rsnn.affine
+@rsnn.layers.affine
 class Scale(keras.layers.Layer):  # type: ignore[misc]
     """Keras has no types."""
 
@@ -125,8 +125,8 @@ class Scale(keras.layers.Layer):  # type: ignore[misc]
 rsnn.layers.LIF(reset="softly")  # type: ignore[arg-type]
 rsnn.layers.LIF(0.5, 1.0, "soft")  # type: ignore[arg-type, call-arg]
 rsnn.layers.ALIFCell(learn_threshold="yes")  # type: ignore[arg-type]
-rsnn.LayerKind(affine="yes")  # type: ignore[arg-type]
-rsnn.fold_batch_normalization(keras.Sequential(), verbose="no")  # type: ignore[arg-type]
+rsnn.layers.LayerKind(affine="yes")  # type: ignore[arg-type]
+rsnn.deploy.fold_batch_normalization(keras.Sequential(), verbose="no")  # type: ignore[arg-type]
 rsnn.gradients.Rate(windows=2.5)  # type: ignore[arg-type]
 rsnn.testing.check_cell("LIF")  # type: ignore[arg-type]
 steepness: float = rsnn.surrogates.ATan(alpha=2.0).alpha

@@ -37,13 +37,18 @@ def with_tables(texts, module):
     """The texts of the pages of a module, with its rows; those that are on no page come
     to the end of the last one."""
     rows = {
-        name: _row(name, value, PROMISES[module][name])
+        name: _row(name, value, PROMISES[module][promised(name)])
         for name, value in public(importlib.import_module(module))
     }
     *others, last = [
         ROW.sub(lambda match: rows.pop(match[1], ""), text) for text in texts
     ]
     return [*others, last + "".join(rows.values())]
+
+
+def promised(name):
+    """The name with the promise: that of a cell is that of its layer."""
+    return name.removesuffix("Cell")
 
 
 def public(module):

@@ -5,12 +5,14 @@ The input is a constant one, then a stronger one, then a train of spikes, with p
 between them. `PSN` and `MaskedPSN` have no figure: what they do is learned.
 """
 
+import inspect
 import pathlib
 
 import keras
 import numpy as np
 
 import keras_ratesnn as rsnn
+from keras_ratesnn.layers.neurons import NeuronWithArguments
 from recipes import plots
 
 FOLDER = pathlib.Path(__file__).parent.parent / "images" / "neurons"
@@ -26,22 +28,27 @@ INPUT = np.concatenate(
     ]
 )
 T = len(INPUT)
-NEURONS = {
-    "LIF": lambda: rsnn.layers.LIF(decay=0.8, name="neuron"),
-    "IF": lambda: rsnn.layers.IF(name="neuron"),
-    "ParametricLIF": lambda: rsnn.layers.ParametricLIF(decay=0.8, name="neuron"),
-    "ALIF": lambda: rsnn.layers.ALIF(decay=0.8, name="neuron"),
-    "CuBaLIF": lambda: rsnn.layers.CuBaLIF(name="neuron"),
-    "ILIF": lambda: rsnn.layers.ILIF(decay=0.8, name="neuron"),
-    "SlidingPSN": lambda: rsnn.layers.SlidingPSN(order=4, name="neuron"),
-}
+ARGUMENTS = {"decay": 0.8, "order": 4}
+WITH_DEFAULTS = ("CuBaLIF",)
+"""Neurons whose current makes them slow enough."""
 
 
-def draw(name):
+def arguments_of(name):
+    """Those of `ARGUMENTS` that neurons have; `None` for what has no figure."""
+    kind = getattr(rsnn.layers, name)
+    known = inspect.signature(kind).parameters
+    neurons = inspect.isclass(kind) and issubclass(kind, NeuronWithArguments)
+    if not neurons or "timesteps" in known:
+        return None
+    return {key: ARGUMENTS[key] for key in set(ARGUMENTS) & set(known)}
+
+
+def draw(name, arguments):
     """A figure of the membrane and the spikes of one neuron, above its input."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((1,))
-    model = rsnn.SpikingModel(keras.Model(inputs, NEURONS[name]()(inputs)), T, "bptt")
+    neuron = getattr(rsnn.layers, name)(**arguments, name="neuron")
+    model = rsnn.SpikingModel(keras.Model(inputs, neuron(inputs)), T, "bptt")
     found = rsnn.analysis.observed(
         model, membranes=["neuron"], spikes=["neuron"]
     ).predict(INPUT[None, :, None], verbose=0)
@@ -69,5 +76,7 @@ def draw(name):
 
 
 if __name__ == "__main__":
-    for name in NEURONS:
-        plots.save(draw(name), FOLDER / f"{name}.png", dpi=90)
+    for name in rsnn.layers.__all__:
+        arguments = {} if name in WITH_DEFAULTS else arguments_of(name)
+        if arguments is not None:
+            plots.save(draw(name, arguments), FOLDER / f"{name}.png", dpi=90)

@@ -81,7 +81,7 @@ def network(folder):
         keras.Model(model.network.inputs, outputs), model.timesteps
     )
     path = folder / "step.onnx"
-    states = keras_ratesnn.export_step(
+    states = keras_ratesnn.deploy.export_step(
         observed, path, "onnx", batch_size=1, verbose=False
     )
     layers = [

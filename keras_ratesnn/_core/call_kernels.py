@@ -1,5 +1,5 @@
-"""What layers compute from their weights alone, such as standardised kernels: once for
-all time steps of a call."""
+"""Results that layers compute from their weights alone, such as standardised kernels:
+once for all time steps of a call."""
 
 import contextvars
 import types
@@ -31,7 +31,7 @@ def stopped():
 
 
 def of(layer, name, compute):
-    """What a call of a layer has under a name: what the network has found before, or
-    else `compute()`."""
+    """The result of a layer's call that has a name: the one that the network has found
+    before, or else `compute()`."""
     kernels = _kernels.get().get(layer)
     return compute() if kernels is None else kernels[name]

@@ -21,7 +21,7 @@ DAMAGES = (
     AttributeError,
     OverflowError,
 )
-"""What h5py raises about damaged files."""
+"""Errors that h5py raises about damaged files."""
 
 HEAP_SIGNATURE = b"GCOL\x01\x00\x00\x00"
 HEAP = struct.Struct("<8sQ")

@@ -149,8 +149,8 @@ def normalize_rate_online(layer, rate, mean, variance, weights=None):
 
 
 def scale_and_shift(layer):
-    """What a layer does in inference: it multiplies each channel by γ / sqrt(σ² + ε)
-    and adds β − μ γ / sqrt(σ² + ε).
+    """The scale and shift of a layer in inference: it multiplies each channel by γ /
+    sqrt(σ² + ε) and adds β − μ γ / sqrt(σ² + ε).
 
     Args:
         layer: A `keras.layers.BatchNormalization`.

@@ -43,7 +43,7 @@ class Configured:
     """
 
     _remedy: str
-    """What to do instead of assigning an attribute, with `{kind}` for the name of the
+    """Advice in place of assigning an attribute, with `{kind}` for the name of the
     class and `{name}` for that of the attribute."""
     _is_frozen = False
 

@@ -53,6 +53,33 @@ def step_of(tensor, t):
     return tensor[:, t] if isinstance(t, int) else ops.take(tensor, t, axis=1)
 
 
+def with_step(steps, tensor, t, timesteps):
+    """Writes the tensor `(batch, ...)` of step `t` into those of all steps, `(batch, T,
+    ...)`; `steps` is `None` at first."""
+    if steps is None:
+        return ops.repeat(tensor[:, None], timesteps, axis=1)
+    is_now = ops.arange(timesteps, dtype="int32") == t
+    is_now = ops.reshape(is_now, (1, -1, *[1 for _ in tensor.shape[1:]]))
+    return ops.where(is_now, tensor[:, None], steps)
+
+
+def step_in_place(steps, t):
+    """As `step_of`, of a compiled loop, which reads one step without a gather."""
+    batch, _, *shape = ops.shape(steps)
+    step = ops.slice(steps, _corner(steps, t), (batch, 1, *shape))
+    return ops.squeeze(step, axis=1)
+
+
+def with_step_in_place(steps, tensor, t):
+    """As `with_step`, where nothing has a gradient, which TensorFlow lacks here: a
+    compiled loop writes one step, not all of them."""
+    return ops.slice_update(steps, _corner(steps, t), tensor[:, None])
+
+
+def _corner(steps, t):
+    return (0, t, *([0] * (len(steps.shape) - 2)))
+
+
 def zero_unless(rows, tensor):
     """A tensor with zeros where `rows`, of its first axes, is false; the tensor if
     `rows` is `None`."""

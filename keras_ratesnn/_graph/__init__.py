@@ -25,5 +25,5 @@ from keras_ratesnn._graph.requirements import check_trainable as check_trainable
 from keras_ratesnn._graph.requirements import couples_samples as couples_samples
 from keras_ratesnn._graph.requirements import frames_of as frames_of
 from keras_ratesnn._graph.requirements import neurons_of as neurons_of
-from keras_ratesnn._graph.requirements import slots_of as slots_of
+from keras_ratesnn._graph.requirements import substeps_of as substeps_of
 from keras_ratesnn._graph.signal import Signal as Signal

@@ -1,4 +1,4 @@
-"""What networks must be like to run over time, with errors that say what to do."""
+"""Requirements on networks that run over time, with errors that say what to do."""
 
 from typing import Any
 
@@ -208,27 +208,27 @@ def check_mean_of_steps(network):
         )
 
 
-def slots_of(network):
-    """How many time steps of a network are the slots of one longer step; 1 if they are
-    none.
+def substeps_of(network):
+    """How many time steps of a network are the substeps of one longer step; 1 if they
+    are none.
 
     Args:
         network: A Functional model, see `as_graph`.
     """
     counts: Any = (
-        (kind_of(layer).slots, layer) for layer in _search(network, _has_slots)
+        (kind_of(layer).substeps, layer) for layer in _search(network, _has_substeps)
     )
-    return max((slots(layer) for slots, layer in counts), default=1)
+    return max((substeps(layer) for substeps, layer in counts), default=1)
 
 
 def frames_of(network, timesteps):
-    """How many frames an input with time has: one for each time step, or for all slots
-    of a step, see `slots_of`."""
-    return timesteps // slots_of(network)
+    """How many frames an input with time has: one for each time step, or for all
+    substeps of a step, see `substeps_of`."""
+    return timesteps // substeps_of(network)
 
 
 def check_trainable(network):
-    """Raises ValueError if a network has no gradient, since it has slots or samples
+    """Raises ValueError if a network has no gradient, since it has substeps or samples
     depend on each other, or a wrong one."""
     check_samples_apart(network, "Training")
     for layer in _search(network, _draws_again):
@@ -238,11 +238,11 @@ def check_trainable(network):
             f"type {type(layer).__name__}, which draws some. Make it outside of the "
             "scope."
         )
-    if slots_of(network) > 1:
+    if substeps_of(network) > 1:
         raise ValueError(
             "An unrolled model cannot be trained: its neurons have no gradient. "
-            f"Received: network {network.name!r} with {slots_of(network)} slots in a "
-            "step. Train the model first, then unroll it."
+            f"Received: network {network.name!r} with {substeps_of(network)} substeps "
+            "in a step. Train the model first, then unroll it."
         )
 
 
@@ -251,28 +251,28 @@ def _draws_again(operation):
     numbers; masks are drawn outside of it."""
     return (
         bool(seeds_of(operation))
-        and not kind_of(operation).masks
+        and not kind_of(operation).random_mask
         and keras_internals.is_rematerialized(operation)
     )
 
 
-def _has_slots(operation):
-    return kind_of(operation).slots is not None
+def _has_substeps(operation):
+    return kind_of(operation).substeps is not None
 
 
 def check_timesteps(network, timesteps):
     """Raises ValueError if a layer of a network or of its nested models has weights for
-    another number of time steps, or slots.
+    another number of time steps, or substeps.
 
     Args:
         network: A Functional model, see `as_graph`.
         timesteps: Integer T.
     """
-    slots = slots_of(network)
-    if timesteps % slots:
+    substeps = substeps_of(network)
+    if timesteps % substeps:
         raise ValueError(
-            f"`timesteps` must be a multiple of {slots}, the number of slots in a step "
-            f"of this unrolled network. Received: timesteps={timesteps}."
+            f"`timesteps` must be a multiple of {substeps}, the number of substeps in "
+            f"a step of this unrolled network. Received: timesteps={timesteps}."
         )
     for layer, most, exact in _limits(network):
         if timesteps > most or (exact and timesteps != most):
@@ -298,13 +298,13 @@ def check_length(network, steps):
         network: A Functional model, see `as_graph`.
         steps: Integer, the number of steps of the stream.
     """
-    slots = slots_of(network)
+    substeps = substeps_of(network)
     for layer, most, _ in _limits(network):
-        if steps > most // slots:
+        if steps > most // substeps:
             raise ValueError(
                 f"{type(layer).__name__} {layer.name!r} has weights for "
-                f"{most // slots} steps. Received: step {steps}. Start a new sequence "
-                "with reset_state(), or create the layer with more timesteps."
+                f"{most // substeps} steps. Received: step {steps}. Start a new "
+                "sequence with reset_state(), or create the layer with more timesteps."
             )
 
 
@@ -326,22 +326,22 @@ def _is_limited(operation):
     return most is not None and most(operation) is not None
 
 
-def check_steps(network, wanted, all_slots=False):
+def check_steps(network, wanted, all_substeps=False):
     """Raises ValueError if neurons of a network need all time steps at once, or a layer
-    all slots of a step.
+    all substeps of a step.
 
     Args:
         network: A Functional model, see `as_graph`.
         wanted: String, what asks for single steps.
-        all_slots: Boolean, whether that runs all slots of a step at once. Defaults to
-            `False`.
+        all_substeps: Boolean, whether that runs all substeps of a step at once.
+            Defaults to `False`.
     """
-    if slots_of(network) > 1 and not all_slots:
+    if substeps_of(network) > 1 and not all_substeps:
         raise ValueError(
             f"{wanted} must not run an unrolled network one time step at a time. "
             f"Received: network {network.name!r}, in which a layer needs all "
-            f"{slots_of(network)} slots of the layer before it. Use the model that was "
-            "unrolled: its outputs are the same."
+            f"{substeps_of(network)} substeps of the layer before it. Use the model "
+            "that was unrolled: its outputs are the same."
         )
     for neuron in neurons_of(network):
         if neuron.cell.sees_all_steps:

@@ -20,7 +20,7 @@ Pairs = tuple[tuple[int, int], ...]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Wire:
-    """What a node takes: scale · y + offset of the output y of another node.
+    """The input of a node: scale · y + offset of the output y of another node.
 
     Args:
         node: `LoweredNode`.

@@ -1,1 +1,1 @@
-"""What serves `SpikingModel` alone."""
+"""Parts of `SpikingModel` alone."""

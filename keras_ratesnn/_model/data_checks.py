@@ -1,5 +1,5 @@
-"""What is wrong with the values of data: labels that are no numbers or no classes, NaN,
-and images that are scaled twice."""
+"""Checks of the values of data: labels that are no numbers or no classes, NaN, and
+images that are scaled twice."""
 
 import math
 import numbers

@@ -1,4 +1,4 @@
-"""What decides when calls are recorded, what compiles them, and which loops are
+"""Settings that decide when calls are recorded, what compiles them, and which loops are
 unrolled."""
 
 import contextlib
@@ -28,7 +28,9 @@ def engine_settings(**changes: Any) -> Iterator[dict[str, Any]]:
     * in what is compiled on JAX, and on TensorFlow by XLA, `unrolled_steps`: the
       largest T for which the time loop of a neuron layer is unrolled, by device and by
       whether the loop has a gradient, `{"cpu": {False: 1, True: 4}, "gpu": {False: 16,
-      True: 8}}`.
+      True: 16}}`;
+    * on JAX `platform`: what is compiled for, `"cpu"` or another; `"auto"` is this
+      machine.
 
     Example:
 

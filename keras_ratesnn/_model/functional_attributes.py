@@ -10,7 +10,7 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn._core.annotations import Shape, Structure
 from keras_ratesnn._model.input_checks import with_time
-from keras_ratesnn._model.through_time import spec_over_time
+from keras_ratesnn._model.method_calls import spec_over_time
 
 
 class FunctionalAttributes:

@@ -76,9 +76,9 @@ def with_time(network, inputs, timesteps):
 
     For the arguments and errors see `check_inputs`.
     """
-    slots = _graph.slots_of(network)
+    substeps = _graph.substeps_of(network)
     return [
-        (x, _has_time(x, wanted, timesteps // slots, slots))
+        (x, _has_time(x, wanted, timesteps // substeps, substeps))
         for x, wanted in zip(match(network, inputs), network.inputs, strict=True)
     ]
 
@@ -107,10 +107,10 @@ def are_tensors(structure, *types):
 
 
 _NO_DATA = (type(None), numbers.Number, str, bytes)
-"""What Keras would not take for data either."""
+"""Types that Keras would not take for data either."""
 
 
-def _has_time(tensor, wanted, timesteps, slots):
+def _has_time(tensor, wanted, timesteps, substeps):
     name = keras_internals.name_of_input(wanted)
     _check_numbers(tensor, wanted)
     if getattr(tensor.shape, "rank", 0) is None:
@@ -128,7 +128,7 @@ def _has_time(tensor, wanted, timesteps, slots):
         return False
     if checks.fits(shape[1:], timed):
         return True
-    advice = "" if None in shape else _advice(shape, static, timed, slots)
+    advice = "" if None in shape else _advice(shape, static, timed, substeps)
     raise ValueError(
         f"Input {name!r} of the network must have shape {_described(static)}, the same "
         f"at every step, or {_described(timed)}, one frame for each of "
@@ -140,8 +140,8 @@ _MOVES = ((0, 1), (1, -1), (2, -1))
 """The batch behind time, and channels behind pixels, without time and with it."""
 
 
-def _advice(shape, static, timed, slots):
-    """What makes data fit that have their axes in another order, or another T."""
+def _advice(shape, static, timed, substeps):
+    """Advice for data that have their axes in another order, or another T."""
     advice = ""
     for source, target in _MOVES:
         if len(shape) > max(source, 1):
@@ -152,7 +152,7 @@ def _advice(shape, static, timed, slots):
                     f"np.moveaxis(x, {source}, {target})."
                 )
     if checks.fits(shape[2:], static):
-        steps = shape[1] * slots
+        steps = shape[1] * substeps
         advice += f" Has it {steps} time steps? Set model.timesteps = {steps}."
     return advice
 

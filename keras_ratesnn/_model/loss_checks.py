@@ -82,8 +82,8 @@ def _losses_of_outputs(network, loss):
 
 
 def _origin(call):
-    """What a signal of a call is, and the name of the layer that makes it so; `(None,
-    None)` where that is not known."""
+    """A description of a signal of a call, and the name of the layer that makes it so;
+    `(None, None)` where that is not known."""
     if call.operation is None:
         return None, None
     kind = kind_of(call.operation)
@@ -96,7 +96,9 @@ def _origin(call):
         meaning = _PROBABILITIES
     elif activation not in (None, "linear"):
         meaning = None
-    elif kind.moves or kind.masks or kind.parameter_free or kind.role == TIME_MEAN:
+    elif (
+        kind.moves or kind.random_mask or kind.parameter_free or kind.role == TIME_MEAN
+    ):
         origins = list(map(_origin, call.sources))
         meanings = {meaning for meaning, _ in origins}
         return origins[0] if len(meanings) == 1 else (None, None)
@@ -107,8 +109,7 @@ def _origin(call):
 
 
 def _problem(loss, output, origin):
-    """What is wrong about a loss for an output, and the remedy; `None` if nothing
-    is."""
+    """The fault of a loss for an output, and the remedy; `None` if it has none."""
     kind, layer = origin
     name, takes_logits = _taken(loss)
     if name is None or kind is None or takes_logits == (kind != _PROBABILITIES):

@@ -1,5 +1,5 @@
-"""What training on several replicas needs: other noise on each, and gradients that
-weigh samples equally.
+"""Training on several replicas: other noise on each, and gradients that weigh samples
+equally.
 
 Replicas see parts of the same batch; see `engine.replicas`. On JAX there are none,
 because the compiler divides the whole batch, which gives the numbers of a single

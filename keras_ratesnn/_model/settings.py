@@ -16,6 +16,7 @@ from keras_ratesnn._model import layer_configs
 from keras_ratesnn._model.other_names import OTHER_NAMES
 from keras_ratesnn._model.time_masks import checked_mask_value
 from keras_ratesnn.gradients import GradientMethod
+from keras_ratesnn.gradients.lookup import BY_NAME
 
 STEP_MODES: tuple[StepModeName, ...] = ("multi", "single")
 
@@ -79,13 +80,13 @@ class Settings:
             # The same as before, for which calls are recorded.
             method = self._named_methods.setdefault(value, method)
         method.check(_graph.neurons_of(_graph.as_graph(self.network)))
-        if method.draws and self._draws is None:
+        if method.uses_random_numbers and self._draws is None:
             keras_internals.set_state(self, "_draws", keras.random.SeedGenerator())
         self._gradient = method
         # The config of another class may not tell all: compiled functions belong to
         # this choice.
         self._choice_of_gradient = (
-            None if type(method) in gradients.BY_NAME.values() else object()
+            None if type(method) in BY_NAME.values() else object()
         )
 
     @property

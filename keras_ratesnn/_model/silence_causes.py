@@ -1,5 +1,5 @@
-"""What keeps neurons from spiking or learning but small currents: numbers that are NaN,
-currents that are too large; and where normalisation is in place already."""
+"""Causes of neurons that do not spike or learn, other than small currents: numbers that
+are NaN, currents that are too large; and where normalisation is in place already."""
 
 import math
 
@@ -81,7 +81,12 @@ def normalized_neurons(network):
             neurons.update([call.operation] if follows else [])
         elif kind.normalization is not None or (
             follows
-            and (kind.moves or kind.masks or kind.parameter_free or kind.keeps_order)
+            and (
+                kind.moves
+                or kind.random_mask
+                or kind.parameter_free
+                or kind.keeps_order
+            )
         ):
             normalized.add(call)
     return neurons

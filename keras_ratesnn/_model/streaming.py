@@ -19,7 +19,7 @@ def one_step_of(
 ) -> Network:
     """A network that is given the inputs of one step, `(batch, ...)`, in inference.
 
-    Nothing is the same at every step. If a step has slots, they see the same inputs,
+    Nothing is the same at every step. If a step has substeps, they see the same inputs,
     and the network runs all of them.
 
     Args:
@@ -27,12 +27,12 @@ def one_step_of(
         inputs: List of tensors, in the order of the network's inputs.
         timesteps: Integer T, for encoders that spread an input over T steps.
     """
-    slots = _graph.slots_of(network)
+    substeps = _graph.substeps_of(network)
     run = Run(
         parts=(_graph.whole_of(network), None, None),
         inputs=[(tensor, False) for tensor in inputs],
-        timesteps=timesteps if slots == 1 else slots,
-        step_mode="single" if slots == 1 else "multi",
+        timesteps=timesteps if substeps == 1 else substeps,
+        step_mode="single" if substeps == 1 else "multi",
         network=network,
     )
     return Network(run, streams=True)
@@ -54,19 +54,19 @@ def step_of(
         inputs: See `one_step_of`.
         t: Integer, or integer scalar tensor: the time step.
     """
-    slots = _graph.slots_of(network)
+    substeps = _graph.substeps_of(network)
     with engine.no_gradient():
         running = one_step_of(network, inputs, timesteps)
         states = None if state is None else running.resumed(state)
-        if slots == 1:
+        if substeps == 1:
             states, outputs = running.step(states, running.once(), t)
         else:
             states, outputs = running.all_steps(states, running.once())
-            # They are the same in all slots.
+            # They are the same in all substeps.
             outputs = tree.map_leaves(
-                lambda rows: time_axis.unfold(rows, slots)[:, 0], outputs
+                lambda rows: time_axis.unfold(rows, substeps)[:, 0], outputs
             )
-        return running.carried(states), running.alarmed(states, outputs)
+        return running.carried(states), running.with_nan_of_membranes(states, outputs)
 
 
 class Stream:

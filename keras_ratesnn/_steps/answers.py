@@ -1,5 +1,5 @@
-"""What labelled samples answer after each step: what a threshold for stopping is
-calibrated on."""
+"""Answers for labelled samples after each step, on which a threshold for stopping is
+calibrated."""
 
 from typing import Any
 

@@ -55,7 +55,7 @@ def export_step(
     ... )
     >>> model = keras_ratesnn.SpikingModel(network, timesteps=4)
     >>> format = "onnx" if keras.backend.backend() == "torch" else "tf_saved_model"
-    >>> states = keras_ratesnn.export_step(
+    >>> states = keras_ratesnn.deploy.export_step(
     ...     model, tempfile.mkdtemp() + "/step.onnx", format, verbose=False
     ... )
     >>> for name, state in states.items():

@@ -11,7 +11,7 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._core.backend import engine
-from keras_ratesnn.gradients.network import Network
+from keras_ratesnn.gradients.network import Constants, Network
 from keras_ratesnn.gradients.run import Run
 from keras_ratesnn.spiking_model import SpikingModel
 
@@ -107,9 +107,9 @@ class _Steps:
         )
         read.difference_update(index for index, _ in running.inputs)
         static = {
-            index: _mask_beside(constants[index])
+            index: _mask_beside(constants.tensors[index])
             for index in sorted(read)
-            if index in constants
+            if index in constants.tensors
         }
         return self._results(running, {**kept, "static": static}, states, output)
 
@@ -117,21 +117,21 @@ class _Steps:
         *tensors, t = tensors
         kept = tree.filled(self._later_on, tensors)
         running = self._running(kept)
-        constants = {
+        constant = {
             index: tensor
             for (index, _), (tensor, _) in zip(
                 running.inputs, running.run.inputs, strict=True
             )
         }
-        constants.update(
+        constant.update(
             (index, _mask_on(pair)) for index, pair in kept["static"].items()
         )
-        return self._results(
-            running, kept, *running.step(running.resumed(kept["carried"]), constants, t)
-        )
+        states = running.resumed(kept["carried"])
+        constants = Constants(constant, kernels={})
+        return self._results(running, kept, *running.step(states, constants, t))
 
     def _results(self, running, kept, states, outputs):
-        (output,) = tree.flatten(running.alarmed(states, outputs))
+        (output,) = tree.flatten(running.with_nan_of_membranes(states, outputs))
         kept = {**kept, "carried": running.carried(states)}
         self._later_on = tree.map_leaves(lambda _: None, kept)
         return list(

@@ -104,8 +104,8 @@ class StepGraph(keras.Model):
 
 @dataclasses.dataclass(frozen=True)
 class _Interface:
-    """What goes in and out: `carried` is what each node carries from step to step,
-    `counts` whether steps are counted."""
+    """The inputs and outputs of a graph: `carried` is what each node carries from step
+    to step, `counts` whether steps are counted."""
 
     inputs: tuple[Port, ...]
     states: tuple[Port, ...]
@@ -119,7 +119,7 @@ def _interface_of(network, timesteps, batch_size):
     new_name = functools.partial(_new_name, set())
     input_names = list(map(new_name, _input_names(network)))
     rows = batch_size or 1
-    running, started, after = _first_step(network, timesteps, rows)
+    running, initial, after = _first_step(network, timesteps, rows)
     # What has other sizes in a batch of another size has a batch axis.
     other = after if batch_size else _first_step(network, timesteps, rows + 1)[2]
     counts = any(
@@ -130,7 +130,7 @@ def _interface_of(network, timesteps, batch_size):
         name = new_name(TIME_STEP)
         states.append(Port(name, (), "int32"))
         start[name] = np.zeros((), "int32")
-    for node, *carried in zip(running.nodes, started, after, other, strict=True):
+    for node, *carried in zip(running.nodes, initial, after, other, strict=True):
         for path, first, leaf, in_other in zip(
             _paths(carried[1]), *map(tree.flatten, carried), strict=True
         ):
@@ -163,7 +163,7 @@ def _interface_of(network, timesteps, batch_size):
 
 
 def _first_step(network, timesteps, rows):
-    """`(running, started, after)`: what each node carries before and after the first
+    """`(running, initial, after)`: what each node carries before and after the first
     step of `rows` sequences of zeros."""
     for tensor in network.inputs:
         if None in tensor.shape[1:]:
@@ -179,7 +179,7 @@ def _first_step(network, timesteps, rows):
     running = one_step_of(network, zeros, timesteps)
     with engine.no_gradient():
         after, _ = running.step(None, running.once(), 0)
-    return running, running.carried(running.started), running.carried(after)
+    return running, running.carried(running.initial_states), running.carried(after)
 
 
 def _new_name(given, wanted):

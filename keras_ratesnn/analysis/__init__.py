@@ -1,6 +1,7 @@
 """Measurements of a model on a batch of data; each result has a method `plot`. See
 docs/analysis.md."""
 
+from keras_ratesnn._core import moved_names
 from keras_ratesnn.analysis.accuracy.accuracy_over_time import (
     AccuracyOverTime,
     accuracy_over_time,
@@ -21,9 +22,14 @@ from keras_ratesnn.analysis.activity.single_neurons import (
     membranes,
     raster,
 )
-from keras_ratesnn.analysis.audits.audit import Audit, AuditedNumber, audit
+from keras_ratesnn.analysis.audits.audit import Audit, audit
+from keras_ratesnn.analysis.costs.breakdown import (
+    Costs,
+    DenseNetwork,
+    EnergyBreakdown,
+    Traffic,
+)
 from keras_ratesnn.analysis.costs.energy import Energy, energy
-from keras_ratesnn.analysis.costs.ledger import Costs, Ledger, Rival, Traffic
 from keras_ratesnn.analysis.gradients.gradient_agreement import (
     GradientAgreement,
     gradient_agreement,
@@ -36,17 +42,16 @@ __all__ = [
     "AccuracyOverTime",
     "AccuracyUntilSure",
     "Audit",
-    "AuditedNumber",
     "Costs",
+    "DenseNetwork",
     "Energy",
+    "EnergyBreakdown",
     "FiringRates",
     "GradientAgreement",
     "Independence",
-    "Ledger",
     "Membranes",
     "ObservedModel",
     "Raster",
-    "Rival",
     "ShuffledAccuracy",
     "TemporalProbe",
     "Traffic",
@@ -64,3 +69,5 @@ __all__ = [
     "shuffle_in_time",
     "temporal_probe",
 ]
+
+moved_names.refuse(globals())

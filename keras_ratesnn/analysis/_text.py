@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from keras_ratesnn.gradients import BY_NAME, GradientMethod
+from keras_ratesnn.gradients import GradientMethod
+from keras_ratesnn.gradients.lookup import BY_NAME
 
 
 def table(

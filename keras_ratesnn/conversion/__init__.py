@@ -1,9 +1,7 @@
 """Ordinary Keras models turned into spiking ones, and networks turned into others that
-compute the same, or nearly."""
+compute the same, or nearly, of which only layers that saved files name are imported."""
 
-from keras_ratesnn.conversion._folding import fold_batch_normalization
-from keras_ratesnn.conversion._quantize_aware import quantize_aware
-from keras_ratesnn.conversion._unrolling.unroll import unroll
 from keras_ratesnn.conversion.spikify import spikify
+from keras_ratesnn.conversion.unrolling import slot_layers as slot_layers
 
-__all__ = ["fold_batch_normalization", "quantize_aware", "spikify", "unroll"]
+__all__ = ["spikify"]

@@ -48,7 +48,7 @@ _LARGEST_HALF = float(np.finfo("float16").max)
 
 @dataclasses.dataclass
 class Measured:
-    """What calibration measures of an activation.
+    """The measurements of an activation in calibration.
 
     Args:
         threshold: Float θ, in the units of the activation, or `None` if it was never

@@ -26,7 +26,7 @@ from keras_ratesnn.conversion._rebuild import freeze_like, new_copy, short
 
 @dataclasses.dataclass
 class InsideLayers:
-    """What is known of the layers of a network that are written as graphs.
+    """The layers of a network that are written as graphs.
 
     Args:
         graphs: Dict of layers to Functional models; their inputs are the tensors among
@@ -290,7 +290,7 @@ def _depends_on_sizes(layer, args, kwargs, graph):
 
 
 def _as_cast(leaf, layer):
-    """What Keras makes of an argument before it calls a layer."""
+    """An argument as Keras casts it before it calls a layer."""
     casts = (
         isinstance(leaf, keras.KerasTensor)
         and layer.autocast

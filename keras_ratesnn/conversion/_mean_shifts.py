@@ -21,7 +21,7 @@ from keras import ops
 
 from keras_ratesnn._core import keras_internals, progress
 from keras_ratesnn._core.backend import engine
-from keras_ratesnn.gradients import NeuronHandler, with_neurons
+from keras_ratesnn.gradients.extend import NeuronHandler, with_neurons
 from keras_ratesnn.gradients.observing import Observing
 from keras_ratesnn.spiking_model import SpikingModel
 

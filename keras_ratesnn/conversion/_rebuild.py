@@ -14,7 +14,7 @@ from keras_ratesnn._model import layer_configs
 
 @dataclasses.dataclass(frozen=True)
 class Replacement:
-    """What becomes of an operation.
+    """The replacement of an operation.
 
     Args:
         config: Dict, what changes in its config; `None` if it goes, and what remains is

@@ -60,7 +60,7 @@ class Change:
 
 @dataclasses.dataclass(frozen=True)
 class Fold:
-    """What became of one batch normalisation.
+    """The result for one batch normalisation.
 
     Args:
         name: String, the name of the layer.
@@ -76,7 +76,7 @@ class Fold:
 
 @dataclasses.dataclass(frozen=True)
 class _PrintedReport:
-    """What was done to a network; it can be printed.
+    """The changes of a network; it can be printed.
 
     Args:
         changes: Tuple of `Change` or `Fold`.
@@ -86,7 +86,7 @@ class _PrintedReport:
 
     @property
     def kept(self) -> tuple[Any, ...]:
-        """What was kept."""
+        """The changes that kept a layer."""
         return tuple(change for change in self.changes if change.reason)
 
     @property
@@ -180,8 +180,8 @@ class ConversionReport(_PrintedReport):
 
 
 class FoldReport(_PrintedReport):
-    """What `fold_batch_normalization` did, one for each batch normalisation of the
-    network."""
+    """The results of `fold_batch_normalization`, one for each batch normalisation of
+    the network."""
 
     @property
     def folded(self) -> tuple[Fold, ...]:

@@ -232,7 +232,7 @@ def _nonlinear_in_spikes(network, inside, neurons):
         is_linear = (
             kind.affine
             or kind.moves
-            or kind.masks
+            or kind.random_mask
             or (kind.multilinear and len(from_neurons) == 1)
         )
         if is_one_step and not is_linear and function_of(operation) is None:

@@ -83,7 +83,7 @@ class Rows:
         return objects
 
     def _stored(self, row):
-        """What is stored in place of a row."""
+        """The row as it is stored."""
         if self._dataset.chunks is None:
             start = self._dataset.id.get_offset()
             if start is None:

@@ -26,7 +26,7 @@ DTYPE = np.dtype([("x", "i2"), ("y", "i2"), ("t", "i8"), ("p", "?")])
 """Of a structured array, as Tonic has it."""
 
 NEEDED = ("x", "t", "p")
-"""What such an array may not lack."""
+"""Fields that such an array must have."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -35,7 +35,7 @@ def propagate_nan(outputs, states):
         sound = engine.finite_rows(tensors, samples)
         return ops.where(sound, 0.0, float("nan"))
 
-    def alarmed(output):
+    def with_alarm(output):
         if not time_axis.is_float(output.dtype):
             return output
         rank = len(output.shape)
@@ -48,7 +48,7 @@ def propagate_nan(outputs, states):
         after = output + ops.cast(ops.reshape(alarms[key], shape), output.dtype)
         return keras_internals.put_mask(after, keras_internals.mask_of(output))
 
-    return tree.map_leaves(alarmed, outputs)
+    return tree.map_leaves(with_alarm, outputs)
 
 
 def _samples(state, rows):

@@ -30,7 +30,7 @@ class GradientMethod(Configured):
     >>> class HalfGradient(keras_ratesnn.gradients.GradientMethod):
     ...     def call(self, run):
     ...         outputs = keras_ratesnn.gradients.BPTT().call(run)
-    ...         return keras_ratesnn.gradients.graft(outputs, outputs, 0.5)
+    ...         return keras_ratesnn.gradients.extend.graft(outputs, outputs, 0.5)
     >>> inputs = keras.Input((4,))
     >>> network = keras.Model(
     ...     inputs, keras.layers.Dense(2)(keras_ratesnn.layers.LIF()(inputs))
@@ -48,9 +48,9 @@ class GradientMethod(Configured):
     otherwise they run as in inference."""
 
     @property
-    def draws(self) -> bool:
+    def uses_random_numbers(self) -> bool:
         """Whether `call` draws random numbers. If so, the model provides a generator,
-        `run.draws`."""
+        `run.seed_generator`."""
         return False
 
     def call(self, run: Run) -> Structure:

@@ -8,7 +8,6 @@ all steps before the next one begins. What is the same at every step runs once, 
 them.
 """
 
-import itertools
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -20,16 +19,11 @@ from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._core.backend import engine
 from keras_ratesnn._graph import PlannedCall, last_uses
 from keras_ratesnn.gradients._propagate_nan import propagate_nan
-from keras_ratesnn.gradients.handlers import (
-    Context,
-    Handler,
-    NeuronHandler,
-    handler_class,
-)
-from keras_ratesnn.gradients.handlers.handler import State, Time
+from keras_ratesnn.gradients.handlers import Context, Handler, handler_class
+from keras_ratesnn.gradients.handlers.handler import HandlerState, Time
 from keras_ratesnn.gradients.run import Run
 from keras_ratesnn.gradients.time import loops
-from keras_ratesnn.gradients.time.windows import Windows, with_step
+from keras_ratesnn.gradients.time.windows import Windows
 from keras_ratesnn.layer_kinds import TIME_MEAN, kind_of
 
 
@@ -48,14 +42,20 @@ class Node(NamedTuple):
     outputs: Sequence[int]
 
 
-Constants = dict[int | str, Any]
-"""Tensors by the numbers of their slots: the inputs, those with time as a whole, and
-what is the same at every step."""
+class Constants(NamedTuple):
+    """Values that are the same at every step, and the inputs.
 
-KERNELS = "kernels"
-"""The key of what layers compute from their weights, see `LayerKind`."""
+    Args:
+        tensors: Dictionary of tensors by the numbers of their slots; inputs with time
+            are whole.
+        kernels: Dictionary of what layers compute from their weights, see `LayerKind`.
+    """
 
-States = list[State]
+    tensors: dict[int, Any]
+    kernels: dict[Any, Structure]
+
+
+States = list[HandlerState]
 """One for each node, in their order."""
 
 NodesOf = Callable[[Sequence[PlannedCall], Context], Iterable[Node]]
@@ -91,48 +91,6 @@ def plain_nodes(calls: Sequence[PlannedCall], context: Context) -> Iterable[Node
         yield Node(handler, call.inputs, outputs)
 
 
-def with_neurons(handler_of: HandlerOf) -> NodesOf:
-    """The plain nodes, with a handler of your own for each neuron layer.
-
-    Args:
-        handler_of: Function `(call, context)` that returns a `Handler`, for example a
-            class of handlers.
-    """
-
-    def nodes(calls, context):
-        for node in plain_nodes(calls, context):
-            if isinstance(node.handler, NeuronHandler):
-                node = node._replace(handler=handler_of(node.handler.call, context))
-            yield node
-
-    return nodes
-
-
-def after_neurons(handler_of: HandlerOf) -> NodesOf:
-    """The plain nodes, with one more after each neuron layer.
-
-    It stands between the layer and what reads its spikes. Its inputs are the spikes and
-    the input current of the neurons; its output takes the place of the spikes.
-
-    Args:
-        handler_of: Function `(call, context)` of the call of the neurons that returns
-            the `Handler` of the new node, for example a class of handlers.
-    """
-
-    def nodes(calls, context):
-        slots = itertools.count(-1, -1)
-        for node in plain_nodes(calls, context):
-            if not isinstance(node.handler, NeuronHandler):
-                yield node
-                continue
-            spikes = next(slots)
-            yield node._replace(outputs=[spikes])
-            handler = handler_of(node.handler.call, context)
-            yield Node(handler, [spikes, *node.inputs], node.outputs)
-
-    return nodes
-
-
 class Network:
     """The nodes of a run, and what runs them.
 
@@ -143,7 +101,14 @@ class Network:
             `plain_nodes`.
         windows: Tuple of integers that add up to T, the sizes of the windows with a
             mean each. Defaults to `None`, one window.
-        **context: Of `Context`, what the run does not tell.
+        with_gradient: See `Context`, like the next arguments. Defaults to `None`, as
+            the run has it.
+        detached: Defaults to `False`.
+        records: Defaults to `False`.
+        last_step: Defaults to `False`.
+        streams: Defaults to `False`.
+        between: Defaults to `None`.
+        chosen: Defaults to `None`.
 
     Raises:
         ValueError: If a node reads a slot that none before it writes, or writes slots
@@ -155,19 +120,33 @@ class Network:
         run: Run,
         nodes: NodesOf = plain_nodes,
         windows: Sequence[int] | None = None,
-        **context: Any,
+        *,
+        with_gradient: bool | None = None,
+        detached: bool = False,
+        records: bool = False,
+        last_step: bool = False,
+        streams: bool = False,
+        between: Callable[[Structure], Structure] | None = None,
+        chosen: Tensor | None = None,
     ) -> None:
         part = run.parts[0]
         self.run = run
         sizes = (run.timesteps,) if windows is None else tuple(windows)
         self.windows = Windows(sizes, run.mask)
         rows = ops.shape(run.inputs[0][0])[0] * run.timesteps
-        context = {
-            "all_at_once": run.step_mode == "multi",
-            "with_gradient": run.with_gradient,
-            **context,
-        }
-        self.context = Context(self.windows, rows, run.training, **context)
+        self.context = Context(
+            self.windows,
+            rows,
+            run.training,
+            all_at_once=run.step_mode == "multi",
+            with_gradient=run.with_gradient if with_gradient is None else with_gradient,
+            detached=detached,
+            records=records,
+            last_step=last_step,
+            streams=streams,
+            between=between,
+            chosen=chosen,
+        )
         self.inputs = [
             (slot.index, has_time)
             for slot, (_, has_time) in zip(part.inputs, run.inputs, strict=True)
@@ -198,13 +177,14 @@ class Network:
         self._losses: list[tuple[Any, Tensor]] = []
         # In a stream, the states before the first step, of which an exported step needs
         # the values.
-        self.started: States = []
+        self.initial_states: States = []
         slots = [{*node.inputs, *node.outputs} for node in self.nodes]
         self._freed = last_uses(slots, self.outputs)
 
     def once(self) -> Constants:
         """Runs what is the same at every step, with gradient."""
-        tensors: Constants = {}
+        tensors: dict[int, Any] = {}
+        kernels: dict[Any, Structure] = {}
         for (index, _), (tensor, _) in zip(self.inputs, self.run.inputs, strict=True):
             tensors[index] = tensor
         for node in self.once_nodes:
@@ -213,7 +193,6 @@ class Network:
             self._add_loss(node.handler, loss)
             outputs = self.seen(node, tensors, outputs, set())
             tensors.update(zip(node.outputs, outputs, strict=True))
-        tensors[KERNELS] = kernels = {}
         for node in self.nodes:
             layer, compute = node.handler.operation, node.handler.kind.kernels
             # A layer that runs again in the backward pass would not find them there.
@@ -223,12 +202,12 @@ class Network:
                 and not keras_internals.is_rematerialized(layer)
             ):
                 kernels[layer] = compute(layer)
-        return tensors
+        return Constants(tensors, kernels)
 
     def seen(
         self,
         node: Node,
-        tensors: Constants,
+        tensors: dict[int, Any],
         outputs: list[Tensor],
         freed: set[int],
     ) -> list[Tensor]:
@@ -258,18 +237,18 @@ class Network:
             constants: What `once` returned.
             t: Integer, or integer scalar tensor: the time step, from 0 on.
         """
-        tensors = self._with_inputs(constants, lambda x: time_axis.step_of(x, t), t)
-        self.started = []
+        constants = self._with_inputs(constants, lambda x: time_axis.step_of(x, t), t)
+        self.initial_states = []
 
         def advance(handler, state, inputs):
             if state is None:
                 state, _ = self._detached(lambda: (handler.start(inputs), []))
                 if self.context.streams:
-                    self.started.append(state)
+                    self.initial_states.append(state)
             return self._detached(lambda: handler.step(state, inputs, t))
 
         states = states or [None] * len(self.nodes)
-        states_after, outputs = self._walk(tensors, advance, states)
+        states_after, outputs = self._run_nodes(constants, advance, states)
         return states_after, tree.map_leaves(lambda y: self._output(y, t), outputs)
 
     def all_steps(
@@ -277,12 +256,12 @@ class Network:
     ) -> tuple[States, Structure]:
         """All steps at once: `(states, outputs)`, with outputs `(batch * T, ...)`;
         `states` as in `step`."""
-        tensors = self._with_inputs(constants, time_axis.fold, None)
+        constants = self._with_inputs(constants, time_axis.fold, None)
 
         def act(handler, state, inputs):
             return self._detached(lambda: handler.all_steps(state, inputs))
 
-        states, outputs = self._walk(tensors, act, states)
+        states, outputs = self._run_nodes(constants, act, states)
 
         def repeated(y):
             return time_axis.repeat(y, self.windows.timesteps)
@@ -296,7 +275,7 @@ class Network:
 
     def _detached(self, function):
         """`(state, outputs)` of a node, without gradient where something else provides
-        it; of states, see `finished`."""
+        it; of states, see `after_last_step`."""
         if not self.context.detached:
             return function()
         states = []
@@ -312,13 +291,14 @@ class Network:
     def _with_inputs(self, constants, rows_of, t):
         """Constants, with the rows of one step, or of all, in the place of inputs with
         time."""
-        tensors = dict(constants)
+        tensors = dict(constants.tensors)
         for index, has_time in self.inputs:
             if has_time:
-                tensors[index] = self._only_valid(
-                    keras_internals.with_mask(rows_of, constants[index]), t
-                )
-        return tensors
+                # A tensor may be several inputs.
+                whole = constants.tensors[index]
+                rows = keras_internals.with_mask(rows_of, whole)
+                tensors[index] = self._only_valid(rows, t)
+        return constants._replace(tensors=tensors)
 
     def _only_valid(self, rows, t):
         return keras_internals.put_mask(
@@ -331,26 +311,27 @@ class Network:
             keras_internals.put_mask(chosen, keras_internals.mask_of(rows)), t
         )
 
-    def _walk(self, tensors, act, states=None):
+    def _run_nodes(self, constants, act, states=None):
         """`(results, outputs)`: the first results of `act(handler, state, inputs)` for
         each node, and the network's outputs."""
         states = states or [()] * len(self.nodes)
         steps = list(zip(self.nodes, states, self._freed, strict=True))
-        with call_kernels.using(tensors.get(KERNELS, {})):
-            results = self._walked(steps, tensors, act)
+        tensors = constants.tensors
+        with call_kernels.using(constants.kernels):
+            results = self._results_of_nodes(steps, tensors, act)
         return results, tree.map_leaves(lambda slot: tensors[slot.index], self.outputs)
 
-    def _walked(self, steps, tensors, act):
+    def _results_of_nodes(self, steps, tensors, act):
         """The first results of nodes, each with its state and the slots that are free
         after it."""
         results = []
         for node, state, freed in steps:
-            result, outputs = self._acted(node, state, tensors, act)
+            result, outputs = self._result_of_node(node, state, tensors, act)
             self._store(node, outputs, tensors, freed)
             results.append(result)
         return results
 
-    def _acted(self, node, state, tensors, act):
+    def _result_of_node(self, node, state, tensors, act):
         inputs = [tensors[index] for index in node.inputs]
         result, outputs = act(node.handler, state, node.handler.prepared(inputs))
         _check_outputs(node, outputs)
@@ -364,15 +345,16 @@ class Network:
         for index in freed:
             del tensors[index]
 
-    def through_time(self, constants: Constants) -> tuple[States, Structure]:
-        """All steps in the step mode of the run: `(states, outputs)`, see `finished`.
+    def run_steps(self, constants: Constants) -> tuple[States, Structure]:
+        """All steps in the step mode of the run: `(states, outputs)`, see
+        `after_last_step`.
 
         Outputs are time means `(batch, ...)`, or all steps `(batch, T, ...)` if
         `run.return_sequences`.
         """
         if not self.context.all_at_once:
             states, gathered = self.sweep(constants)
-            return self.finished(states, self.outputs_of_sweep(gathered))
+            return self.after_last_step(states, self.outputs_of_sweep(gathered))
         states, rows = self.all_steps(None, constants)
         timesteps, sequences = self.windows.timesteps, self.run.return_sequences
 
@@ -388,22 +370,24 @@ class Network:
                 mask = ops.any(mask, axis=1)
             return keras_internals.put_mask(self.windows.mean_over_all(y), mask)
 
-        return self.finished(states, tree.map_leaves(output, rows))
+        return self.after_last_step(states, tree.map_leaves(output, rows))
 
-    def finished(self, states: States, outputs: Structure) -> tuple[States, Structure]:
+    def after_last_step(
+        self, states: States, outputs: Structure
+    ) -> tuple[States, Structure]:
         """`(states, outputs)` after the last step: without what only the next one
         needs, and NaN where membranes are."""
-        finished = [
-            node.handler.finish(state)
+        released = [
+            node.handler.release(state)
             for node, state in zip(self.nodes, states, strict=True)
         ]
-        outputs = self.alarmed(states, outputs)
+        outputs = self.with_nan_of_membranes(states, outputs)
         if self.context.detached:
-            return engine.detached(lambda: finished), outputs
-        return finished, outputs
+            return engine.detached(lambda: released), outputs
+        return released, outputs
 
     def carried(self, states: States) -> list[Structure]:
-        """What each node carries to the next step, see `Handler.carried`."""
+        """The state that each node carries to the next step, see `Handler.carried`."""
         return [
             node.handler.carried(state)
             for node, state in zip(self.nodes, states, strict=True)
@@ -445,7 +429,7 @@ class Network:
 
         def joined(so_far, value, plus):
             if self.run.return_sequences:
-                return with_step(so_far, value, t, self.windows.timesteps)
+                return time_axis.with_step(so_far, value, t, self.windows.timesteps)
             return value if so_far is None else plus(so_far, value)
 
         def total(output, so_far):
@@ -481,17 +465,17 @@ class Network:
     def rates(self, states: States, constants: Constants) -> Structure:
         """The network on rates, given the states after the last step: outputs `(batch *
         W, ...)`, with gradient."""
-        tensors = dict(constants)
+        tensors = dict(constants.tensors)
         for index, has_time in self.inputs:
             if has_time:
-                tensors[index] = self._rates_of_input(constants[index])
+                tensors[index] = self._rates_of_input(constants.tensors[index])
 
         def act(handler, state, inputs):
             rates, loss = handler.rates(state, inputs)
             self._add_loss(handler, loss)
             return (), rates
 
-        return self._walk(tensors, act, states)[1]
+        return self._run_nodes(constants._replace(tensors=tensors), act, states)[1]
 
     def _rates_of_input(self, steps):
         if time_axis.is_float(steps.dtype):
@@ -503,7 +487,7 @@ class Network:
             return time_axis.repeat(steps[:, -1], self.windows.timesteps)
         return time_axis.fold(steps)
 
-    def end(self, states: States, outputs: Structure) -> Structure:
+    def commit(self, states: States, outputs: Structure) -> Structure:
         """Passes losses and statistics to the layers, and returns the outputs."""
         for node, state in zip(self.nodes, states, strict=True):
             self._add_loss(node.handler, getattr(state, "loss", ()))
@@ -511,12 +495,12 @@ class Network:
         for layer, loss in self._losses:
             layer.add_loss(loss)
         for node in self.once_nodes:
-            node.handler.end(())
+            node.handler.commit(())
         for node, state in zip(self.nodes, states, strict=True):
-            node.handler.end(state)
+            node.handler.commit(state)
         return outputs
 
-    def alarmed(self, states: States, outputs: Structure) -> Structure:
+    def with_nan_of_membranes(self, states: States, outputs: Structure) -> Structure:
         """The outputs, NaN where a membrane is."""
         membranes = [
             node.handler.membranes(state)
@@ -591,4 +575,4 @@ def in_time(network: Network) -> Structure:
     Args:
         network: `Network`, the nodes of this run.
     """
-    return network.end(*network.through_time(network.once()))
+    return network.commit(*network.run_steps(network.once()))

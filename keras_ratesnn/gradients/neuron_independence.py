@@ -9,11 +9,17 @@ from keras_ratesnn._core.backend import engine
 
 _BATCH = 3
 _UNKNOWN_SIZE = 4
-_NOTHING = "nothing"
 _ADVICE = (
     "The rate gradient keeps one eligibility per neuron, so a step must act on each "
     'neuron independently. Train with gradient="bptt", or make the connections between '
     "neurons a layer of the network."
+)
+_MIXES = f"mixes neurons in its step: {{}} of one neuron changes another. {_ADVICE}"
+_CHANGES = (
+    "gives other outputs when its step is called again with the same inputs, state and "
+    "weights. The rate gradient differentiates the step apart from the forward pass. "
+    "Draw random numbers with keras.random and a keras.random.SeedGenerator of the "
+    'cell, which draw the same ones there, or train with gradient="bptt".'
 )
 
 
@@ -50,26 +56,7 @@ def check(neuron):
 
 
 def _fault(cell, shape, dtype, random):
-    """What is wrong with the step of a cell, and the remedy; `None` if nothing is."""
-    mixing = _mixing(cell, shape, dtype, random)
-    if mixing == _NOTHING:
-        return (
-            "gives other outputs when its step is called again with the same inputs, "
-            "state and weights. The rate gradient differentiates the step apart from "
-            "the forward pass. Draw random numbers with keras.random and a "
-            "keras.random.SeedGenerator of the cell, which draw the same ones there, "
-            'or train with gradient="bptt".'
-        )
-    if mixing is None:
-        return None
-    return (
-        f"mixes neurons in its step: {mixing} of one neuron changes another. {_ADVICE}"
-    )
-
-
-def _mixing(cell, shape, dtype, random):
-    """Describes what makes one neuron change another, `_NOTHING` if neurons change by
-    themselves; `None` if none does."""
+    """The fault of the step of a cell, and the remedy; `None` if it has none."""
 
     def shifted(tensor, low, high, where=True):
         return tensor + ops.convert_to_tensor(
@@ -89,18 +76,19 @@ def _mixing(cell, shape, dtype, random):
     ]
 
     def step(inputs, state, values):
-        with keras_internals.Values(zip(cell.variables, values, strict=True)):
+        given = zip(cell.variables, values, strict=True)
+        with keras_internals.Closed(given, engine.assigned_weight):
             _, *outputs = cell.step(inputs, tree.filled(at_rest, state))
         return tree.flatten(outputs)
 
     before = step(inputs, state, values)
     if not _same(before, step(inputs, state, values), np.ones(shape, bool)):
-        return _NOTHING
+        return _CHANGES
     changed = random.uniform(size=shape) < 0.5
     if not _same(
         before, step(shifted(inputs, 0.5, 1.5, changed), state, values), ~changed
     ):
-        return "the input"
+        return _MIXES.format("the input")
     for index, leaf in enumerate(state):
         if tree.is_float(leaf) and tuple(leaf.shape) == shape:
             moved = [
@@ -109,7 +97,7 @@ def _mixing(cell, shape, dtype, random):
                 *state[index + 1 :],
             ]
             if not _same(before, step(inputs, moved, values), ~changed):
-                return "the state"
+                return _MIXES.format("the state")
     # Weights that act on all neurons in parts have been found to broadcast.
     whole = {id(weight) for weight, _ in cell.weight_parts()}
     for index, (variable, value) in enumerate(zip(cell.variables, values, strict=True)):
@@ -123,7 +111,7 @@ def _mixing(cell, shape, dtype, random):
             if not _same(
                 before, step(inputs, state, moved), ~np.broadcast_to(part, shape)
             ):
-                return f"weight {variable.name!r}"
+                return _MIXES.format(f"weight {variable.name!r}")
     return None
 
 

@@ -13,13 +13,7 @@ from keras_ratesnn._core.backend import engine
 from keras_ratesnn._graph import Signal
 from keras_ratesnn.gradients.handlers import NeuronHandler
 from keras_ratesnn.gradients.method import GradientMethod
-from keras_ratesnn.gradients.network import (
-    KERNELS,
-    Network,
-    NodesOf,
-    in_time,
-    plain_nodes,
-)
+from keras_ratesnn.gradients.network import Network, NodesOf, in_time, plain_nodes
 from keras_ratesnn.gradients.run import Run
 from keras_ratesnn.layer_kinds import LayerKind
 
@@ -115,54 +109,54 @@ class _CompiledNetwork(_ObservedNetwork):
         super().__init__(run, observe, nodes)
         self._programs = programs
 
-    def _walked(self, steps, tensors, act):
+    def _results_of_nodes(self, steps, tensors, act):
         results = []
         for part in _parts(steps):
             first_node = part[0][0]
             if not _is_known(first_node.handler.operation):
-                results += super()._walked(part, tensors, act)
+                results += super()._results_of_nodes(part, tensors, act)
                 continue
-            acted = self._acted_together(part, tensors, act)
-            for (node, _, freed), (result, outputs) in zip(part, acted, strict=True):
+            computed = self._results_of_program(part, tensors, act)
+            for (node, _, freed), (result, outputs) in zip(part, computed, strict=True):
                 self._store(node, outputs, tensors, freed)
                 results.append(result)
         return results
 
-    def _acted_together(self, part, tensors, act):
+    def _results_of_program(self, part, tensors, act):
         """The results and outputs of nodes, from one program."""
-        slots = [slot for slot in tensors if slot != KERNELS]
+        slots = list(tensors)
 
         def function(given):
             inside = dict(zip(slots, _with_masks(*given), strict=True))
-            acted = []
+            computed = []
             # Kernels that were computed before would be constants of the program.
             with call_kernels.using({}):
                 for node, state, _ in part:
-                    result, outputs = self._acted(node, state, inside, act)
+                    result, outputs = self._result_of_node(node, state, inside, act)
                     inside.update(zip(node.outputs, outputs, strict=True))
-                    acted.append((result, outputs, _masks(outputs)))
-            return acted
+                    computed.append((result, outputs, _masks(outputs)))
+            return computed
 
         variables: list[keras.Variable] = []
         for node, *_ in part:
             variables += getattr(node.handler.operation, "variables", ())
         given = [tensors[slot] for slot in slots]
         name = part[0][0].outputs[0]
-        acted = self._run(name, function, variables, [given, _masks(given)])
+        computed = self._run(name, function, variables, [given, _masks(given)])
         return [
-            (result, _with_masks(outputs, masks)) for result, outputs, masks in acted
+            (result, _with_masks(outputs, masks)) for result, outputs, masks in computed
         ]
 
-    def alarmed(self, states, outputs):
-        alarmed = super().alarmed
+    def with_nan_of_membranes(self, states, outputs):
+        with_nan = super().with_nan_of_membranes
 
         def function(given):
-            return alarmed(*given)
+            return with_nan(*given)
 
         def with_mask(output, after):
             return keras_internals.put_mask(after, keras_internals.mask_of(output))
 
-        after = self._run("alarmed", function, [], [states, outputs])
+        after = self._run("nan", function, [], [states, outputs])
         return tree.map_leaves(with_mask, outputs, after)
 
     def _run(self, name, function, variables, tensors):

@@ -29,11 +29,11 @@ from keras_ratesnn._core.annotations import Config, Structure
 from keras_ratesnn._core.backend import engine
 from keras_ratesnn._graph import Slot
 from keras_ratesnn.gradients.handlers import (
-    MaskHandler,
     NeuronHandler,
     OperationHandler,
+    RandomMaskHandler,
 )
-from keras_ratesnn.gradients.handlers.neuron import State
+from keras_ratesnn.gradients.handlers.neuron import NeuronState
 from keras_ratesnn.gradients.method import GradientMethod
 from keras_ratesnn.gradients.network import Node, plain_nodes
 from keras_ratesnn.gradients.run import Run
@@ -122,10 +122,10 @@ def _with_traces(calls, context):
             traces[spikes] = trace
             yield node
             yield Node(Trace(call, context), [spikes], [trace])
-        elif isinstance(handler, MaskHandler) and all_traced:
+        elif isinstance(handler, RandomMaskHandler) and all_traced:
             (output,), trace = outputs, next(slots)
             traces[output] = trace
-            yield Node(TracedMask(call, context), with_traces, [output, trace])
+            yield Node(TracedRandomMask(call, context), with_traces, [output, trace])
         elif is_affine and has_weights and traced:
             yield Node(Weighted(call, context), with_traces, outputs)
         elif is_affine and all_traced:
@@ -161,18 +161,18 @@ class Trace(NeuronHandler):
 
     def start(self, inputs):
         dtype = time_axis.accumulation_dtype(inputs[0].dtype)
-        return State(ops.zeros_like(inputs[0], dtype=dtype))
+        return NeuronState(ops.zeros_like(inputs[0], dtype=dtype))
 
     def advance(self, state, inputs, phase):
         spikes = time_axis.cast(inputs[0], state.cell.dtype)
         trace = dynamics.integrate(state.cell, spikes, self.cell.trace_decay())
-        return State(trace), [time_axis.cast(trace, self.dtype)]
+        return NeuronState(trace), [time_axis.cast(trace, self.dtype)]
 
     def at_padding(self, state):
         return state
 
-    def final(self, state):
-        return State()
+    def summarize(self, state):
+        return NeuronState()
 
     def step(self, state, inputs, t):
         return engine.detached(super().step, state, inputs, t)
@@ -186,11 +186,11 @@ class Trace(NeuronHandler):
     def membranes(self, state):
         return ()
 
-    def finish(self, state):
-        return State()
+    def release(self, state):
+        return NeuronState()
 
 
-class TracedMask(MaskHandler):
+class TracedRandomMask(RandomMaskHandler):
     """A random mask, of spikes and of their trace."""
 
     def start(self, inputs):

@@ -33,6 +33,7 @@ from keras_ratesnn.gradients.network import Network, plain
 from keras_ratesnn.gradients.run import Run
 from keras_ratesnn.gradients.time.derivative import has_written_derivative
 from keras_ratesnn.gradients.time.windows import fit, sizes_of
+from keras_ratesnn.layer_kinds import seeds_of
 
 
 @registry.register
@@ -103,9 +104,9 @@ class Rate(GradientMethod):
         )
         with engine.reading_once(run.network):
             constants = network.once()
-            states, outputs = network.through_time(constants)
+            states, outputs = network.run_steps(constants)
             rates = network.rates(states, constants)
-        outputs = network.end(states, outputs)
+        outputs = network.commit(states, outputs)
         windows = network.windows
         rate_of_output = windows.at_each_step if run.return_sequences else windows.mean
 
@@ -138,6 +139,13 @@ class Rate(GradientMethod):
                     'Train with gradient="sltt" or "bptt", or leave the stabilizer out.'
                 )
             cell = neuron.cell
+            if cell.in_parallel and seeds_of(cell):
+                raise ValueError(
+                    'gradient="rate" computes all steps of a parallel cell more than '
+                    f"once. Received: layer {neuron.name!r}, which draws random "
+                    'numbers. Train with gradient="bptt", or draw them in another '
+                    "layer."
+                )
             if not (
                 cell.in_parallel or has_written_derivative(cell.independent_cell())
             ):

@@ -18,13 +18,14 @@ from keras_ratesnn.gradients.network import Gathered, Network
 from keras_ratesnn.gradients.time import loops
 
 
-def recomputed(run, nodes, context):
+def recomputed(run, nodes, between, chosen):
     """The outputs of a run.
 
     Args:
         run: `Run`, in single-step mode.
         nodes: The nodes with which a step is differentiated, see `Network`.
-        context: Dict, the arguments of their `Context`.
+        between: See `Context`.
+        chosen: See `Context`.
     """
     first = Network(run, with_gradient=False, detached=True)
     noise = engine.noise_state()
@@ -39,7 +40,7 @@ def recomputed(run, nodes, context):
             values[index] = ops.copy(values[index])
         constants = first.once()
         states, gathered = first.sweep(constants)
-    given = _given(first, constants, values, states, context["chosen"])
+    given = _given(first, constants, values, states, chosen)
     split = Split(given, _differentiable(given, variables))
     # The indices of the nodes that have losses, by their calls.
     with_losses = {}
@@ -47,7 +48,7 @@ def recomputed(run, nodes, context):
         if ops.is_tensor(getattr(state, "loss", ())):
             with_losses[node.handler.call.key] = index
     recomputation = _Recomputation(
-        run, nodes, context, variables, changing, list(with_losses), noise, split
+        run, nodes, between, variables, changing, list(with_losses), noise, split
     )
     # Integers and booleans have no gradient.
     results = list(filter(tree.is_float, tree.flatten(gathered.outputs)))
@@ -59,22 +60,22 @@ def recomputed(run, nodes, context):
     sums = tree.filled(gathered.outputs, attached, tree.is_float)
     outputs = first.outputs_of_sweep(Gathered(sums, gathered.masks))
     # Losses last: states have no gradient before.
-    states, outputs = first.finished(states, outputs)
+    states, outputs = first.after_last_step(states, outputs)
     for index in with_losses.values():
         states[index] = states[index]._replace(loss=next(attached))
-    return first.end(states, outputs)
+    return first.commit(states, outputs)
 
 
 def _given(first, constants, values, states, chosen):
     """All tensors that the steps depend on, after the first sweep."""
     drawn = {}
     for node, state in zip(first.nodes, states, strict=True):
-        again = node.handler.again(state)
-        if again is not None:
-            drawn[node.handler.call.key] = again
+        replayed = node.handler.replayed_state(state)
+        if replayed is not None:
+            drawn[node.handler.call.key] = replayed
     # The masks that Keras has put on tensors: layers look for them there.
     masks = {}
-    for index, tensor in constants.items():
+    for index, tensor in constants.tensors.items():
         mask = keras_internals.mask_of(tensor)
         if mask is not None:
             masks[index] = mask
@@ -94,7 +95,7 @@ class _Recomputation:
     Args:
         run: The `Run`.
         nodes: See `recomputed`.
-        context: See `recomputed`.
+        between: See `recomputed`.
         variables: List of the variables of the network.
         changing: List of the indices of those that a step changes.
         with_losses: List of the keys of the calls that have losses.
@@ -104,11 +105,11 @@ class _Recomputation:
     """
 
     def __init__(
-        self, run, nodes, context, variables, changing, with_losses, noise, split
+        self, run, nodes, between, variables, changing, with_losses, noise, split
     ):
         self.run = run
         self.nodes = nodes
-        self.context = context
+        self.between = between
         self.variables = variables
         self.changing = changing
         self.with_losses = with_losses
@@ -119,9 +120,8 @@ class _Recomputation:
         """The gradients with respect to the inputs, summed over all steps."""
         given = self.split.joined(inputs, constant)
         run = dataclasses.replace(self.run, mask=or_none(given["mask"]))
-        context = {**self.context, "chosen": or_none(given["chosen"])}
-        network = Network(run, self.nodes, **context)
-        chosen_steps = network.context.chosen
+        chosen_steps = or_none(given["chosen"])
+        network = Network(run, self.nodes, between=self.between, chosen=chosen_steps)
 
         def advance(t, carried):
             totals, states, changed = carried
@@ -169,7 +169,7 @@ class _Recomputation:
         """`([outputs, losses], (states, changed))` of one step."""
         constants = given["constants"]
         for index, mask in given["masks"].items():
-            keras_internals.put_mask(constants[index], mask)
+            keras_internals.put_mask(constants.tensors[index], mask)
         (states, outputs), changed = loops.in_scope(
             lambda: network.step(states, constants, t),
             self.variables,

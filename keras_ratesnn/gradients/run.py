@@ -27,8 +27,8 @@ class Run:
             `False`.
         return_sequences: Boolean, whether the output is that of every step instead of
             the time mean. Defaults to `False`.
-        draws: `keras.random.SeedGenerator` of the model if the method `draws`, else
-            `None`.
+        seed_generator: `keras.random.SeedGenerator` of the model if the method
+            `uses_random_numbers`, else `None`.
         mask: Boolean tensor `(batch, T)`, false for the steps of each sample that are
             padding. Defaults to `None`: all steps count.
     """
@@ -41,5 +41,5 @@ class Run:
     training: bool = False
     with_gradient: bool = False
     return_sequences: bool = False
-    draws: keras.random.SeedGenerator | None = None
+    seed_generator: keras.random.SeedGenerator | None = None
     mask: Tensor | None = None

@@ -15,7 +15,7 @@ from keras_ratesnn._core import call_kernels, keras_internals, tree
 from keras_ratesnn._core.backend import engine
 from keras_ratesnn._core.packing import Packing
 from keras_ratesnn.gradients.handlers import NeuronHandler
-from keras_ratesnn.gradients.network import KERNELS, Network, plain_nodes
+from keras_ratesnn.gradients.network import Network, plain_nodes
 from keras_ratesnn.gradients.recomputation import Split, or_none
 from keras_ratesnn.gradients.time import loops
 from keras_ratesnn.gradients.time.windows import Windows
@@ -26,8 +26,8 @@ def in_segments(run):
     network = _SegmentedNetwork(run, _up_to_neurons)
     # The backward pass reuses the variable reads of the forward pass.
     with engine.reading_once(run.network):
-        states, outputs = network.through_time(network.once())
-    return network.end(states, outputs)
+        states, outputs = network.run_steps(network.once())
+    return network.commit(states, outputs)
 
 
 def _up_to_neurons(calls, context):
@@ -55,7 +55,11 @@ class _SegmentedNetwork(Network):
     """A network whose segments, each up to a layer of neurons, run again in the
     backward pass. What follows the last neurons does not."""
 
-    def _walked(self, steps, tensors, act):
+    def _run_nodes(self, constants, act, states=None):
+        self.kernels = constants.kernels
+        return super()._run_nodes(constants, act, states)
+
+    def _results_of_nodes(self, steps, tensors, act):
         results: list[Any] = []
         segment: list[Any] = []
         packed: dict[int, Any] = {}
@@ -64,7 +68,7 @@ class _SegmentedNetwork(Network):
             if isinstance(step[0].handler, NeuronHandler):
                 results += _Segment(self, segment, act).run(tensors, packed)
                 segment = []
-        return results + super()._walked(segment, tensors, act)
+        return results + super()._results_of_nodes(segment, tensors, act)
 
 
 class _Segment:
@@ -123,7 +127,7 @@ class _Segment:
         read = dict.fromkeys(index for node in self.nodes for index in node.inputs)
         read = {index: tensors[index] for index in read if index in tensors}
         masks = {index: keras_internals.mask_of(read[index]) for index in read}
-        kernels, mask = tensors[KERNELS], self.network.windows.mask
+        kernels, mask = self.network.kernels, self.network.windows.mask
         values = keras_internals.values_of(self.variables)
         return {
             "tensors": read,
@@ -149,7 +153,9 @@ class _Segment:
         def walk():
             with call_kernels.using(given["kernels"]):
                 for node, freed in zip(nodes, self.freed, strict=True):
-                    state, outputs = self.network._acted(node, (), tensors, self.act)
+                    state, outputs = self.network._result_of_node(
+                        node, (), tensors, self.act
+                    )
                     tensors.update(zip(node.outputs, outputs, strict=True))
                     states.append(state)
                     for index in freed:

@@ -59,17 +59,17 @@ class SLTT(GradientMethod):
         self.recompute = checks.boolean("recompute", recompute)
 
     @property
-    def draws(self) -> bool:
+    def uses_random_numbers(self) -> bool:
         return self.random_steps is not None
 
     def call(self, run: Run) -> Structure:
-        draws_now = self.draws and run.training and run.with_gradient
+        draws_now = self.uses_random_numbers and run.training and run.with_gradient
         chosen = self._chosen(run) if draws_now else None
         return run_online(run, self.recompute, chosen=chosen)
 
     def _chosen(self, run):
         steps = ops.arange(run.timesteps, dtype="int32")
-        rank = random.shuffle(steps, seed=run.draws)
+        rank = random.shuffle(steps, seed=run.seed_generator)
         if run.mask is None:
             return rank < self.random_steps
         # The replicas of a model draw the same steps.
@@ -123,5 +123,5 @@ def run_online(run, recompute, nodes=plain_nodes, chosen=None):
             run.network, ": single-step mode keeps the activations of one step alone"
         )
     if recompute:
-        return recomputed(run, nodes, {"between": stopped, "chosen": chosen})
+        return recomputed(run, nodes, stopped, chosen)
     return in_time(Network(run, nodes, between=stopped, chosen=chosen))

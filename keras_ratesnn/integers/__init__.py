@@ -2,6 +2,6 @@
 in C."""
 
 from keras_ratesnn.integers.exporting import Sizes, export_c
-from keras_ratesnn.integers.model import IntegerModel, integer, load_integers
+from keras_ratesnn.integers.model import IntegerModel, load_integers, to_integers
 
-__all__ = ["IntegerModel", "Sizes", "export_c", "integer", "load_integers"]
+__all__ = ["IntegerModel", "Sizes", "export_c", "load_integers", "to_integers"]

@@ -1,5 +1,5 @@
-"""What each kind of layer of a network of integers does, in C: a function of the
-program, the layer and its number.
+"""Each kind of layer of a network of integers, in C: a function of the program, the
+layer and its number.
 
 An input that is not 0 adds its row of weights to the sums of all output channels. So
 each layer with weights first lists the inputs that are not 0, at the cost of one
@@ -128,7 +128,7 @@ def _list(program, source, positions, channels):
 
 
 def _sink(program, layer, output, offset, channels):
-    """What happens with the sums of one place."""
+    """The use of the sums of one place."""
     if output.kind == "readout":
         return _logits(program, output, "sums[c]")
     to = program.buffer(output.name)

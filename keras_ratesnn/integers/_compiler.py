@@ -31,10 +31,10 @@ def compile_model(
             "sequences without padding."
         )
     graph = _graph.as_graph(model.network)
-    if _graph.slots_of(graph) > 1:
+    if _graph.substeps_of(graph) > 1:
         raise ValueError(
-            "`model` must not be unrolled: integer spikes need no slots. Received: a "
-            "model of `unroll`. Pass the model from which it was made."
+            "`model` must not be unrolled: integer spikes need no substeps. Received: "
+            "a model of `unroll`. Pass the model from which it was made."
         )
     lowered = _lowered.lower(graph, REFUSALS)
     shape = lowered.nodes[0].shape
@@ -85,7 +85,7 @@ class Compiler:
         return self.logits(lowered.output)
 
     def signal_of(self, wire):
-        """What a wire brings: `Units` or `Current`."""
+        """The signal of a wire: `Units` or `Current`."""
         signal = self.signals[wire.node]
         if wire.is_plain:
             return signal

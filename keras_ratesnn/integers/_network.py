@@ -152,7 +152,7 @@ def _integers(name, values):
 
 
 def _misfit(name, kind, facts, names, ranges, constants):
-    """What is wrong with the values of a layer; `None` if nothing is."""
+    """The fault of the values of a layer; `None` if there is none."""
     if (
         kind not in ("flatten", "max_pool", "neurons", "readout")
         and min(np.min(least) for least, _ in ranges) < 0

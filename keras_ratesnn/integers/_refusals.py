@@ -1,5 +1,5 @@
-"""What a network of integers cannot compute exactly: reasons of errors, which name the
-layer and what to do."""
+"""Computations that a network of integers cannot do exactly: reasons of errors, which
+name the layer and what to do."""
 
 from keras_ratesnn import _lowered
 

@@ -1,4 +1,4 @@
-"""What became of the layers of a model as a network of integers."""
+"""The report about the layers of a model as a network of integers."""
 
 import dataclasses
 
@@ -53,7 +53,7 @@ class LayerReport:
 
 @dataclasses.dataclass(frozen=True)
 class IntegerReport:
-    """What `integer` made of a model; it can be printed.
+    """The results of `to_integers` for a model; it can be printed.
 
     Args:
         layers: Tuple of `LayerReport`, in execution order.
@@ -67,7 +67,7 @@ class IntegerReport:
 
     def __str__(self) -> str:
         first = (
-            f"integer: {self.timesteps} time steps, membranes of "
+            f"to_integers: {self.timesteps} time steps, membranes of "
             f"{self.membrane_bits} bits."
         )
         return "\n".join([first, *(f"  {layer}" for layer in self.layers)])

@@ -246,8 +246,8 @@ def _layer(entry, shapes, constants):
 
 
 def _misfit(rank, schema, source, facts, names, constants, sizes):
-    """What is wrong with the input, the facts and the constants of a layer; `None` if
-    nothing is."""
+    """The fault of the input, the facts and the constants of a layer; `None` if there
+    is none."""
     if len(source) != (rank or len(source)):
         return f"with an input of shape {source}"
     for key, numbers in schema.items():

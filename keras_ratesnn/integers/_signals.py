@@ -1,4 +1,4 @@
-"""What the nodes of a network give as integers: units, or currents."""
+"""The outputs of the nodes of a network as integers: units, or currents."""
 
 import dataclasses
 from typing import Any

@@ -58,11 +58,11 @@ def export_c(
     >>> model = keras_ratesnn.SpikingModel(
     ...     keras.Model(inputs, keras.layers.Dense(3)(x)), timesteps=4
     ... )
-    >>> chip = keras_ratesnn.integer(model, verbose=False)
+    >>> chip = keras_ratesnn.deploy.to_integers(model, verbose=False)
     >>> sizes = export_c(chip, tempfile.mkdtemp() + "/net.c")
 
     Args:
-        model: An `IntegerModel`, see `keras_ratesnn.integer`.
+        model: An `IntegerModel`, see `keras_ratesnn.deploy.to_integers`.
         filepath: String or path.
         name: String, an identifier of C with which public names begin. Defaults to
             `None`: the name of the file.
@@ -83,7 +83,7 @@ def export_c(
         "model",
         model,
         IntegerModel,
-        advice="Make one with keras_ratesnn.integer(model).",
+        advice="Make one with keras_ratesnn.deploy.to_integers(model).",
     )
     path = pathlib.Path(checks.file_to_write("filepath", filepath))
     program = CProgram(

@@ -40,14 +40,14 @@ def _with_checked_values(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class IntegerModel(keras.Model):
-    """A network of integers, a Keras model for inference. `keras_ratesnn.integer` and
-    `load_integers` make one.
+    """A network of integers, a Keras model for inference.
+    `keras_ratesnn.deploy.to_integers` and `load_integers` make one.
 
     Its inputs are integers. The outputs of `predict` and `evaluate` are real logits,
     the integer ones times a unit; `integer_logits` gives the integers, `step` those of
     one time step of a sequence. The results are the same to the last bit on every
-    backend, and in the program that `keras_ratesnn.export_c` writes. It cannot be
-    trained.
+    backend, and in the program that `keras_ratesnn.deploy.export_c` writes. It cannot
+    be trained.
 
     Args:
         plan: `IntegerNetwork`.
@@ -151,8 +151,8 @@ class IntegerModel(keras.Model):
 
         A sample stops after t steps if the largest of its logits so far exceeds all
         others by `margin` · t or more, at the latest after T steps. This is exact in
-        integers, where a softmax, as in `keras_ratesnn.predict_until_sure`, is not;
-        with two classes both stop at the same samples. `calibrate_margin` finds a
+        integers, where a softmax, as in `keras_ratesnn.deploy.predict_until_sure`, is
+        not; with two classes both stop at the same samples. `calibrate_margin` finds a
         margin.
 
         Args:
@@ -184,7 +184,7 @@ class IntegerModel(keras.Model):
         """Finds the smallest `margin` for `logits_until_sure` with which stopping early
         seldom costs the right answer.
 
-        Its guarantee is that of `keras_ratesnn.calibrate_confidence`.
+        Its guarantee is that of `keras_ratesnn.deploy.calibrate_confidence`.
 
         Args:
             x: As in `integer_logits`, held-out samples.
@@ -248,12 +248,12 @@ class IntegerModel(keras.Model):
             raise ValueError(
                 f"`x` must be from 0 to {self.plan.largest_input}, for which the "
                 f"network was made. Received: values from {x.min()} to {x.max()}. Pass "
-                "`largest_input` to `integer`."
+                "`largest_input` to `to_integers`."
             )
 
     def layer_outputs(self, x: Any) -> dict[str, np.ndarray]:
-        """What all layers give at all steps, to compare a chip with: currents, spikes,
-        sums and logits.
+        """The values of all layers at all steps, to compare a chip with: currents,
+        spikes, sums and logits.
 
         Args:
             x: As in `integer_logits`; one batch.
@@ -354,7 +354,7 @@ class IntegerModel(keras.Model):
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(
             "A network of integers has no gradient. Train the model that it was made "
-            "of, see keras_ratesnn.quantize_aware, and make it again."
+            "of, see keras_ratesnn.deploy.quantize_aware, and make it again."
         )
 
     train_on_batch = fit
@@ -362,7 +362,7 @@ class IntegerModel(keras.Model):
     def quantize(self, *args: Any, **kwargs: Any) -> None:
         raise NotImplementedError(
             "A network of integers is quantized: choose its weights in "
-            "keras_ratesnn.integer or keras_ratesnn.quantize_aware."
+            "keras_ratesnn.deploy.to_integers or keras_ratesnn.deploy.quantize_aware."
         )
 
     def get_config(self) -> Config:
@@ -373,7 +373,7 @@ class IntegerModel(keras.Model):
 
     def save_integers(self, filepath: str | os.PathLike[str]) -> None:
         """Writes the network as an npz file of integers, see
-        `keras_ratesnn.load_integers`.
+        `keras_ratesnn.deploy.load_integers`.
 
         Args:
             filepath: String or path.
@@ -396,7 +396,7 @@ def _lead(logits):
     return first - second
 
 
-def integer(
+def to_integers(
     model: SpikingModel,
     weights: Weights | None = None,
     membrane_bits: int = 16,
@@ -412,8 +412,9 @@ def integer(
     leak m / 2^k a product and a shift. Every result is an integer that depends neither
     on the order of sums nor on the machine.
 
-    A model of `keras_ratesnn.quantize_aware` keeps the integers with which it was
-    trained. What cannot be exact, such as attention, is an error that names the layer.
+    A model of `keras_ratesnn.deploy.quantize_aware` keeps the integers with which it
+    was trained. What cannot be exact, such as attention, is an error that names the
+    layer.
 
     Example:
 
@@ -426,7 +427,7 @@ def integer(
     ...     keras.layers.GlobalAveragePooling2D()(x)
     ... )
     >>> model = keras_ratesnn.SpikingModel(keras.Model(inputs, x), timesteps=4)
-    >>> chip = integer(model, verbose=False)
+    >>> chip = to_integers(model, verbose=False)
     >>> images = np.random.randint(0, 256, (5, 8, 8, 1), "uint8")
     >>> chip.integer_logits(images).dtype, chip.predict(images, verbose=0).shape
     (dtype('int32'), (5, 3))

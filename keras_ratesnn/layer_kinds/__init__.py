@@ -6,7 +6,7 @@ normalises, draws random numbers, takes the time step. The facts about Keras' ow
 are listed here; a custom layer declares its facts in the class attribute `layer_kind`:
 
 >>> class Scale(keras.layers.Layer):
-...     layer_kind = keras_ratesnn.LayerKind(affine=True)
+...     layer_kind = keras_ratesnn.layers.LayerKind(affine=True)
 ...
 ...     def build(self, input_shape):
 ...         self.scale = self.add_weight(
@@ -37,8 +37,8 @@ from keras_ratesnn.layer_kinds.kind import (
     READOUT,
     TIME_MEAN,
     TIME_MIXING,
+    BatchStatistics,
     LayerKind,
-    Normalization,
 )
 from keras_ratesnn.layer_kinds.lookup import affine, kind_of, kind_of_class
 
@@ -50,8 +50,8 @@ __all__ = [
     "READOUT",
     "TIME_MEAN",
     "TIME_MIXING",
+    "BatchStatistics",
     "LayerKind",
-    "Normalization",
     "affine",
     "fixed_scale",
     "is_random",

@@ -1,5 +1,5 @@
-"""What a call of an operation depends on besides its inputs: random numbers, the time
-step, masks."""
+"""The dependencies of a call of an operation besides its inputs: random numbers, the
+time step, masks."""
 
 import functools
 import inspect

@@ -10,7 +10,7 @@ import keras
 
 from keras_ratesnn._core import keras_internals, normalization
 from keras_ratesnn.layer_kinds import synapses
-from keras_ratesnn.layer_kinds.kind import LayerKind, Normalization
+from keras_ratesnn.layer_kinds.kind import BatchStatistics, LayerKind
 
 _SUMS = {"Add", "Concatenate", "Negative", "Stack", "Subtract"}
 _MOVING = {
@@ -107,7 +107,7 @@ def table() -> dict[type, LayerKind]:
         affine, multiply_adds=synapses.separable_multiply_adds, **pointwise
     )
     largest = LayerKind(function_of_tensors=True, any_layout=True, keeps_order=True)
-    by_batch = Normalization(
+    by_batch = BatchStatistics(
         normalization.normalize,
         normalization.normalize_rate,
         scale_and_shift=normalization.scale_and_shift,
@@ -134,8 +134,8 @@ def table() -> dict[type, LayerKind]:
         ),
     }
     for name in ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"):
-        kinds[getattr(layers, name)] = LayerKind(masks=True, moves=True)
-    kinds[layers.GaussianDropout] = LayerKind(masks=True)
+        kinds[getattr(layers, name)] = LayerKind(random_mask=True, moves=True)
+    kinds[layers.GaussianDropout] = LayerKind(random_mask=True)
     for name in (
         *(
             "AveragePooling1D",

@@ -16,7 +16,7 @@ ROLES = (OPERATION, NEURON, ENCODER, CELL, TIME_MEAN, TIME_MIXING, READOUT)
 
 
 @dataclasses.dataclass(frozen=True)
-class Normalization:
+class BatchStatistics:
     """How a layer normalises with batch statistics in training, for the `normalization`
     of its `LayerKind`.
 
@@ -30,8 +30,9 @@ class Normalization:
     ...     mean, variance = ops.mean(inputs, axis=0), ops.var(inputs, axis=0)
     ...     return inputs - mean, mean, variance
     >>> class Centering(keras.layers.Layer):
-    ...     layer_kind = keras_ratesnn.LayerKind(
-    ...         affine=True, normalization=keras_ratesnn.Normalization(centered)
+    ...     layer_kind = keras_ratesnn.layers.LayerKind(
+    ...         affine=True,
+    ...         normalization=keras_ratesnn.layers.BatchStatistics(centered),
     ...     )
     ...
     ...     def call(self, inputs, training=None):
@@ -80,10 +81,10 @@ class LayerKind:
             `False`.
         parameter_free: Boolean, whether an affine layer has no weights. Defaults to
             `False`.
-        normalization: `Normalization` of a layer that normalises in training, and is
+        normalization: `BatchStatistics` of a layer that normalises in training, and is
             otherwise affine at each step; `None` for other layers. Defaults to `None`.
-        masks: Boolean, whether the layer, in training, multiplies its input by a random
-            mask that does not depend on it. Defaults to `False`.
+        random_mask: Boolean, whether the layer, in training, multiplies its input by a
+            random mask that does not depend on it. Defaults to `False`.
         function_of_tensors: Boolean, whether a call depends only on tensors, not on
             `training`, masks or earlier calls. Defaults to `False`.
         any_layout: Boolean, whether it is a Keras convolution or pooling layer, which
@@ -108,9 +109,9 @@ class LayerKind:
             order alone, as the largest one in max pooling. Defaults to `False`.
         multilinear: Boolean, whether the operation is linear in each of its input
             signals, as a product is. Defaults to `False`.
-        slots: Function `layer -> integer`, how many time steps are the slots of one
-            longer step, for a layer that takes them together: its `step` has inputs
-            `(batch, slots, ...)`; `None` for other layers. Defaults to `None`.
+        substeps: Function `layer -> integer`, how many time steps are the substeps of
+            one longer step, for a layer that takes them together: its `step` has inputs
+            `(batch, substeps, ...)`; `None` for other layers. Defaults to `None`.
         most_timesteps: Function `layer -> integer`, the largest number of time steps it
             can run for, if it has weights for each step, or else `None`; `None` if no
             such layer has a limit. Defaults to `None`.
@@ -134,8 +135,8 @@ class LayerKind:
     role: str = OPERATION
     affine: bool = False
     parameter_free: bool = False
-    normalization: Normalization | None = None
-    masks: bool = False
+    normalization: BatchStatistics | None = None
+    random_mask: bool = False
     function_of_tensors: bool = False
     any_layout: bool = False
     activation: str | None = None
@@ -146,7 +147,7 @@ class LayerKind:
     products: tuple[int, int] | None = None
     keeps_order: bool = False
     multilinear: bool = False
-    slots: Callable | None = None
+    substeps: Callable | None = None
     most_timesteps: Callable | None = None
     exact_timesteps: Callable | None = None
     output_factors: Callable | None = None
@@ -161,13 +162,13 @@ class LayerKind:
             elif field.name in _FUNCTIONS and value is not None:
                 checks.function(field.name, value)
         if self.normalization is not None:
-            checks.instance("normalization", self.normalization, Normalization)
+            checks.instance("normalization", self.normalization, BatchStatistics)
 
 
 _FUNCTIONS = (
     "multiply_adds",
     "fan_out",
-    "slots",
+    "substeps",
     "most_timesteps",
     "exact_timesteps",
     "output_factors",

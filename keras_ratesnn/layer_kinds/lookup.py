@@ -9,12 +9,12 @@ import keras
 
 from keras_ratesnn._core import inheritance, normalization
 from keras_ratesnn.layer_kinds.keras_layers import kind_of_node, table
-from keras_ratesnn.layer_kinds.kind import OPERATION, LayerKind, Normalization
+from keras_ratesnn.layer_kinds.kind import OPERATION, BatchStatistics, LayerKind
 
 _LayerClass = TypeVar("_LayerClass", bound=type)
 
 _ANY = LayerKind()
-_RENORMALIZATION = Normalization(
+_RENORMALIZATION = BatchStatistics(
     normalization.renormalize, scale_and_shift=normalization.scale_and_shift
 )
 

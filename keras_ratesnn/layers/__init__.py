@@ -1,12 +1,14 @@
-"""Layers of spiking networks; those that only networks of `models` have are imported
-because saved files name them."""
+"""Layers of spiking networks; those that only networks of `models` and `deploy` have
+are imported because saved files name them."""
 
 from typing import Any
 
-from keras_ratesnn._core import docstrings
+from keras_ratesnn._core import docstrings, moved_names
+from keras_ratesnn.layer_kinds import BatchStatistics, LayerKind, affine
 from keras_ratesnn.layers import border as border
 from keras_ratesnn.layers import firing_rate_scale as firing_rate_scale
 from keras_ratesnn.layers import pooling as pooling
+from keras_ratesnn.layers import quantized as quantized
 from keras_ratesnn.layers import shared_membrane as shared_membrane
 from keras_ratesnn.layers._other_names import advice_on_class as advice_on_class
 from keras_ratesnn.layers.adaptive import ALIF, ALIFCell
@@ -39,6 +41,7 @@ __all__ = [
     "LIF",
     "PSN",
     "ALIFCell",
+    "BatchStatistics",
     "BernoulliEncoder",
     "CuBaLIF",
     "CuBaLIFCell",
@@ -48,6 +51,7 @@ __all__ = [
     "ILIFCell",
     "LIFCell",
     "LatencyEncoder",
+    "LayerKind",
     "LeakyReadout",
     "MaskedPSN",
     "MaskedPSNCell",
@@ -69,11 +73,11 @@ __all__ = [
     "TimeMixing",
     "WSConv2D",
     "WSDense",
+    "affine",
 ]
 
 docstrings.write_out(globals())
 
 
 def __getattr__(name: str) -> Any:
-    advice = advice_on_class(name, __all__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{advice}")
+    raise moved_names.error(__name__, name, advice_on_class(name, __all__))

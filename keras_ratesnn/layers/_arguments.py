@@ -59,7 +59,7 @@ def arguments_of(
 
 
 def passed_on(arguments: dict[str, Any], *own: str) -> dict[str, Any]:
-    """What the constructor of a cell passes on to that of its base class.
+    """The arguments that the constructor of a cell passes on to that of its base class.
 
     Args:
         arguments: What `locals()` gives at the beginning of the constructor.

@@ -10,8 +10,8 @@ from keras_ratesnn._core import other_names
 
 
 def advice_on_class(name: str, choices: list[str]) -> str:
-    """What a class of another library, or a name that is nearly one of `choices`, is
-    here; an empty string if not known."""
+    """The name here of a class of another library, or of one that is nearly one of
+    `choices`; an empty string if not known."""
     similar = [choice for choice in choices if choice.lower() == name.lower()]
     if name in _CLASSES or similar:
         return f" Use {_CLASSES.get(name) or similar[0]}, of keras_ratesnn.layers."
@@ -23,7 +23,7 @@ def advice_on_class(name: str, choices: list[str]) -> str:
 
 
 def advice_on_reset(value: Any) -> str:
-    """What a value of `reset`, or of `reset_mechanism` in snnTorch, is called here; an
+    """The name here of a value of `reset`, or of `reset_mechanism` in snnTorch; an
     empty string if that is not known."""
     return {
         "subtract": 'To subtract the threshold from the membrane is reset="soft".',
@@ -152,7 +152,7 @@ _REMEDIES = {
         "leave the argument out."
     ),
 }
-"""What to use instead, by names that mean the same."""
+"""Names here, by names that mean the same."""
 
 OTHER_NAMES = {name: remedy for names, remedy in _REMEDIES.items() for name in names}
 

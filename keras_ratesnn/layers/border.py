@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_ratesnn._core import normalization, registry
-from keras_ratesnn.layer_kinds import LayerKind, Normalization
+from keras_ratesnn.layer_kinds import BatchStatistics, LayerKind
 
 
 def _normalize(layer, inputs, times=1, mask=None):
@@ -24,7 +24,8 @@ def _with_border(layer, images):
 
 
 def _padding_value(layer, images):
-    """What a layer makes of 0 in inference, as a constant that broadcasts to images."""
+    """The output of a layer for 0 in inference, as a constant that broadcasts to
+    images."""
     shape = [
         size if axis == layer.axis % len(images.shape) else 1
         for axis, size in enumerate(images.shape)
@@ -72,7 +73,7 @@ class BorderedBatchNormalization(keras.layers.BatchNormalization):
 
     layer_kind = LayerKind(
         affine=True,
-        normalization=Normalization(
+        normalization=BatchStatistics(
             _normalize, _normalize_rate, after_steps=normalization.move_averages
         ),
     )

@@ -1,4 +1,4 @@
-"""Learned delays."""
+"""Layers that delay spikes by learned numbers of steps."""
 
 from typing import Any
 

@@ -62,8 +62,7 @@ def fire_levels(
 
 
 def fire_levels_derivative(membrane: Tensor, threshold: float, levels: int) -> Tensor:
-    """What replaces the derivative of `fire_levels`: 1/θ where 0 <= v_t/θ <= D, else
-    0."""
+    """The surrogate derivative of `fire_levels`: 1/θ where 0 <= v_t/θ <= D, else 0."""
     scaled = membrane / threshold
     # Closed: a current of exactly 0, which is common after products of spikes, has a
     # gradient.

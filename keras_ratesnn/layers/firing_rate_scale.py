@@ -6,14 +6,14 @@ from keras import ops
 
 from keras_ratesnn._core import checks, registry, time_axis
 from keras_ratesnn._core.backend import engine
-from keras_ratesnn.layer_kinds import LayerKind, Normalization
+from keras_ratesnn.layer_kinds import BatchStatistics, LayerKind
 
 
 def _normalize(layer, spikes, times=1, mask=None):
     """`(scales, rates, variances)`: the layer's outputs, and for each head the mean of
     the spikes, and what is under the root.
 
-    Arguments are those of `normalize` in `Normalization`.
+    Arguments are those of `normalize` in `BatchStatistics`.
     """
     spikes = time_axis.widen(ops.stop_gradient(spikes))
     axes = [axis for axis in range(len(spikes.shape)) if axis != layer.axis]
@@ -36,7 +36,7 @@ def _normalize(layer, spikes, times=1, mask=None):
 
 def _normalize_rate(layer, rate, mean, variance, weights=None):
     """The outputs for a rate, given the variances of the steps; see `normalize_rate` in
-    `Normalization`."""
+    `BatchStatistics`."""
     return _scales(layer, rate, ops.stop_gradient(variance))
 
 
@@ -74,7 +74,7 @@ class FiringRateScale(keras.layers.Layer):
     """
 
     layer_kind = LayerKind(
-        affine=True, normalization=Normalization(_normalize, _normalize_rate)
+        affine=True, normalization=BatchStatistics(_normalize, _normalize_rate)
     )
 
     axis = 1

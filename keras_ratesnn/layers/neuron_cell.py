@@ -19,8 +19,8 @@ THRESHOLD_ADVICE = "A neuron at rest would spike without input."
 
 
 class Targets(NamedTuple):
-    """What else runs the neurons of a cell, by the parameters that `LIF`, `CuBaLIF` and
-    `ILIF` have.
+    """Other targets that run the neurons of a cell, by the parameters that `LIF`,
+    `CuBaLIF` and `ILIF` have.
 
     Args:
         nir: String, the type of their node in NIR; `None` if there is none. Defaults to
@@ -115,8 +115,8 @@ class NeuronCell(keras.layers.Layer):
     """Whether a sample depends on those before it in the batch. There is no gradient
     then."""
     targets = Targets()
-    """What else runs such neurons. Not inherited: a subclass may compute something
-    else."""
+    """Other targets that run such neurons. Not inherited: a subclass may compute
+    something else."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -344,7 +344,7 @@ class ParametricLIF(NeuronWithArguments):
             number; otherwise all neurons share one. Defaults to `False`.
         decay_bits: Integer k: the decay that is used is rounded to one of 1/2^k, 2/2^k,
             … 1 − 1/2^k, whose gradient goes straight through, as in
-            `keras_ratesnn.quantize_aware`. Defaults to `None`, not rounded.
+            `keras_ratesnn.deploy.quantize_aware`. Defaults to `None`, not rounded.
 
     Source: Fang et al., "Incorporating Learnable Membrane Time Constant to Enhance
     Learning of Spiking Neural Networks", ICCV 2021.

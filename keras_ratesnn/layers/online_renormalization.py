@@ -6,7 +6,7 @@ import keras
 
 from keras_ratesnn._core import checks, normalization, registry
 from keras_ratesnn._core.annotations import Tensor
-from keras_ratesnn.layer_kinds import LayerKind, Normalization
+from keras_ratesnn.layer_kinds import BatchStatistics, LayerKind
 
 
 @registry.register
@@ -47,7 +47,7 @@ class OnlineRenormalization(keras.layers.BatchNormalization):
 
     layer_kind = LayerKind(
         affine=True,
-        normalization=Normalization(
+        normalization=BatchStatistics(
             normalization.normalize_online,
             normalization.normalize_rate_online,
             after_steps=normalization.move_averages,

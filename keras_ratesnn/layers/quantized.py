@@ -1,5 +1,5 @@
 """Layers of Keras and of the library with quantised kernels, for networks that
-`keras_ratesnn.quantize_aware` makes.
+`keras_ratesnn.deploy.quantize_aware` makes.
 
 In each call the kernel is s · W, integers W times scales s, both recomputed from its
 weights w. The gradient goes straight through: that of w is that of s · W, with s

@@ -222,5 +222,5 @@ def _check_synapse(synapse):
             "`synapse` must be a layer that is affine in its input, such as Dense, or "
             f"a convolution, without an activation. Received: {synapse.name!r} of type "
             f"{type(synapse).__name__}. Mark a layer of your own with "
-            "keras_ratesnn.affine."
+            "keras_ratesnn.layers.affine."
         )

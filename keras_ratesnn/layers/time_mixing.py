@@ -65,8 +65,8 @@ class TimeMixing(keras.layers.Layer):
         return super().add_weight(*args, dtype=dtype, autocast=autocast, **kwargs)
 
     def initial_state(self, inputs: Tensor) -> Structure:
-        """What the layer carries from step to step, before the first step: tensors
-        `(batch, ...)`, which keep their dtypes.
+        """The state of the layer before the first step: tensors `(batch, ...)`, which
+        keep their dtypes.
 
         Args:
             inputs: Tensor `(batch, ...)`, the input of the first step.
@@ -109,8 +109,8 @@ class TimeMixing(keras.layers.Layer):
         return ops.stack(outputs, axis=1)
 
     def in_time(self, training: bool) -> Any:
-        """What is run over time: this layer, or an object with the same methods and
-        `variables`, if inference differs.
+        """The object that runs over time: this layer, or an object with the same
+        methods and `variables`, if inference differs.
 
         It is called once for many steps, before they run. It must not read weights: the
         steps do, in whose loops others may stand in their place.

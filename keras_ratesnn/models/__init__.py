@@ -1,7 +1,7 @@
 """Ready-made networks: functions that return a `SpikingModel`, pretrained networks, and
 functions that add attention to one."""
 
-from keras_ratesnn._core import docstrings
+from keras_ratesnn._core import docstrings, moved_names
 from keras_ratesnn.models.attention import (
     spike_driven_attention,
     spiking_self_attention,
@@ -14,11 +14,9 @@ from keras_ratesnn.models.maxformer import MaxFormer
 from keras_ratesnn.models.metaspikeformer import MetaSpikeFormer
 from keras_ratesnn.models.ms_resnet import MSResNet18, MSResNet34, MSResNet104
 from keras_ratesnn.models.preact_resnet import PreActResNet18, PreActResNet34
-from keras_ratesnn.models.precision import in_precision
 from keras_ratesnn.models.pretrained import (
     list_pretrained,
     load_pretrained,
-    place_to_publish,
 )
 from keras_ratesnn.models.published import from_checkpoint, to_checkpoint
 from keras_ratesnn.models.qkformer import QKFormer
@@ -63,10 +61,8 @@ __all__ = [
     "SpikingResformer",
     "add_branches",
     "from_checkpoint",
-    "in_precision",
     "list_pretrained",
     "load_pretrained",
-    "place_to_publish",
     "spike_driven_attention",
     "spiking_self_attention",
     "to_checkpoint",
@@ -74,3 +70,4 @@ __all__ = [
 ]
 
 docstrings.write_out(globals())
+moved_names.refuse(globals())

@@ -1,5 +1,5 @@
-"""What functions that build networks share: their options, with types and defaults, and
-what becomes of a network."""
+"""Shared parts of functions that build networks: options, with types and defaults, and
+the finished network."""
 
 import functools
 import inspect
@@ -46,7 +46,7 @@ class ConvolutionalOptions(Options, total=False):
 
 
 class VGGOptions(ConvolutionalOptions, total=False):
-    """Of VGGs."""
+    """Options of VGG networks."""
 
     normalization: Annotated[Normalizer, "batch"]
 
@@ -58,7 +58,7 @@ class ResidualOptions(ConvolutionalOptions, total=False):
 
 
 class ResNetOptions(ResidualOptions, total=False):
-    """Of ResNets."""
+    """Options of residual networks."""
 
     normalization: Annotated[Normalizer, "batch"]
 

@@ -38,7 +38,7 @@ def stem_block(x, filters, stem, neuron, unit, pools=True):
 
 
 class Family(NamedTuple):
-    """What residual networks of a kind have in common.
+    """The common parts of residual networks of a kind.
 
     Args:
         block: Function `(x, filters, strides, neuron, name)`.

@@ -36,7 +36,7 @@ IMAGES = {"imagenet": (224, 3), "cifar": (32, 3), "dvs": (128, 2)}
 
 
 class Edition(NamedTuple):
-    """What the authors chose for a data set.
+    """The authors' choices for a data set.
 
     Args:
         patch: Integer, the height and width in pixels that become one token.

@@ -279,8 +279,8 @@ def tokens_of_heads(x, heads, name, transposed=False):
 
 
 def joined_heads(x, channels, like, name):
-    """What `tokens_of_heads` made of tokens or images, as tokens or images again, of
-    the size of others, `like`."""
+    """The results of `tokens_of_heads` as tokens or images again, of the size of
+    others, `like`."""
     channels_first, size = channel_axis(like) == 1, sides(like)
     x = keras.layers.Permute(
         (1, 3, 2) if channels_first else (2, 1, 3), name=f"{name}_order"

@@ -20,7 +20,7 @@ def in_precision(
     Example:
 
     >>> model = keras_ratesnn.models.load_pretrained("digits", dtype="mixed_bfloat16")
-    >>> keras_ratesnn.models.in_precision(model, "float32").compute_dtype
+    >>> in_precision(model, "float32").compute_dtype
     'float32'
 
     Args:

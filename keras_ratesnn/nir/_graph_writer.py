@@ -33,7 +33,7 @@ class GraphWriter:
         self.sources = {}
 
     def run(self):
-        """The `NIRGraph`."""
+        """Writes the `NIRGraph`."""
         for node in self.lowered.nodes:
             self.sources[node] = self.added(node)
         output = self.lowered.output
@@ -326,8 +326,8 @@ _IN_METADATA = (
 
 
 def _metadata(node, dt):
-    """What a node of neurons does not say: how they are reset, the time step, and what
-    matters in training."""
+    """The facts that a node of neurons lacks: how they are reset, the time step, and
+    what matters in training."""
     cell = node.cell
     names = [name for name in _IN_METADATA if name in cell.fixed_arguments]
     return {

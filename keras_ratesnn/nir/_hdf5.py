@@ -52,10 +52,10 @@ _KEYS = {
         ("tau_syn", "tau_mem", "r", "v_leak", "v_threshold", "v_reset", "w_in"), _SPREAD
     ),
 }
-"""What is read of each type of node."""
+"""The fields that are read of each type of node."""
 
 _OPTIONAL = {"v_reset": 0.0, "w_in": 1.0}
-"""What older files may lack."""
+"""Fields that older files may lack."""
 
 _METADATA = {
     **dict.fromkeys(("layer", "reset", "surrogate", "padding", "value"), str),

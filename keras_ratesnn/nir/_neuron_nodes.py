@@ -218,7 +218,7 @@ class NeuronReader:
         return bool(self.reset_delay)
 
     def _told(self, node, key, argument, default):
-        """What the metadata, or else the argument, says."""
+        """The value of the metadata, or else of the argument."""
         said = node.metadata.get(key)
         if isinstance(default, bool) and said is not None:
             said = bool(said)

@@ -9,7 +9,7 @@ from keras_ratesnn._core import checks, optional_packages, whole_files
 from keras_ratesnn._core.names import listed
 from keras_ratesnn._lowered.lowering import Lowered
 from keras_ratesnn._model.weight_checks import check_finite
-from keras_ratesnn.conversion import fold_batch_normalization
+from keras_ratesnn.conversion.folding import fold_batch_normalization
 from keras_ratesnn.nir import _continuous_time
 from keras_ratesnn.nir._graph_writer import REFUSALS, GraphWriter
 from keras_ratesnn.spiking_model import SpikingModel
@@ -53,8 +53,8 @@ def export_nir(
     ...     ]
     ... )
     >>> path = tempfile.mkdtemp() + "/network.nir"
-    >>> keras_ratesnn.export_nir(network, path)
-    >>> model = keras_ratesnn.import_nir(path, timesteps=4)
+    >>> keras_ratesnn.deploy.export_nir(network, path)
+    >>> model = keras_ratesnn.deploy.import_nir(path, timesteps=4)
     >>> [type(layer).__name__ for layer in model.network.layers]
     ['InputLayer', 'Conv2D', 'LIF', 'Flatten', 'Dense']
 

@@ -1,5 +1,5 @@
-"""Conformance checks for custom cells and gradient methods, and for leaks; their errors
-explain what is wrong."""
+"""Conformance checks for custom cells and gradient methods, and for dependence between
+samples; their errors explain what is wrong."""
 
 from keras_ratesnn.testing.cells import check_cell
 from keras_ratesnn.testing.methods import check_gradient_method

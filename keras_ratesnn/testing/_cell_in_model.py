@@ -44,7 +44,10 @@ def check_element_wise(subject):
 
 
 def check_single_neurons(subject):
-    """Checks that the layer gives the same spikes as a loop over single neurons."""
+    """Checks that the layer gives the same spikes as a loop over single neurons, unless
+    random numbers depend on their number."""
+    if subject.seeds:
+        return
     dtype = "float64" if has_float64() else "float32"
     single_shape = (1,) * len(subject.shape)
     cell = subject.copy(dtype=dtype, shape=single_shape, moved=False)
@@ -108,7 +111,10 @@ def check_bptt(subject):
 
 
 def check_compiled(subject):
-    """Checks that a compiled model gives the same spikes as in eager mode."""
+    """Checks that a compiled model gives the same spikes as in eager mode, unless a
+    compiler may draw other random numbers."""
+    if subject.seeds:
+        return
     model = subject.model(subject.copy(), gradient="bptt", return_sequences=True)
     eager = to_numpy(model(subject.sequence()))
     compiled = to_numpy(model.predict_on_batch(subject.sequence()))
@@ -123,6 +129,7 @@ def check_saving(subject):
     """Checks that a model with the cell is the same after saving and loading."""
     model = subject.model(subject.copy(), gradient="bptt")
     loaded, inputs = saved_and_loaded(model), subject.inputs[0]
+    subject.rewind(loaded.network.layers[-1].cell)
     require_same(
         to_numpy(loaded.weights),
         to_numpy(model.weights),

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_ratesnn.layer_kinds import seeds_of
 from keras_ratesnn.layers import Neuron
 from keras_ratesnn.spiking_model import SpikingModel
 from keras_ratesnn.testing._findings import to_numpy
@@ -28,6 +29,7 @@ class Subject:
         self.shape = shape
         random = np.random.default_rng(0)
         built = self.copy(moved=False)
+        self.seeds = to_numpy(seeds_of(built))
         amplitude = scale * float(np.mean(built.threshold))
         self.inputs = amplitude * random.uniform(
             -0.5, 1.5, (TIMESTEPS, BATCH, *shape)
@@ -43,6 +45,11 @@ class Subject:
             for variable, value in zip(cell.variables, self.weights, strict=True):
                 variable.assign(value)
         return cell
+
+    def rewind(self, cell):
+        """Lets a copy draw the random numbers of a new one."""
+        for variable, value in zip(seeds_of(cell), self.seeds, strict=True):
+            variable.assign(value)
 
     def steps(self, cell, inputs):
         """`(spikes, states)` of a cell at each step: lists."""

@@ -60,8 +60,8 @@ class Watch:
         self.differences = []
 
     def call(self, owner, name, method, *args, **kwargs):
-        """What a layer is to return: calls its method, with its arguments, and judges
-        it if these are as recorded."""
+        """The outputs that a layer is to return: calls its method, with its arguments,
+        and judges it if these are as recorded."""
         key = self._next(owner)
         (args, kwargs), differences = self._as_recorded(
             (*key, "inputs"), (args, kwargs), keep=True
@@ -72,8 +72,8 @@ class Watch:
         return outputs if differences else self._judged(key, name, outputs)
 
     def seen(self, operation, outputs):
-        """What an operation whose inputs are as recorded is to return instead of its
-        outputs, a list."""
+        """The outputs that replace those of an operation whose inputs are as recorded,
+        a list."""
         return self._judged(self._next(operation), operation.name, outputs)
 
     def _next(self, owner):
@@ -115,8 +115,8 @@ class Watch:
         return keras.tree.pack_sequence_as(structure, leaves), differences
 
     def _compared(self, array, recorded, dtype):
-        """What is recorded for the samples, and how an array differs from it as text,
-        `None` if not."""
+        """The record of the samples, and how an array differs from it as text, `None`
+        if not."""
         likeliest = None
         for rows in _rows_of(recorded, self.batch, self.samples):
             if rows.shape != array.shape:
@@ -218,8 +218,8 @@ def watched(model, watch):
     with contextlib.ExitStack() as stack:
         for owner, name, method in _methods_of(model):
             if isinstance(owner, SpikingModel):
-                through_time = functools.partial(_observed, owner, _observing(watch))
-                stack.enter_context(_set(owner, "_through_time", through_time))
+                call_method = functools.partial(_observed, owner, _observing(watch))
+                stack.enter_context(_set(owner, "_call_method", call_method))
             stack.enter_context(
                 _set(owner, method, _seen(owner, name, getattr(owner, method), watch))
             )
@@ -227,7 +227,7 @@ def watched(model, watch):
 
 
 def _methods_of(model):
-    """What computes in a model: `(owner, name, method)` for each."""
+    """The methods that compute in a model: `(owner, name, method)` for each."""
     layers = list(keras_internals.with_sublayers(model))
     # The observer of their `SpikingModel` sees these, which may run in a traced loop.
     inside: set[int] = set()
@@ -282,7 +282,8 @@ def _observing(watch):
 
 
 def _observed(model, method, run):
-    """What `SpikingModel._through_time` returns, while a watch sees its operations."""
+    """The results of `SpikingModel._call_method`, while a watch sees its
+    operations."""
     return model._run_method(method, dataclasses.replace(run, step_mode="multi"))
 
 

@@ -37,6 +37,9 @@ def check_cell(
     * the gradients: for one layer with constant input the rate gradient equals BPTT's,
       with respect to the input and to each trainable weight.
 
+    A cell may draw random numbers from a `keras.random.SeedGenerator` of its own. It is
+    not compared with single samples and neurons, or compiled, where it may draw others.
+
     The checks take a few seconds, and longer on JAX, which compiles. They need no test
     framework.
 

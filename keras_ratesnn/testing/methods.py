@@ -106,9 +106,9 @@ def _check(
         _check_one_step(method)
     for step_mode in STEP_MODES:
         by_mode[step_mode] = _check_training(method, "dense", step_mode, every_weight)
-        if padding and not method.draws:
+        if padding and not method.uses_random_numbers:
             _check_padding(method, step_mode, by_mode[step_mode])
-    if modes_agree and not method.draws:
+    if modes_agree and not method.uses_random_numbers:
         _require_same_gradients(
             by_mode["single"],
             by_mode["multi"],
@@ -155,8 +155,9 @@ def _check_training(method, name, step_mode, every_weight):
         not (every_weight and zero),
         f"{case}: the gradients of {zero} are zero, so that these weights learn "
         "nothing. Does something stop the gradient on its way to them? Give spikes a "
-        "derivative, for example with `gradients.graft`. Call check_gradient_method "
-        "with every_weight=False if the method is not meant to train them.",
+        "derivative, for example with `gradients.extend.graft`. Call "
+        "check_gradient_method with every_weight=False if the method is not meant to "
+        "train them.",
     )
     return gradients
 
@@ -168,7 +169,7 @@ def _check_values(reference, model, loss, case):
         np.isclose(loss, expected, rtol=1e-4, atol=1e-5),
         f"{case}: the loss is {loss}, but that of the spiking network is {expected}. "
         "The value that `call` returns must be the network's output; attach a custom "
-        "derivative with `gradients.graft`.",
+        "derivative with `gradients.extend.graft`.",
     )
     finding = (
         f"{case}: the moving averages of batch normalisation are not those of "
@@ -267,7 +268,7 @@ def _inputs(model):
 
 
 def _weights():
-    """What the outputs are multiplied by in the loss."""
+    """The factors of the outputs in the loss."""
     return np.random.default_rng(1).normal(size=(BATCH, 3)).astype("float32")
 
 

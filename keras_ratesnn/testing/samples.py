@@ -1,4 +1,4 @@
-"""The check that nothing leaks from one sample, or one call, of a model to another."""
+"""The check that no sample, and no call, of a model depends on another."""
 
 import keras
 import numpy as np
@@ -10,6 +10,7 @@ from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._core.backend import engine
 from keras_ratesnn._model.input_checks import check_batch
 from keras_ratesnn.spiking_model import SpikingModel
+from keras_ratesnn.testing._findings import require
 from keras_ratesnn.testing._watched_calls import Watch, watched
 
 
@@ -47,16 +48,28 @@ def check_sample_independence(model: keras.Model, x: Structure) -> None:
     >>> keras_ratesnn.testing.check_sample_independence(model, np.random.rand(3, 4))
 
     Args:
-        model: A Keras model, spiking or not. If it has leaks, the calls change its
-            state.
+        model: A Keras model, spiking or not. If its calls depend on each other,
+            they change its state.
         x: A batch of inputs: an array, or a structure of arrays. A few samples are
             enough; the model is called for each.
 
     Raises:
-        AssertionError: If something leaks; the message names the layer.
+        AssertionError: If one depends on another; the message names the layer.
         TypeError: If `model` is not a Keras model, or `x` does not hold numbers.
         ValueError: If `x` has fewer than two samples, or they are all the same, or it
             does not fit a `SpikingModel`.
+    """
+    finding = sample_dependence(model, x)
+    require(not finding, finding)
+
+
+def sample_dependence(model: keras.Model, x: Structure) -> str:
+    """The sentence that names the first layer whose outputs for a sample depend on
+    other samples or on earlier calls; `""` if there is none.
+
+    Args:
+        model: As in `check_sample_independence`.
+        x: As in `check_sample_independence`.
     """
     checks.instance("model", model, keras.Model)
     if isinstance(model, SpikingModel):
@@ -70,7 +83,7 @@ def check_sample_independence(model: keras.Model, x: Structure) -> None:
             model(x, training=False)
         watch = Watch(samples)
         with watched(model, watch):
-            _check(model, x, watch)
+            return next(filter(None, _findings(model, x, watch)), "")
 
 
 def _checked_samples(x):
@@ -97,7 +110,8 @@ def _checked_samples(x):
     return sizes[0]
 
 
-def _check(model, x, watch):
+def _findings(model, x, watch):
+    """The finding of each comparison in turn, `""` if all outputs are the same."""
     everyone = list(range(watch.batch))
 
     def differences(samples):
@@ -108,44 +122,35 @@ def _check(model, x, watch):
 
     differences(None)
     beside_copies = differences([0] * watch.batch)
-    _require_none(
-        model, differences(everyone), "after a call with other samples", _KEPT
-    )
-    _require_none(
-        model,
-        beside_copies,
-        "beside copies of itself instead of the other samples",
-        _MIXED,
-    )
-    _require_none(
-        model,
-        differences(everyone[::-1]),
-        "if the order of the batch is reversed",
-        _MIXED,
-    )
+    after_others = differences(everyone)
+    yield _finding(model, after_others, "after a call with other samples", _KEPT)
+    when = "beside copies of itself instead of the other samples"
+    yield _finding(model, beside_copies, when, _MIXED)
+    in_reverse = differences(everyone[::-1])
+    yield _finding(model, in_reverse, "if the order of the batch is reversed", _MIXED)
     for sample in everyone:
         try:
             alone = differences([sample])
         except Exception as error:
-            raise AssertionError(
+            yield (
                 f"Model {model.name!r} computes a batch of {watch.batch} samples, but "
                 f"not one of them alone: {error}"
-            ) from error
-        _require_none(model, alone, "in a batch of one", _MIXED)
+            )
+            return
+        yield _finding(model, alone, "in a batch of one", _MIXED)
 
 
-def _require_none(model, differences, when, why):
-    if differences:
-        layer, values = differences[0]
-        what = (
-            f"Model {layer!r}"
-            if layer == model.name
-            else f"Layer {layer!r} of model {model.name!r}"
-        )
-        raise AssertionError(
-            f"{what} gives a sample other outputs {when}, from the same inputs: "
-            f"{values}. {why}"
-        )
+def _finding(model, differences, when, why):
+    if not differences:
+        return ""
+    layer, values = differences[0]
+    what = f"Layer {layer!r} of model {model.name!r}"
+    if layer == model.name:
+        what = f"Model {layer!r}"
+    return (
+        f"{what} gives a sample other outputs {when}, from the same inputs: "
+        f"{values}. {why}"
+    )
 
 
 _KEPT = (

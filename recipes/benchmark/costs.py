@@ -31,11 +31,30 @@ def compiled(model, images, labels):
     step = jax.jit(jax.value_and_grad(objective, has_aux=True))
     traced = step.trace(trainable, fixed)
     program = traced.lower().compile()
-    has_loop = _connections_in_a_loop(traced.jaxpr.jaxpr)
     return {
-        "flops": None if has_loop else program.cost_analysis()["flops"],
+        "flops": _unless_looped(traced, program),
         "memory_bytes": program.memory_analysis().temp_size_in_bytes,
     }
+
+
+def flops_of_traced(traced):
+    """Likewise, of a traced JAX function, before a compiler for any device changes
+    it."""
+    import jax
+    from jax.extend.core import jaxpr_as_fun
+
+    # Without devices, since only the CPU's compiler counts before it compiles.
+    inputs = [
+        jax.ShapeDtypeStruct(kind.shape, kind.dtype) for kind in traced.jaxpr.in_avals
+    ]
+    program = jax.jit(jaxpr_as_fun(traced.jaxpr)).lower(*inputs)
+    return _unless_looped(traced, program)
+
+
+def _unless_looped(traced, program):
+    if _connections_in_a_loop(traced.jaxpr.jaxpr):
+        return None
+    return program.cost_analysis()["flops"]
 
 
 def _connections_in_a_loop(jaxpr, in_loop=False):

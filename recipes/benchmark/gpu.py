@@ -16,6 +16,8 @@ which the GPU is busy, kernels, copies, launches, waits for the GPU, and fetches
 a ratio of times alone would flatter the library: only that of busy times says how much
 work a method adds.
 
+At the end stands what JAX's compiler predicts (`recipes.benchmark.compiled_tables`).
+
 An answer is in OUT as soon as its command has ended, and the same command asks again
 what is not answered. On a CPU the questions are small, to show that they are answered.
 """
@@ -32,6 +34,7 @@ import tempfile
 import time
 
 from recipes import command_line
+from recipes.benchmark import compiled
 from recipes.benchmark.settings import PEERS
 from recipes.benchmark.step import JIT_COMPILE
 
@@ -195,7 +198,8 @@ def run(arguments):
     asked = questions(is_gpu)
     deadlines = (UNTIMED_SECONDS, TOTAL_SECONDS) if is_gpu else (math.inf, math.inf)
     ask_all(asked, folder, *deadlines)
-    text = "\n\n".join(answer(question, folder) for question in asked)
+    answers = [answer(question, folder) for question in asked]
+    text = "\n\n".join([*answers, predicted()])
     if not is_gpu:
         text = f"{NOT_EVIDENCE}\n\n{text}"
     (folder / EVIDENCE).write_text(text + "\n")
@@ -292,6 +296,16 @@ def answer(question, folder):
     if part.exists():
         return f"## {question.name}: failed, or cut off\n\n{part.read_text().strip()}"
     return f"## {question.name}: not asked yet"
+
+
+def predicted():
+    """What JAX's compiler said of an H100, to be read beside what is measured."""
+    from recipes.atomic_files import read_lines
+    from recipes.benchmark import compiled_tables
+
+    records = read_lines(compiled_tables.RESULTS)
+    found = {record["command"]: record for record in records}
+    return f"## Predicted\n\n{compiled.NOT_RUN}\n\n{compiled_tables.report(found)}"
 
 
 main = command_line.command(__name__, "benchmark.gpu", __doc__, add_arguments, run)

@@ -4,8 +4,8 @@ recipes.benchmark.inference` prints a table.
 The network is the pretrained one for Fashion-MNIST, by default and with
 `jit_compile=True`. On PyTorch SpikingJelly, if it is installed, runs it with the same
 weights, in a process of its own. `--levels 4` measures instead the network with integer
-spikes in one step, and its network of binary spikes in four slots, both with the same
-weights, which were not trained for them.
+spikes in one step, and its network of binary spikes in four substeps, both with the
+same weights, which were not trained for them.
 """
 
 import contextlib
@@ -69,7 +69,8 @@ def measure(arguments):
 
 def _networks(levels):
     """New models by name."""
-    from keras_ratesnn import SpikingModel, models, unroll
+    from keras_ratesnn import SpikingModel, models
+    from keras_ratesnn.deploy import unroll
     from recipes.layers import integer_network
 
     model = models.load_pretrained(NETWORK)
@@ -81,7 +82,7 @@ def _networks(levels):
     with command_line.mistakes():
         return {
             f"integer spikes, {levels} levels": integer,
-            f"unrolled, {levels} slots": unroll(integer),
+            f"unrolled, {levels} substeps": unroll(integer),
         }
 
 

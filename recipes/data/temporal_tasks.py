@@ -10,11 +10,13 @@ from collections.abc import Callable
 import numpy as np
 from sklearn.datasets import load_digits
 
-from recipes.data import japanese_vowels, saccades
+from recipes.data import fashion_mnist, japanese_vowels, saccades
 
-NETWORKS = ("lif", "low-threshold", "recurrent", "delays")
+NETWORKS = ("lif", "spread", "learned", "parallel")
+OTHERS = ("recurrent", "delays")
 
 SAMPLES = {"train": 1000, "validation": 500, "test": 500}
+CLOTHES = {"train": 5000, "validation": 1000, "test": 5000}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Task:
             `"validation"` and `"test"`, a dict of pairs of an array `(samples, T,
             channels)` and one of classes, or of numbers.
         outputs: Integer, the number of classes; 1 for numbers.
-        networks: Names of networks: "lif", "low-threshold", "recurrent" and "delays".
+        networks: Names of networks, of `NETWORKS` and `OTHERS`.
         epochs: Integer.
         padding: The number that fills steps that are not there, or `None`.
     """
@@ -37,8 +39,8 @@ class Task:
     about: str
     load: Callable
     outputs: int
-    networks: tuple[str, ...] = ("lif",)
-    epochs: int = 30
+    networks: tuple[str, ...] = NETWORKS
+    epochs: int = 40
     padding: float | None = None
 
 
@@ -61,7 +63,7 @@ def order(distance, starts=6, pairs=4):
         f"which of two spikes came first, for {distance} steps",
         _drawn(draw),
         2,
-        NETWORKS if distance == 4 else ("lif",),
+        (*NETWORKS, *OTHERS) if distance == 4 else NETWORKS,
     )
 
 
@@ -84,7 +86,7 @@ def match(gap, cues=4, channels=8, duration=2):
         f"a cue, for {gap} silent steps",
         _drawn(draw),
         2,
-        NETWORKS if gap == 8 else ("lif",),
+        (*NETWORKS, *OTHERS) if gap == 8 else NETWORKS,
     )
 
 
@@ -105,7 +107,6 @@ def adding(length=50):
         f"a bit, for up to {length} steps",
         _drawn(draw),
         1,
-        NETWORKS,
     )
 
 
@@ -119,7 +120,35 @@ def digits(steps):
         return _parts(x.reshape(len(x), steps, -1), y)
 
     about = "the rows of an image" if steps == 8 else "pixels in another order"
-    return Task(f"digits-{steps}", f"{about}, for {steps} steps", load, 10)
+    return Task(
+        f"digits-{steps}",
+        f"{about}, for {steps} steps",
+        load,
+        10,
+        epochs=50 if steps == 64 else 40,
+    )
+
+
+def clothes(steps):
+    """Images of Fashion-MNIST: row by row, or pixels in another order, some at each
+    step."""
+
+    def load(data_dir):
+        data = fashion_mnist.load(data_dir)
+        count = CLOTHES["train"] + CLOTHES["validation"]
+        images = data.train_images[:count], data.test_images[: CLOTHES["test"]]
+        x = (np.concatenate(images) / 255.0).astype("float32").reshape(-1, 784)
+        labels = data.train_labels[:count], data.test_labels[: CLOTHES["test"]]
+        if steps != 28:
+            x = x[:, np.random.default_rng(0).permutation(784)]
+        limits = np.cumsum(list(CLOTHES.values()))[:-1]
+        parts = np.split(x.reshape(len(x), steps, -1), limits)
+        labels = np.split(np.concatenate(labels), limits)
+        return dict(zip(CLOTHES, zip(parts, labels, strict=True), strict=True))
+
+    about = "the rows of an image" if steps == 28 else "pixels in another order"
+    name, about = f"clothes-{steps}", f"{about}, for {steps} steps"
+    return Task(name, about, load, 10, epochs=10)
 
 
 def vowels(timesteps=japanese_vowels.LONGEST):
@@ -199,11 +228,15 @@ def _parts(x, y):
 
 
 _ALL = (
-    *(order(distance) for distance in (1, 2, 4, 8, 16)),
-    *(match(gap) for gap in (2, 8, 32)),
+    order(4),
+    order(16),
+    match(8),
+    match(32),
     adding(),
     digits(8),
     digits(64),
+    clothes(28),
+    clothes(112),
     vowels(),
     saccade(),
     poisson(),

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import (
+    CROSSENTROPY,
     compiled,
     double_precision,
     mlp,
@@ -21,15 +22,23 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import analysis
-from keras_ratesnn.layers import IF, LIF, PSN, TimeMean
+from keras_ratesnn.layers import (
+    IF,
+    ILIF,
+    LIF,
+    PSN,
+    ParametricLIF,
+    Recurrent,
+    TimeMean,
+    WSDense,
+)
 
-LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 T = 4
 
 
 def chain(*parts, **kwargs):
     """A model of layers on six features."""
-    return spiking(keras.Sequential([keras.Input((6,)), *parts]), T, **kwargs)
+    return spiking(helpers.chain(*parts), T, **kwargs)
 
 
 def network():
@@ -39,7 +48,7 @@ def network():
     x = layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same")(inputs))
     x = LIF(name="first")(x)
     y = layers.Dropout(0.3, seed=1)(layers.Conv2D(4, 3, padding="same")(x))
-    y = rsnn.layers.ParametricLIF(name="second")(layers.BatchNormalization()(y))
+    y = ParametricLIF(name="second")(layers.BatchNormalization()(y))
     head = [keras.Input((6, 6, 4)), layers.Flatten(), layers.Dense(3)]
     return keras.Model(inputs, keras.Sequential(head)(layers.Add()([x, y])))
 
@@ -115,7 +124,7 @@ def two_outputs(gradient, step_mode):
     a, b = layers.Dense(3, name="a")(spikes), layers.Dense(1, name="b")(spikes)
     network = keras.Model(inputs, {"a": a, "b": b})
     model = spiking(network, T, gradient, step_mode=step_mode)
-    losses, weights = {"a": LOSS, "b": "mse"}, {"a": 2.0, "b": 0.5}
+    losses, weights = {"a": CROSSENTROPY, "b": "mse"}, {"a": 2.0, "b": 0.5}
     model.compile(keras.optimizers.SGD(1.0), losses, loss_weights=weights)
     x, y = helpers.data(8)
     return model, x, {"a": y, "b": np.ones((8, 1), "float32")}
@@ -208,7 +217,7 @@ def test_independence_is_that_of_a_program_by_hand(second_neurons):
         neurons = second_neurons()
         parts = layers.Dense(8), LIF(0.5), layers.Dense(8), neurons, layers.Dense(3)
         model = chain(*parts)
-        found = analysis.independence(model, x, y, loss=LOSS)
+        found = analysis.independence(model, x, y, loss=CROSSENTROPY)
         kernels = [part.kernel for part in parts[::2]]
         first, second, last = map(np.float64, to_numpy(kernels))
         a, _, a_kappa, _ = neurons_by_hand(np.repeat([x @ first], T, axis=0))
@@ -246,16 +255,16 @@ def test_independence_is_that_of_the_rows_that_are_not_masked():
         then = layers.GlobalAveragePooling1D(), layers.Dense(6), LIF(), layers.Dense(3)
         model = spiking(helpers.chain(*first, *then, shape=(rows, 2)), T)
         batch = frames[:, :, :rows], np.arange(8) % 3
-        found.append(analysis.independence(model, *batch, loss=LOSS).a1_cosine)
+        found.append(analysis.independence(model, *batch, loss=CROSSENTROPY).a1_cosine)
     assert found[1][0] < 0.9999
     assert_allclose(*found, rtol=1e-6)
 
 
 def test_a_transformed_kernel_has_a_cosine_but_no_correlation():
-    standardised = rsnn.layers.WSDense(8, name="standardised")
+    standardised = WSDense(8, name="standardised")
     model = chain(layers.Dense(8), LIF(), standardised, LIF(), layers.Dense(3))
     x, y = helpers.data(8)
-    found = analysis.independence(model, 2 * x, y, loss=LOSS)
+    found = analysis.independence(model, 2 * x, y, loss=CROSSENTROPY)
     assert found.kernels[0] == "standardised"
     assert 0 < found.a2_cosine[0] <= 1 + 1e-6
     assert np.isnan(found.a2_correlation).tolist() == [True, False]
@@ -318,9 +327,9 @@ def test_a_raster_is_ordered_from_slow_to_fast_neurons():
     "neurons",
     [
         [LIF(0.5, 0.7, threshold_stabilizer=True)],
-        [rsnn.layers.ILIF(levels=3)],
-        [rsnn.layers.Recurrent(LIF(threshold=0.3), layers.Dense(6))],
-        [rsnn.layers.PSN(T, 0.4)],
+        [ILIF(levels=3)],
+        [Recurrent(LIF(threshold=0.3), layers.Dense(6))],
+        [PSN(T, 0.4)],
         [LIF(threshold=np.array([0.2, 0.4, 0.6, 0.8, 1.0, 1.2])), TimeMean()],
     ],
     ids=lambda neurons: neurons[-1].__class__.__name__,
@@ -407,7 +416,7 @@ NO_LOSS = "`loss` must be given for a model that was not compiled with one"
     ("name", "arguments", "message"),
     [
         ("gradient_agreement", {}, NO_LOSS),
-        ("independence", {"y": Y[:3], "loss": LOSS}, LENGTHS),
+        ("independence", {"y": Y[:3], "loss": CROSSENTROPY}, LENGTHS),
         (
             "accuracy_over_time",
             {"y": np.eye(4)[Y]},
@@ -432,12 +441,12 @@ def test_what_cannot_be_measured_or_drawn_is_named(monkeypatch):
     one_output = chain(LIF(), layers.Dense(1))
     with pytest.raises(ValueError, match=r"`y` must be labels from 0 to 1.*-1"):
         analysis.accuracy_over_time(one_output, X, 2 * (Y > 0) - 1)
-    means = chain(LIF(), rsnn.layers.TimeMean())
+    means = chain(LIF(), TimeMean())
     with pytest.raises(ValueError, match=r"an output at each step.*TimeMean"):
         analysis.accuracy_over_time(means, X, Y)
     coupled = spiking(mlp(threshold_stabilizer=True), T, "bptt")
     with pytest.raises(ValueError, match="neurons must be independent"):
-        analysis.independence(coupled, X, Y, loss=LOSS)
+        analysis.independence(coupled, X, Y, loss=CROSSENTROPY)
     raster = analysis.raster(with_outputs("a"), X, "lif")
     message = "`sample` must be from 0 to 3. Received: sample=4"
     with pytest.raises(IndexError, match=message):

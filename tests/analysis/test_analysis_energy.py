@@ -1,11 +1,10 @@
 """Energy: operations are those of a count by hand, spike by spike."""
 
-import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import to_numpy
-from keras import layers
+from helpers import chain, gradient_of, naive_lif, spiking, to_numpy
+from keras import layers, ops
 from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
@@ -48,7 +47,7 @@ def resnet():
 
 def model_and_images():
     images = np.random.default_rng(0).uniform(-1, 1, (3, 8, 8, 2)).astype("float32")
-    return helpers.spiking(resnet(), T), images
+    return spiking(resnet(), T), images
 
 
 def inputs_by_hand(network, images):
@@ -59,7 +58,7 @@ def inputs_by_hand(network, images):
         tensors = keras.tree.flatten(layer.input)
         first, *rest = [values[tensor.name] for tensor in tensors]
         if isinstance(layer, LIF):
-            outputs, _, _ = helpers.naive_lif(first)
+            outputs, _, _ = naive_lif(first)
         elif isinstance(layer, layers.Add):
             outputs = first + rest[0]
         else:
@@ -101,7 +100,7 @@ def test_operations_joules_and_traffic_are_those_counted_by_hand():
         weights, read = np.prod(layer.kernel.shape), np.prod(inputs.shape[2:])
         assert (traffic.weights, traffic.outputs) == (weights, np.prod(shape))
         dense = np.prod(shape[:-1], dtype=int) * weights
-        assert found.multiply_adds_without_spikes[at] == dense
+        assert found.dense_multiply_adds[at] == dense
         if index == 0 or not set(np.unique(inputs)) <= {0.0, 1.0}:
             assert entry(found, layer.name) == (dense * (T if index else 1), 0, dense)
             assert (traffic.spikes, traffic.values) == (0, read)
@@ -122,8 +121,8 @@ def test_operations_joules_and_traffic_are_those_counted_by_hand():
     assert added > 1000
     operations = pytest.approx(multiplied * 4.6e-12 + added * 0.9e-12)
     assert found.spiking.operations.sum() == operations
-    without_spikes = found.multiply_adds_without_spikes.sum() * 4.6e-12
-    assert found.without_spikes.operations.sum() == pytest.approx(without_spikes)
+    without_spikes = found.dense_multiply_adds.sum() * 4.6e-12
+    assert found.dense.operations.sum() == pytest.approx(without_spikes)
 
 
 SAME = {"padding": "same"}
@@ -148,7 +147,7 @@ def test_each_input_of_a_convolution_feeds_as_many_synapses_as_its_gradient_says
     x = np.ones((1, *shape), "float32")
     layer.build(x.shape)
     layer.kernel.assign(np.ones(layer.kernel.shape))
-    (expected,) = helpers.gradient_of(lambda inputs: keras.ops.sum(layer(inputs)), [x])
+    (expected,) = gradient_of(lambda inputs: ops.sum(layer(inputs)), [x])
     kind, shapes = kind_of(layer), (x.shape, tuple(layer(x).shape))
     fan_out = kind.fan_out(layer, *shapes)
     assert_allclose(np.broadcast_to(fan_out, shape), expected[0], atol=1e-4)
@@ -195,28 +194,28 @@ def adapted(spikes):
 
 
 def transposed(x):
-    return keras.ops.transpose(x, (0, 2, 1))
+    return ops.transpose(x, (0, 2, 1))
 
 
 def product_of_numbers(spikes):
-    x = keras.ops.softmax(spikes) + spikes
-    return keras.ops.matmul(x, transposed(x))
+    x = ops.softmax(spikes) + spikes
+    return ops.matmul(x, transposed(x))
 
 
 def product_with_inputs(spikes):
     """The inputs are the same at each step."""
     inputs = spikes._keras_history.operation.input
-    return keras.ops.matmul(spikes, transposed(inputs))
+    return ops.matmul(spikes, transposed(inputs))
 
 
 def products_of_spikes(spikes):
     """Their sums are no spikes, and meet the spikes of the values."""
-    products = keras.ops.matmul(spikes, transposed(spikes))
-    return layers.Dense(2)(keras.ops.matmul(products, spikes))
+    products = ops.matmul(spikes, transposed(spikes))
+    return layers.Dense(2)(ops.matmul(products, spikes))
 
 
 def sum_of_averages(spikes):
-    sums = keras.ops.sum(layers.AveragePooling1D(3)(spikes), axis=1)
+    sums = ops.sum(layers.AveragePooling1D(3)(spikes), axis=1)
     return layers.Dense(2)(sums)
 
 
@@ -242,8 +241,8 @@ def sum_of_averages(spikes):
 def test_weights_are_added_for_spikes_and_multiplied_by_other_numbers(
     synapses, shape, multiply_adds, accumulates, weights
 ):
-    network = helpers.chain(IF(), synapses, layers.Flatten(), shape=shape)
-    model = helpers.spiking(network, T)
+    network = chain(IF(), synapses, layers.Flatten(), shape=shape)
+    model = spiking(network, T)
     # All neurons but the first spike at each step.
     x = np.ones((2, *shape), "float32")
     x[(slice(None), *[0] * len(shape))] = 0.0
@@ -267,13 +266,13 @@ def test_integer_spikes_are_added_one_by_one_and_their_sums_are_numbers(
     synapses, multiply_adds, accumulates, normalize
 ):
     neurons = ILIF(levels=4, decay=0.0, normalize=normalize)
-    model = helpers.spiking(helpers.chain(neurons, synapses, shape=(3, 4)), T)
+    model = spiking(chain(neurons, synapses, shape=(3, 4)), T)
     # [[0, 1, 2, 3], [4, 0, 1, 2], [3, 4, 0, 1]]
     x = np.arange(12, dtype="float32").reshape(1, 3, 4) % 5
     models = [model]
     if synapses is sum_of_averages:
-        # In all slots of an unrolled step they are taken once.
-        models.append(rsnn.unroll(model))
+        # In all substeps of an unrolled step they are taken once.
+        models.append(rsnn.deploy.unroll(model))
     for model in models:
         found = analysis.energy(model, x)
         assert found.multiply_adds.tolist() == np.multiply(multiply_adds, T).tolist()
@@ -290,7 +289,7 @@ def entry(found, name):
     return (
         found.multiply_adds[index],
         found.accumulates[index],
-        found.multiply_adds_without_spikes[index],
+        found.dense_multiply_adds[index],
     )
 
 
@@ -301,7 +300,7 @@ def test_a_spike_that_comes_back_is_added_for_each_connection_in_the_next_step()
     # Padding at the end of a sequence, and in the middle of one: nothing comes back
     # after it.
     x[0, 2:], x[1, 1] = -1.0, -1.0
-    network = helpers.chain(neurons, shape=(5,))
+    network = chain(neurons, shape=(5,))
     model = rsnn.SpikingModel(network, T, return_sequences=True, mask_value=-1.0)
     counts = (x != -1.0).all(axis=2)
     comes_back = counts[:, 1:] & counts[:, :-1]
@@ -313,13 +312,13 @@ def test_a_spike_that_comes_back_is_added_for_each_connection_in_the_next_step()
     description = describe(model, x, verbose=False)
     assert description.synaptic_operations == pytest.approx(additions)
     assert (description.parameters, description.not_counted) == (5 * 5 + 5, ())
-    unrolled = analysis.energy(rsnn.unroll(model), x)
+    unrolled = analysis.energy(rsnn.deploy.unroll(model), x)
     assert unrolled.accumulates.sum() == pytest.approx(additions)
 
 
 def test_weights_of_which_nothing_is_known_are_not_counted():
     neurons = Recurrent(IF(), Halved(6, name="back"), name="recurrent")
-    model = helpers.spiking(helpers.chain(neurons, layers.Dense(2)), T, "bptt")
+    model = spiking(chain(neurons, layers.Dense(2)), T, "bptt")
     found = analysis.energy(model, np.ones((2, 6), "float32"))
     assert found.not_counted == ("recurrent/back",)
 
@@ -337,7 +336,7 @@ def test_parallel_neurons_multiply_the_inputs_of_all_steps_that_reach_a_membrane
     neurons, pairs
 ):
     """Pairs of steps, in sequences of four and of three steps."""
-    model = helpers.spiking(helpers.chain(neurons, shape=(5,)), T, mask_value=-1.0)
+    model = spiking(chain(neurons, shape=(5,)), T, mask_value=-1.0)
     x = np.ones((2, T, 5), "float32")
     x[1, 3:] = -1.0
     found = analysis.energy(model, x)

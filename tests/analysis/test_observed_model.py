@@ -3,11 +3,18 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, naive_lif, saved_and_loaded, spiking, to_numpy
+from helpers import (
+    assert_close,
+    both_step_modes,
+    naive_lif,
+    saved_and_loaded,
+    spiking,
+    to_numpy,
+)
 from keras import layers
 from numpy.testing import assert_allclose, assert_array_equal
 
-import keras_ratesnn as rsnn
+from keras_ratesnn import analysis
 from keras_ratesnn.layers import ILIF, LIF, LeakyReadout, Recurrent, Scale, SlidingPSN
 
 T = 5
@@ -36,12 +43,12 @@ def lif_by_hand(currents, *args, **kwargs):
     return np.moveaxis(spikes, 0, 1), np.moveaxis(membranes, 0, 1)
 
 
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@both_step_modes
 def test_membranes_and_spikes_of_all_steps_are_predicted_beside_the_outputs(step_mode):
     """In batches, of which the last one is smaller; of a loaded model, too."""
     model, x = model_and_data(step_mode=step_mode)
     names = ["second", "first", "recurrent", "parallel", "readout"]
-    observed = rsnn.analysis.observed(model, names, ["first", "second"])
+    observed = analysis.observed(model, names, ["first", "second"])
     found = observed.predict(x, batch_size=3, verbose=0)
     spikes, membranes = found["spikes"], found["membrane"]
     assert_allclose(found["output"], model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
@@ -71,7 +78,7 @@ def test_outputs_keep_their_structure_and_padding_has_membranes_of_zero():
     options = {"mask_value": 9.0, "dtype": "mixed_bfloat16"}
     model, x = model_and_data("dict", return_sequences=True, **options)
     x[1:3, 3:] = 9.0
-    observed = rsnn.analysis.observed(model, ["second"])
+    observed = analysis.observed(model, ["second"])
     found, expected = observed.predict(x, verbose=0), model.predict(x, verbose=0)
     assert sorted(found) == ["membrane", "output"]
     assert found["output"]["one"].shape == (5, T, 3)
@@ -81,7 +88,7 @@ def test_outputs_keep_their_structure_and_padding_has_membranes_of_zero():
     assert_array_equal(membranes[1:3, 3:], 0.0)
     assert np.all(membranes[0] != 0.0)
     # Padding before a sequence.
-    both = rsnn.analysis.observed(model, ["second"], ["first"])
+    both = analysis.observed(model, ["second"], ["first"])
     rolled = both.predict(np.roll(x[1:3], 2, axis=1), verbose=0)
     wanted = np.roll(membranes[1:3], 2, axis=1)
     assert_allclose(rolled["membrane"]["second"], wanted, rtol=1e-2)
@@ -92,11 +99,11 @@ def test_a_layer_that_is_called_twice_has_two_names():
     inputs, neurons = keras.Input((4,)), LIF(name="shared")
     model = spiking(keras.Model(inputs, neurons(layers.Dense(4)(neurons(inputs)))), 3)
     x, names = np.ones((2, 4), "float32"), ["shared", "shared (2)"]
-    found = to_numpy(rsnn.analysis.observed(model, names[1:], names)(x))
+    found = to_numpy(analysis.observed(model, names[1:], names)(x))
     spikes, membranes = found["spikes"], found["membrane"]
     assert_array_equal(spikes["shared (2)"], membranes["shared (2)"] >= 1.0)
     assert_array_equal(spikes["shared"], 1.0)
-    assert rsnn.analysis.firing_rates(model, x).layers == tuple(names)
+    assert analysis.firing_rates(model, x).layers == tuple(names)
 
 
 def test_unknown_layers_and_training_are_errors_that_say_what_to_do():
@@ -109,8 +116,8 @@ def test_unknown_layers_and_training_are_errors_that_say_what_to_do():
     ):
         (name,) = arguments
         with pytest.raises(error, match=f"`{name}` must {message}"):
-            rsnn.analysis.observed(model, **arguments)
-    observed = rsnn.analysis.observed(model, ["first"])
+            analysis.observed(model, **arguments)
+    observed = analysis.observed(model, ["first"])
     observed.compile("sgd", "mse")
     message = r"An ObservedModel only predicts\..* Train and evaluate the model"
     for use, arguments in (

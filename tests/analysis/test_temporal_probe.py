@@ -373,8 +373,21 @@ RISING = {"one-step": 0.6, "rate-1": 0.8, "bptt": 0.9}
             {},
             {"in_time": False},
             None,
-            "Nothing is learnt: no twin is shown to be right more often than the most "
-            "frequent class, 50.0 %",
+            "No twin learns: the most frequent class is right in 50.0 %",
+        ),
+        # A network that forgets learns a little.
+        (
+            {"one-step": 0.6, "bptt": 0.7},
+            {},
+            None,
+            "which may forget, not of time in the data. Change its memory first "
+            "(decay=layers.TimeConstants(2, 200)",
+        ),
+        (
+            {"rate-1": 0.7},
+            {"earlier": {"rate-1": 0.6}},
+            None,
+            "the learning rate. Accuracy still rises: in the last quarter",
         ),
     ],
 )
@@ -385,6 +398,22 @@ def test_the_cheapest_twin_is_recommended_that_none_exceeds_by_a_standard_error(
     assert getattr(found.recommended, "name", None) == name
     assert text in found.recommendation
     assert found.rising == (["rate-1"] if "rises" in text else [])
+
+
+@pytest.mark.parametrize(
+    ("lost", "steady"), [((0.2, 0.0, 0.0), "bptt"), ((0.02,) * 3, None)]
+)
+def test_a_dearer_twin_that_is_better_and_steady_is_named_beside_the_cheapest(
+    lost, steady
+):
+    shares = {"rate-1": 0.9, "bptt": 0.9, "sltt": 0.8}
+    found = made_probe(shares, seeds=3, margin=0.06)
+    for right, share in zip(found.right["rate-1"], lost, strict=True):
+        right[: int(share * len(right))] = 0.0
+    assert found.recommended.name == "rate-1"
+    said = ". bptt costs more, and is better and steady: 90.00 ± 0.00 %."
+    assert found.recommendation.endswith(said) == (steady is not None)
+    assert "sltt costs" not in found.recommendation
 
 
 def test_twins_that_are_stopped_early_are_found():

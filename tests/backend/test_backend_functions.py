@@ -12,22 +12,27 @@ from helpers import (
     BACKEND,
     assert_close,
     both_step_modes,
+    chain,
     compiled,
     data,
     gradient_of,
     loss_and_gradients,
     mlp,
+    only_on,
+    rate_and_bptt,
+    registered,
     spiking,
     to_numpy,
 )
 from keras import layers, ops
+from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
 from keras_ratesnn._core.backend import base, engine
+from keras_ratesnn.layers import LIF
 
-torch_only = pytest.mark.skipif(
-    BACKEND != "torch",
-    reason="other backends compile, and choose the order by themselves",
+torch_only = only_on(
+    "torch", "other backends compile, and choose the order by themselves"
 )
 
 
@@ -87,15 +92,15 @@ def calls_of(name, function):
 
 
 def network(*after):
-    parts = [rsnn.layers.LIF(), *after, rsnn.layers.LIF()]
+    parts = [LIF(), *after, LIF()]
     first = layers.Conv2D(3, 3, padding="same")
     head = layers.GlobalAveragePooling2D(), layers.Dense(3)
-    return keras.Sequential([keras.Input((8, 8, 2)), first, *parts, *head])
+    return chain(first, *parts, *head, shape=(8, 8, 2))
 
 
 @torch_only
 @both_step_modes
-@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+@rate_and_bptt
 def test_no_image_is_copied_and_in_a_graph_a_kernel_and_its_gradient_once_each(
     gradient, step_mode
 ):
@@ -130,7 +135,7 @@ def test_a_kernel_that_changes_inside_a_walk_is_read_again():
     with engine.layout_kept(), engine.no_gradient():
         for _ in range(2):
             view = kernel.permute(3, 2, 0, 1)
-            np.testing.assert_array_equal(to_numpy(view.contiguous()), to_numpy(view))
+            assert_array_equal(to_numpy(view.contiguous()), to_numpy(view))
             kernel.add_(1.0)
 
 
@@ -206,7 +211,7 @@ def test_a_filter_in_time_has_second_derivatives_and_derivatives_in_forward_mode
     _, (found,) = engine.jvp(
         lambda x: [engine.filter_in_time(x, kernel)], [x], [torch.ones_like(x)]
     )
-    np.testing.assert_allclose(found, filtered(np.ones(x.shape), kernel.numpy()))
+    assert_allclose(found, filtered(np.ones(x.shape), kernel.numpy()))
 
 
 def test_a_filter_in_time_adds_up_in_float32_in_half_precision():
@@ -217,7 +222,7 @@ def test_a_filter_in_time_adds_up_in_float32_in_half_precision():
     ]
     found = ops.cast(engine.filter_in_time(*arguments), "float32")
     expected = 1 + np.arange(9) / 256
-    np.testing.assert_allclose(to_numpy(found)[0, :, 0], expected, rtol=2**-8)
+    assert_allclose(to_numpy(found)[0, :, 0], expected, rtol=2**-8)
 
 
 @torch_only
@@ -228,7 +233,7 @@ def test_models_under_remat_train_like_others(gradient, step_mode):
     def trained(recomputed):
         keras.utils.set_random_seed(0)
         with recomputed():
-            neurons = rsnn.layers.LIF(threshold=0.2)
+            neurons = LIF(threshold=0.2)
             made = network(layers.Conv2D(4, 3), neurons, layers.AveragePooling2D(2))
             model = compiled(spiking(made, gradient=gradient, step_mode=step_mode))
         model.train_on_batch(*data(5, (8, 8, 2)))
@@ -238,7 +243,7 @@ def test_models_under_remat_train_like_others(gradient, step_mode):
     assert_close(trained(keras.RematScope), expected, rtol=1e-5, atol=1e-6)
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@registered
 class _Dropping(layers.Layer):
     def __init__(self):
         super().__init__()
@@ -249,7 +254,7 @@ class _Dropping(layers.Layer):
 
 
 @torch_only
-@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+@rate_and_bptt
 def test_layers_under_remat_that_draw_random_numbers_have_their_gradient_or_are_refused(
     gradient,
 ):
@@ -274,9 +279,9 @@ def test_layers_under_remat_that_draw_random_numbers_have_their_gradient_or_are_
         gradients(_Dropping, keras.RematScope)
 
 
-@pytest.mark.skipif(
-    BACKEND != "tensorflow",
-    reason="the other backends find the gradients of tensors in the place of weights",
+@only_on(
+    "tensorflow",
+    "the other backends find the gradients of tensors in the place of weights",
 )
 @both_step_modes
 def test_layers_that_tensorflow_recomputes_have_their_gradients_or_are_refused(

@@ -388,7 +388,7 @@ def test_a_state_of_another_structure_is_an_error_that_says_which(
     compiled(model, jit_compile=jit_compile)
     error = (
         r"Renaming must keep its structure.*'gain': \(5, 8\).*after "
-        r"State\(cell=\(\(5, 8\), \(5, 8\)\)"
+        r"NeuronState\(cell=\(\(5, 8\), \(5, 8\)\)"
     )
     settings = {} if BACKEND == "jax" else {"least_elements": 0}
     context = fusion() if BACKEND == "torch" else rsnn.engine_settings(**settings)

@@ -20,6 +20,8 @@ from recorded_calls import assert_equal_state, operations, pair, recording, trai
 from torch.multiprocessing.reductions import StorageWeakRef
 
 import keras_ratesnn as rsnn
+from keras_ratesnn._core.backend import engine
+from keras_ratesnn._core.backend.torch.graphs.recorder.graph_passes import traced
 
 
 def deep(depth=4):
@@ -239,6 +241,18 @@ def test_a_backward_pass_frees_what_was_saved_after_its_last_use(make):
     assert model.engine == "recorded"
     if make is saves:
         assert FREED[-1]
+
+
+def test_tangents_in_a_graph_have_memory():
+    """That of a sum with a constant would have none, and compiled code reads it."""
+
+    def tangent(x, constant):
+        return engine.jvp(lambda x: [ops.sin(x + constant)], [x], [x])[1]
+
+    nodes = traced(tangent, torch.ones(3), torch.ones(3)).graph.nodes
+    targets = [str(node.target) for node in nodes]
+    assert "aten.zeros.default" in targets
+    assert "aten._efficientzerotensor.default" not in targets
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from helpers import (
     spiking,
     to_numpy,
 )
-from keras import ops
+from keras import layers, ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn._core.backend import engine
@@ -158,9 +158,7 @@ def test_given_statistics_change_as_those_of_the_batch_or_of_weighted_rows(
 
 
 PARAMETER_FREE = {
-    "batch": functools.partial(
-        keras.layers.BatchNormalization, scale=False, center=False
-    ),
+    "batch": functools.partial(layers.BatchNormalization, scale=False, center=False),
     "online": rsnn.layers.OnlineRenormalization,
 }
 
@@ -180,9 +178,7 @@ def test_statistics_without_parameters_are_wide_in_half_precision(
     keras.config.set_dtype_policy(policy)
     inputs = keras.Input((6,))
     layer = PARAMETER_FREE[kind](momentum=0.0)
-    outputs = keras.layers.Dense(3)(
-        rsnn.layers.LIF()(layer(keras.layers.Identity()(inputs)))
-    )
+    outputs = layers.Dense(3)(rsnn.layers.LIF()(layer(layers.Identity()(inputs))))
     x, y = data(64, (4, 6))
     x = np.round(500 * x)
     loss, _ = loss_and_gradients(

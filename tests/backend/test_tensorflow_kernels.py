@@ -12,8 +12,11 @@ import keras_ratesnn as rsnn
 if BACKEND != "tensorflow":
     pytest.skip("about TensorFlow's own compiler", allow_module_level=True)
 
+from numpy.testing import assert_allclose
+
 from keras_ratesnn._core.backend import engine
 from keras_ratesnn._core.backend.tensorflow import fusion, normalization
+from keras_ratesnn.layers import LIF, LIFCell, Neuron
 
 METHODS = [
     ("rate", "multi"),
@@ -75,47 +78,47 @@ def test_compiled_loops_train_as_those_that_are_not(gradient, step_mode, program
     assert len(programs) >= 3
     assert all(program.is_elementwise for program in programs)
     _, others, expected = trained(gradient, step_mode, timesteps=2, jit_compile=False)
-    np.testing.assert_allclose(losses, others, rtol=1e-5)
+    assert_allclose(losses, others, rtol=1e-5)
     assert_close(weights, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_all_steps_of_a_layer_share_a_program(programs):
-    trained("bptt", "single", [rsnn.layers.LIF()], validated=True)
+    trained("bptt", "single", [LIF()], validated=True)
     # The first step starts from zeros.
     assert len(programs) <= 2
 
 
 def test_a_long_loop_is_several_passes(programs, monkeypatch):
     monkeypatch.setattr(fusion, "LONGEST_PASS", {False: 2, True: 2})
-    _, losses, _ = trained("bptt", neurons=[rsnn.layers.LIF()], validated=True)
+    _, losses, _ = trained("bptt", neurons=[LIF()], validated=True)
     assert len(programs) == 2
-    _, others, _ = trained("bptt", neurons=[rsnn.layers.LIF()], jit_compile=False)
-    np.testing.assert_allclose(losses, others, rtol=1e-5)
+    _, others, _ = trained("bptt", neurons=[LIF()], jit_compile=False)
+    assert_allclose(losses, others, rtol=1e-5)
 
 
 @pytest.mark.parametrize("options", [{"jit_compile": True}, {"run_eagerly": True}])
 def test_nothing_is_compiled_where_it_was_not_asked_for_or_is_compiled_anyway(
     options, programs
 ):
-    trained(neurons=[rsnn.layers.LIF()], validated=True, **options)
+    trained(neurons=[LIF()], validated=True, **options)
     assert programs == []
 
 
 def test_graphs_for_inference_hold_nothing_compiled(programs):
-    model, *_ = trained(neurons=[rsnn.layers.LIF()])
+    model, *_ = trained(neurons=[LIF()])
     programs.clear()
     model.predict(data(4)[0], verbose=0)
     assert programs == []
 
 
-class Unusual(rsnn.layers.LIFCell):
+class Unusual(LIFCell):
     """With an operation that is not in the list."""
 
     def step(self, current, state):
         return super().step(ops.arctan(current), state)
 
 
-class Noisy(rsnn.layers.LIFCell):
+class Noisy(LIFCell):
     """With a random generator."""
 
     def __init__(self, **kwargs):
@@ -127,7 +130,7 @@ class Noisy(rsnn.layers.LIFCell):
         return super().step(current + noise, state)
 
 
-class Costly(rsnn.layers.LIFCell):
+class Costly(LIFCell):
     """With a loss."""
 
     def step(self, current, state):
@@ -137,7 +140,7 @@ class Costly(rsnn.layers.LIFCell):
 
 @pytest.mark.parametrize("cell", [Unusual, Noisy, Costly])
 def test_cells_that_cannot_be_one_pass_are_trained_without_compilation(cell, programs):
-    _, losses, _ = trained("bptt", neurons=[rsnn.layers.Neuron(cell())])
+    _, losses, _ = trained("bptt", neurons=[Neuron(cell())])
     assert np.isfinite(losses).all()
     assert not any(program.is_elementwise for program in programs)
 
@@ -149,14 +152,9 @@ def test_a_tensorflow_without_xla_trains_without_compilation(programs, monkeypat
         raise RuntimeError("XLA is not in this build")
 
     monkeypatch.setattr(fusion, "_compiled", missing)
-    trained(neurons=[rsnn.layers.LIF()])
+    trained(neurons=[LIF()])
     assert programs == []
     fusion._xla_works.cache_clear()
-
-
-def test_small_layers_are_not_worth_a_compilation(monkeypatch):
-    monkeypatch.setattr(fusion, "_Program", None)
-    trained(neurons=[rsnn.layers.LIF()])
 
 
 @pytest.mark.parametrize(("size", "is_compiled"), [(2, True), (None, False)])
@@ -166,7 +164,7 @@ def test_images_of_any_size_are_not_compiled_again_for_each(
     import tensorflow as tf
 
     inputs = keras.Input((size, size, 1))
-    x = rsnn.layers.LIF()(layers.BatchNormalization()(layers.Conv2D(1, 1)(inputs)))
+    x = LIF()(layers.BatchNormalization()(layers.Conv2D(1, 1)(inputs)))
     model = spiking(keras.Model(inputs, layers.GlobalAveragePooling2D()(x)), 2)
     train = tf.function(lambda images: model(images, training=True))
     train.get_concrete_function(tf.TensorSpec((None, size, size, 1)))
@@ -222,4 +220,4 @@ def test_second_derivatives_of_normalisation_are_those_of_plain_operations(
     second = derivative(penalty)
     found = tf.function(second)(tf.constant(x))
     monkeypatch.setattr(normalization, "has_kernels", lambda *_: False)
-    np.testing.assert_allclose(found, second(tf.constant(x)), rtol=1e-3, atol=1e-3)
+    assert_allclose(found, second(tf.constant(x)), rtol=1e-3, atol=1e-3)

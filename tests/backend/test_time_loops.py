@@ -18,7 +18,7 @@ from helpers import (
     to_numpy,
 )
 from keras import layers, ops
-from library_neurons import STEPPING
+from library_neurons import STEPPING, taken
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.gradients.time.derivative import has_written_derivative
@@ -28,10 +28,13 @@ if BACKEND != "torch":
 
 import torch
 from counted_operations import Counter
+from helpers import rate_and_bptt
+from numpy.testing import assert_allclose, assert_array_equal
 from recorded_calls import assert_equal_state, operations, pair, recording, train
 
 from keras_ratesnn._core.backend.torch.graphs import fusion, time_loops
 from keras_ratesnn._core.backend.torch.graphs.time_loops import TimeLoop, programs
+from keras_ratesnn.layers import Neuron, NeuronCell, SlidingPSN
 
 pytestmark = pytest.mark.runs_once
 
@@ -39,7 +42,7 @@ SURROGATES = "atan", "sigmoid", "triangle", "rectangular", "gaussian"
 TIMESTEPS = 5
 
 
-class Resting(rsnn.layers.NeuronCell):
+class Resting(NeuronCell):
     """Rests for a step after each spike."""
 
     def step(self, inputs, state):
@@ -58,27 +61,26 @@ def neuron(name, random):
     def one_of(*values):
         return random.choice(values).item()
 
-    arguments = {"threshold": one_of(0.3, 0.5, 1.0), "surrogate": one_of(*SURROGATES)}
-    if name in ("LIF", "ParametricLIF", "CuBaLIF"):
-        arguments["decay"] = one_of(0.25, 0.5, 0.75)
-    if name in ("IF", "LIF", "ParametricLIF"):
-        arguments |= {"detach_reset": is_so(), "initial_membrane": one_of(0.0, 0.25)}
-    if name in ("LIF", "ParametricLIF", "ALIF"):
-        arguments["learn_threshold"] = is_so()
-    if name in ("LIF", "ParametricLIF"):
-        is_delayed = arguments["detach_reset"] and is_so()
-        arguments |= {"decay_input": is_so(), "reset_delay": is_delayed}
-        arguments |= {"reset": "hard", "v_reset": -0.25} if is_so() else {}
-    if name == "ParametricLIF":
-        arguments["per_channel"] = is_so()
-    if name == "ILIF":
-        del arguments["surrogate"]
-        arguments |= {"levels": 3, "normalize": is_so(), "detach_reset": is_so()}
-    if name == "SlidingPSN":
-        arguments["order"] = 3
     if name == "Resting":
-        return rsnn.layers.Neuron(Resting(threshold=0.5))
-    return getattr(rsnn.layers, name)(**arguments)
+        return Neuron(Resting(threshold=0.5))
+    is_hard, is_detached = is_so(), is_so()
+    arguments = {
+        "threshold": one_of(0.3, 0.5, 1.0),
+        "surrogate": one_of(*SURROGATES),
+        "decay": one_of(0.25, 0.5, 0.75),
+        "decay_input": is_so(),
+        "detach_reset": is_detached,
+        "reset_delay": is_detached and is_so(),
+        "reset": "hard" if is_hard else "soft",
+        "v_reset": -0.25 if is_hard else 0.0,
+        "initial_membrane": one_of(0.0, 0.125),
+        "learn_threshold": is_so(),
+        "per_channel": is_so(),
+        "levels": 3,
+        "normalize": is_so(),
+        "order": 3,
+    }
+    return getattr(rsnn.layers, name)(**taken(name, arguments))
 
 
 def network(names, features=(6,), units=8):
@@ -123,10 +125,10 @@ IMAGE = {"features": (2, 3, 6)}
 
 
 @needs_compiler
-@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+@rate_and_bptt
 def test_neurons_with_a_long_queue_of_inputs_have_no_loop(early, loops, gradient):
     """Their steps take much longer than all steps at once."""
-    queues = [rsnn.layers.SlidingPSN(order) for order in (8, 9)]
+    queues = [SlidingPSN(order) for order in (8, 9)]
     for queue, number in zip(queues, (1, 0), strict=True):
         loops.clear()
         model = spiking(chain(queue, shape=(6,)), TIMESTEPS, gradient)
@@ -176,7 +178,7 @@ def test_loops_give_the_same_results_as_operations(
     for _ in range(2):
         again, found, outputs_again = results()
         assert again == pytest.approx(loss, rel=1e-6)
-        np.testing.assert_array_equal(outputs_again, outputs)
+        assert_array_equal(outputs_again, outputs)
         assert_close(found, gradients, rtol=tolerance, atol=tolerance / 10)
     # One for each layer in inference, and in training, with any windows, but for those
     # without written derivatives.
@@ -258,7 +260,7 @@ def test_loops_follow_settings_weights_and_sizes_of_batches(early, loops):
     with torch.no_grad():
         outputs = [to_numpy(model(x[:size])) for size in (5, 5, 5, 2, 1)]
     for part in outputs:
-        np.testing.assert_allclose(part, outputs[0][: len(part)], rtol=1e-6)
+        assert_allclose(part, outputs[0][: len(part)], rtol=1e-6)
 
 
 @needs_compiler
@@ -274,12 +276,12 @@ def test_a_loop_serves_any_number_of_steps_and_equal_layers(early, loops):
             model = spiking(network(["Resting"]), TIMESTEPS)
             expected = [outputs(steps) for steps in (1, 3, 5)]
             found = [outputs(steps) for steps in (1, 3, 5)]
-            np.testing.assert_array_equal(found, expected)
+            assert_array_equal(found, expected)
     one, other = loops
     assert one._program._number == other._program._number
 
 
-class Queueing(rsnn.layers.NeuronCell):
+class Queueing(NeuronCell):
     """The mean of two steps, before the first of which it is as at the first."""
 
     def initial_state(self, inputs):
@@ -294,7 +296,7 @@ def integrator(integrated, dtype="float32"):
     """A class of cells, given the membrane by inputs and the one before, which is of a
     dtype."""
 
-    class Cell(rsnn.layers.NeuronCell):
+    class Cell(NeuronCell):
         def initial_state(self, inputs):
             return ops.zeros_like(inputs, dtype=dtype)
 
@@ -333,8 +335,8 @@ def test_what_a_program_would_not_repeat_runs_operation_by_operation(
     early, loops, cell, policy, inputs
 ):
     keras.config.set_dtype_policy(policy)
-    x = keras.Input((2,), dtype=keras.config.dtype_policy().compute_dtype)
-    network = keras.Model(x, rsnn.layers.Neuron(cell(threshold=0.7525))(x))
+    dtype = keras.config.dtype_policy().compute_dtype
+    network = chain(Neuron(cell(threshold=0.7525)), shape=(2,), dtype=dtype)
     model = spiking(network, TIMESTEPS, "bptt", return_sequences=True)
     steps = np.broadcast_to(np.float32(inputs), TIMESTEPS)
     x, outputs = np.tile(steps[:, None], (8, 1, 2)), []
@@ -342,7 +344,7 @@ def test_what_a_program_would_not_repeat_runs_operation_by_operation(
         torch.manual_seed(0)
         outputs.append(to_numpy(ops.cast(model(x), "float32")))
     for again in outputs:
-        np.testing.assert_array_equal(again, outputs[0])
+        assert_array_equal(again, outputs[0])
     assert not loops
 
 
@@ -361,7 +363,7 @@ def test_without_a_compiler_operations_run_one_by_one_and_only_the_log_says_why(
     before = len(programs._programs)
     with torch.no_grad():
         first, *_, last = (to_numpy(model(x)) for _ in range(6))
-    np.testing.assert_array_equal(last, first)
+    assert_array_equal(last, first)
     # It is tried once.
     assert len(asked) == 1
     logger = "keras_ratesnn"
@@ -373,7 +375,7 @@ def test_without_a_compiler_operations_run_one_by_one_and_only_the_log_says_why(
 
 
 @needs_compiler
-@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+@rate_and_bptt
 def test_tensors_that_a_loop_saves_are_read_once(early, loops, gradient):
     """Hooks of the user's, as `torch.utils.checkpoint` has them, may give each tensor
     only once."""

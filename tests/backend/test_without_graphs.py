@@ -7,11 +7,8 @@ import subprocess
 import sys
 
 import helpers
-import pytest
 
-pytestmark = pytest.mark.skipif(
-    helpers.BACKEND != "torch", reason="other backends have no such folder"
-)
+pytestmark = helpers.only_on("torch", "other backends have no such folder")
 
 ROOT = pathlib.Path(__file__).parents[2]
 

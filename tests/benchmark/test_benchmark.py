@@ -12,7 +12,8 @@ import sys
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, chain, to_numpy
+from helpers import BACKEND, chain, only_on, to_numpy
+from numpy.testing import assert_allclose
 
 import keras_ratesnn as rsnn
 from recipes import device
@@ -47,7 +48,7 @@ OPTIONS = [text for name, value in TINY.items() for text in (f"--{name}", str(va
 METHODS = ("rate-multi", "bptt-multi")
 PARTS = (FLOOR, ORDINARY, FORWARD)
 
-on_torch = pytest.mark.skipif(BACKEND != "torch", reason="others compile whole steps")
+on_torch = only_on("torch", "others compile whole steps")
 
 
 def test_the_record_has_every_method_at_every_t_and_what_is_counted(tmp_path, capsys):
@@ -145,9 +146,9 @@ def test_the_forward_pass_is_that_of_training_and_has_no_other_weights():
     samples = np.random.default_rng(0).normal(3.0, 2.0, (50, 6)).astype("float32")
     forward = cases.TrainingForward(network, jit_compile="auto")
     outputs = forward.predict_on_batch(samples)
-    np.testing.assert_allclose(outputs.mean(axis=0), np.zeros(6), atol=1e-5)
+    assert_allclose(outputs.mean(axis=0), np.zeros(6), atol=1e-5)
     moving = to_numpy(normalization.moving_mean)
-    np.testing.assert_allclose(moving, samples.mean(axis=0), rtol=1e-4)
+    assert_allclose(moving, samples.mean(axis=0), rtol=1e-4)
 
 
 @pytest.mark.parametrize("network", ["MaskedLIF", "Delay"])
@@ -167,7 +168,7 @@ def test_sequences_are_padded_and_compared_with_the_first_method(network):
     assert "Time, ratio to rate-multi" in report.markdown(record)
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="only JAX's compiler counts FLOPs")
+@only_on("jax", "only JAX's compiler counts FLOPs")
 def test_flops_of_a_program_with_a_loop_are_not_counted():
     with tiny_among_the_networks():
         settings = Settings(**TINY)
@@ -339,8 +340,8 @@ def test_spikingjelly_trains_the_same_network_and_its_memory_optimisation_keeps_
     assert memory["spikingjelly-memopt"] < 0.8 * memory["spikingjelly"]
     ours, theirs, optimized = losses.values()
     assert ours[0] != ours[1]
-    np.testing.assert_allclose(theirs, ours, rtol=1e-4)
-    np.testing.assert_allclose(optimized, theirs, rtol=1e-5)
+    assert_allclose(theirs, ours, rtol=1e-4)
+    assert_allclose(optimized, theirs, rtol=1e-5)
 
 
 # Mistakes
@@ -383,7 +384,7 @@ def test_inference_is_measured_by_default_and_compiled(capsys, monkeypatch):
     compiled = ("auto", "True")
     for levels, names in (
         ((), ["keras_ratesnn"]),
-        (("--levels", "2"), ["integer spikes, 2 levels", "unrolled, 2 slots"]),
+        (("--levels", "2"), ["integer spikes, 2 levels", "unrolled, 2 substeps"]),
     ):
         with recorded_soon(**compiler):
             assert inference.main(["--batch", "2", "--rounds", "1", *levels]) == 0

@@ -4,14 +4,14 @@ the others down."""
 import types
 
 import pytest
-from helpers import BACKEND
+from helpers import BACKEND, only_on
 
 from recipes import command_line
 from recipes.benchmark import gpu, step
 
 pytestmark = pytest.mark.runs_once
 
-on_torch = pytest.mark.skipif(BACKEND != "torch", reason="records calls on PyTorch")
+on_torch = only_on("torch", "records calls on PyTorch")
 
 
 def test_a_question_that_fails_or_hangs_is_told_and_the_rest_is_asked(tmp_path):
@@ -52,6 +52,12 @@ def test_each_question_has_a_name_of_its_own_and_a_command_that_exists(is_gpu):
         if module in commands:
             add_arguments = commands[module].add_arguments
             command_line.parser("", " ", add_arguments).parse_args(arguments)
+
+
+def test_what_was_compiled_for_an_h100_stands_beside_what_is_measured():
+    text = gpu.predicted()
+    assert text.startswith("## Predicted\n\nCompiled by XLA, not run.")
+    assert "| cifar10_resnet18, 8 | bptt-multi | 128 x 1 | 5,568 |" in text
 
 
 @on_torch

@@ -4,7 +4,9 @@ that of our BPTT."""
 import keras
 import numpy as np
 import pytest
-from helpers import chain, to_numpy
+from helpers import CROSSENTROPY, chain, to_numpy
+from keras import ops
+from numpy.testing import assert_allclose
 
 import keras_ratesnn
 from keras_ratesnn import layers
@@ -43,7 +45,7 @@ def recipe_and_data(name, *settings):
 def three_losses(trainer, samples):
     """The losses of three steps on all data: the later ones are those of the weights
     after a step."""
-    batch = [keras.ops.convert_to_tensor(part) for part in (samples, LABELS)]
+    batch = [ops.convert_to_tensor(part) for part in (samples, LABELS)]
     return [float(np.ravel(trainer.train_on_batch(*batch))[0]) for _ in range(3)]
 
 
@@ -62,7 +64,7 @@ def test_a_recipe_is_trained_in_spikingjelly_as_by_our_bptt(name):
         if isinstance(layer, keras.layers.Dropout):
             # Each library draws its own numbers.
             layer.rate = 0.0
-    images, losses = keras.ops.convert_to_tensor(dataset.train_images), []
+    images, losses = ops.convert_to_tensor(dataset.train_images), []
     for level in (0, 1):
         network = Translated(model).double()
         optimizer = RecipeOptimizer(network, recipe, recipe.epochs)
@@ -71,7 +73,7 @@ def test_a_recipe_is_trained_in_spikingjelly_as_by_our_bptt(name):
             peers.optimize_memory(trainer, images, level)
         losses.append(three_losses(trainer, dataset.train_images))
     expected = three_losses(model, dataset.train_images)
-    np.testing.assert_allclose(losses, [expected, expected], rtol=1e-5)
+    assert_allclose(losses, [expected, expected], rtol=1e-5)
     assert expected[0] != expected[2]
 
 
@@ -99,12 +101,12 @@ def test_a_network_with_delayed_resets_is_trained_in_snntorch_as_by_our_bptt(
     model = keras_ratesnn.SpikingModel(
         network, recipe.timesteps, "bptt", step_mode, mask_value=recipe.mask_value
     )
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.SGD(peers.LEARNING_RATE), loss, jit_compile=False)
+    optimizer = keras.optimizers.SGD(peers.LEARNING_RATE)
+    model.compile(optimizer, CROSSENTROPY, jit_compile=False)
     samples = dataset.train_images.astype("float32")
     trainer = peers.Trainer(Translated(model, "snntorch"), "float32")
     losses = three_losses(trainer, samples)
-    np.testing.assert_allclose(losses, three_losses(model, samples), rtol=1e-4)
+    assert_allclose(losses, three_losses(model, samples), rtol=1e-4)
 
 
 LAYERS = [
@@ -123,9 +125,9 @@ def test_a_layer_keeps_all_its_arguments(layer):
         layer = type(layer).from_config(layer.get_config())
         layer(keras.Input((size, size, 4)))
         images = np.random.default_rng(0).normal(size=(2, size, size, 4))
-        tensor = keras.ops.convert_to_tensor(images.astype("float32"))
+        tensor = ops.convert_to_tensor(images.astype("float32"))
         outputs = module_of(layer)(tensor.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        np.testing.assert_allclose(outputs.detach(), to_numpy(layer(tensor)), atol=1e-5)
+        assert_allclose(outputs.detach(), to_numpy(layer(tensor)), atol=1e-5)
 
 
 MAX_FORMER = """
@@ -191,7 +193,7 @@ def test_spikingjellys_max_former_is_the_same_network():
     losses = [trainer.train_on_batch(*batch) for _ in range(2)]
     batch = cases.batch(settings, 2)
     expected = [float(np.ravel(model.train_on_batch(*batch))[0]) for _ in range(2)]
-    np.testing.assert_allclose(losses, expected, rtol=1e-3)
+    assert_allclose(losses, expected, rtol=1e-3)
     assert expected[0] != expected[1]
 
 
@@ -204,7 +206,7 @@ def test_a_comparison_with_a_network_of_other_work_ends():
     model = run.build(recipe, dataset)
     theirs = Translated(model)
     parts = (dataset.train_images, dataset.train_labels)
-    batch = [keras.ops.convert_to_tensor(part[:2]) for part in parts]
+    batch = [ops.convert_to_tensor(part[:2]) for part in parts]
     check_equal_work(model, theirs, batch, recipe.precision)
     for module in theirs.modules():
         if getattr(module, "stride", None) == (2, 2):

@@ -21,6 +21,7 @@ from helpers import (
 from keras import layers
 
 import keras_ratesnn as rsnn
+from keras_ratesnn import analysis
 from keras_ratesnn.callbacks import (
     AccuracyOverTime,
     FiringRate,
@@ -71,9 +72,9 @@ def test_measurements_are_in_the_logs_and_training_goes_on_as_without(
         logs = fitted.fit(X, Y, callbacks=given, verbose=0, **options).history
         trained.append([to_numpy(model.variables), logs["loss"], logs["val_loss"]])
     keras.tree.map_structure(np.testing.assert_array_equal, *trained)
-    rates = rsnn.analysis.firing_rates(model, X)
-    accuracy = rsnn.analysis.accuracy_over_time(model, X, Y, verbose=0).accuracy
-    agreement = rsnn.analysis.gradient_agreement(model, X, Y, loss=CROSSENTROPY)
+    rates = analysis.firing_rates(model, X)
+    accuracy = analysis.accuracy_over_time(model, X, Y, verbose=0).accuracy
+    agreement = analysis.gradient_agreement(model, X, Y, loss=CROSSENTROPY)
     cosines = [f"gradient_cosine/{name}" for name in agreement.layers]
     ratios = [f"gradient_norm_ratio/{name}" for name in agreement.layers]
     for names, expected in (
@@ -221,7 +222,7 @@ def test_the_accuracy_after_each_step_is_in_the_logs_at_the_epochs_asked_for():
     logs = model.fit(X, Y, epochs=3, callbacks=callbacks, verbose=0).history
     columns = [f"accuracy_over_time/t{t}" for t in (1, 2, 3)]
     assert [name for name in logs if name != "loss"] == columns
-    expected = rsnn.analysis.accuracy_over_time(model, X, Y, timesteps=3, verbose=0)
+    expected = analysis.accuracy_over_time(model, X, Y, timesteps=3, verbose=0)
     for name, accuracy in zip(columns, expected.accuracy, strict=True):
         first, second, last = logs[name]
         assert first == second

@@ -15,6 +15,7 @@ from helpers import (
     to_numpy,
 )
 from keras import layers
+from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.callbacks import RandomTimesteps, TimestepSchedule
@@ -82,10 +83,10 @@ def test_each_batch_has_its_number_of_steps_and_all_else_that_of_the_model(
         rows = slice(5 * batch, 5 * batch + 5)
         losses.append(model.evaluate(X[rows], Y[rows], verbose=0))
     expected = np.reshape(losses, (2, 4)).mean(axis=1)
-    np.testing.assert_allclose(history["loss"], expected, rtol=1e-5)
+    assert_allclose(history["loss"], expected, rtol=1e-5)
     model.timesteps = 3
     validated = [model.evaluate(X, Y, verbose=0)] * 2
-    np.testing.assert_allclose(history["val_loss"], validated, rtol=1e-5)
+    assert_allclose(history["val_loss"], validated, rtol=1e-5)
 
 
 @pytest.mark.parametrize("first", [0, 2], ids=["from the start", "resumed"])
@@ -106,7 +107,7 @@ def test_a_run_may_be_resumed():
             options = {"epochs": last, "initial_epoch": first}
             drawn += trained(model, RandomTimesteps(1, 4), **options)[1]
         results.append([drawn, to_numpy(model.trainable_variables)])
-    keras.tree.map_structure(np.testing.assert_array_equal, *results)
+    keras.tree.map_structure(assert_array_equal, *results)
 
 
 class Fails(keras.callbacks.Callback):

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 from dual_numbers import Dual, as_dual, averaged, detached, spike
-from helpers import BACKEND, double_precision, saved_and_loaded, to_numpy
+from helpers import BACKEND, double_precision, registered, saved_and_loaded, to_numpy
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -139,7 +139,7 @@ def slow(case):
     return output, np.sum(case.counts * changes, axis=0) / numbers, nearest
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@registered
 def product(y, outputs):
     return ops.sum(ops.cast(y, outputs.dtype) * outputs)
 

@@ -13,10 +13,14 @@ import numpy as np
 import pytest
 from helpers import BACKEND, to_numpy
 from keras import layers
+from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.layers import (
+    LIF,
+    LayerKind,
     OnlineRenormalization,
+    ParametricLIF,
     TemporalEffectiveBatchNormalization,
     ThresholdDependentBatchNormalization,
     WSConv2D,
@@ -25,7 +29,7 @@ from keras_ratesnn.layers import (
 
 pytestmark = pytest.mark.runs_once
 
-fold = functools.partial(rsnn.fold_batch_normalization, verbose=False)
+fold = functools.partial(rsnn.deploy.fold_batch_normalization, verbose=False)
 
 
 def data(*shape, seed=0):
@@ -65,7 +69,7 @@ def check_equal(model, folded, x, atol=1e-4):
     """Outputs are equal, and depend on the inputs."""
     for before, after in zip(outputs_of(model, x), outputs_of(folded, x), strict=True):
         assert np.ptp(before, axis=0).max() > 1e-3
-        np.testing.assert_allclose(after, before, atol=atol, rtol=0)
+        assert_allclose(after, before, atol=atol, rtol=0)
 
 
 def check_folded(network, *shape):
@@ -121,9 +125,7 @@ def test_a_normalization_is_folded_into_every_kind_of_layer(name, axis):
 class Halved(layers.Dense):
     """Declares that its outputs can be scaled."""
 
-    layer_kind = rsnn.LayerKind(
-        affine=True, output_factors=lambda layer: ("kernel", (-1,))
-    )
+    layer_kind = LayerKind(affine=True, output_factors=lambda layer: ("kernel", (-1,)))
 
     def call(self, inputs, training=None):
         outputs = keras.ops.matmul(0.5 * inputs, self.kernel)
@@ -226,8 +228,8 @@ def two_readers(x):
     return layers.Add()([x, layers.BatchNormalization(name="bn")(x)])
 
 
-QUANTIZED = helpers.spiking(helpers.chain(rsnn.layers.LIF(), layers.Dense(6)))
-ONE_SCALE = rsnn.quantize_aware(QUANTIZED).network.layers[-1]
+QUANTIZED = helpers.spiking(helpers.chain(LIF(), layers.Dense(6)))
+ONE_SCALE = rsnn.deploy.quantize_aware(QUANTIZED).network.layers[-1]
 
 
 def with_lora(x):
@@ -290,14 +292,14 @@ def test_what_cannot_be_folded_stays_and_is_reported(build, name, reason):
     assert list(reasons(folded)) == [name]
     assert reasons(folded)[name].startswith(reason)
     assert len(normalizations(folded)) == 1
-    check = np.testing.assert_array_equal
+    check = assert_array_equal
     check(outputs_of(folded, data(4, 6)), outputs_of(network, data(4, 6)))
 
 
 def test_the_report_is_printed(capsys):
     folded = layers.Dense(3, name="into"), layers.BatchNormalization()
     network = helpers.chain(*folded, two_readers)
-    report = rsnn.fold_batch_normalization(network).fold_report
+    report = rsnn.deploy.fold_batch_normalization(network).fold_report
     assert capsys.readouterr().out == f"{report}\n"
     assert str(report).splitlines() == [
         "fold_batch_normalization: 1 of 2 batch normalisations were folded.",
@@ -325,7 +327,7 @@ def test_a_model_without_a_graph_is_an_error(model, error, message):
 # That nothing else changes.
 def small_spiking(**settings):
     first = layers.Dense(8, use_bias=False), layers.BatchNormalization()
-    network = helpers.chain(*first, rsnn.layers.ParametricLIF(), layers.Dense(3))
+    network = helpers.chain(*first, ParametricLIF(), layers.Dense(3))
     return rsnn.SpikingModel(trained(network), timesteps=3, **settings)
 
 
@@ -346,7 +348,7 @@ def test_a_folded_model_has_the_settings_is_trained_and_leaves_the_original():
     assert folded.gradient is not method
     assert folded.network.name == model.network.name
     helpers.compiled(folded).fit(x, y, verbose=0)
-    keras.tree.map_structure(np.testing.assert_array_equal, state(), before)
+    keras.tree.map_structure(assert_array_equal, state(), before)
 
 
 @pytest.mark.on_each_backend
@@ -365,7 +367,7 @@ def test_weights_are_folded_in_full_precision(policy):
     for actual, expected in zip(folded.weights, fold(single).weights, strict=True):
         assert actual.dtype == dtype
         rounded = keras.ops.cast(expected.value, dtype)
-        np.testing.assert_array_equal(
+        assert_array_equal(
             np.float32(to_numpy(actual.value)), np.float32(to_numpy(rounded))
         )
     assert folded.output.dtype == half.output.dtype

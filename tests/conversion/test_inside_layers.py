@@ -6,7 +6,7 @@ import functools
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, chain, saved_and_loaded, to_numpy
+from helpers import assert_close, chain, registered, saved_and_loaded, to_numpy
 from keras import layers, ops
 
 from keras_ratesnn import spikify
@@ -34,7 +34,7 @@ class Composition(layers.Layer):
         return {**super().get_config(), "width": self.width}
 
 
-@keras.saving.register_keras_serializable("tests")
+@registered
 class Block(Composition):
     """Two layers with a shortcut; one activation is an argument and one a function."""
 
@@ -358,7 +358,7 @@ def test_a_call_that_depends_on_open_sizes_stays_and_the_report_says_so():
     assert not stays(images(Shared(name="head"), (None, None, 3)))
 
 
-@keras.saving.register_keras_serializable("tests")
+@registered
 class DerivedWithWeights(Derived, OwnWeights):
     """It stays as it is, and its config has more than its constructor takes."""
 

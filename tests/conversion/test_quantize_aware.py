@@ -10,14 +10,17 @@ from helpers import (
     compiled,
     data,
     mlp,
+    rate_and_bptt,
     saved_and_loaded,
     spiking,
     to_numpy,
     training_results,
 )
 from keras import layers
+from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
+from keras_ratesnn import deploy
 from keras_ratesnn.layers.quantized import QuantizedKernels
 
 own = rsnn.layers
@@ -78,10 +81,8 @@ def check_equal(low, plain, x, y, rtol=1e-4, atol=1e-6):
     close = {"rtol": rtol, "atol": atol}
     loss, gradients, outputs = training_results(low, x, y)
     expected_loss, expected, expected_outputs = training_results(plain, x, y)
-    np.testing.assert_allclose(loss, expected_loss, rtol=rtol)
-    np.testing.assert_allclose(
-        np.float32(outputs), np.float32(expected_outputs), **close
-    )
+    assert_allclose(loss, expected_loss, rtol=rtol)
+    assert_allclose(np.float32(outputs), np.float32(expected_outputs), **close)
     assert any(np.any(gradient) for gradient in gradients.values())
     assert_close(list(gradients.values()), list(expected.values()), **close)
     assert_close(low.non_trainable_variables, plain.non_trainable_variables, **close)
@@ -103,7 +104,7 @@ def test_outputs_and_gradients_are_those_of_the_rounded_network(settings, policy
     if is_masked:
         x[:2, 2:] = -7.0
     model = spiking(network(), T, **settings)
-    low = rsnn.quantize_aware(
+    low = deploy.quantize_aware(
         with_random_weights(model), weights="ternary", first="int4"
     )
     plain = rounded(low, spiking(network(DECAY, 8), T, **settings))
@@ -120,7 +121,7 @@ def facts_of(model, fact):
 def test_layers_have_the_types_of_their_places_and_one_scale_for_all_classes():
     model = spiking(network(), T)
     before = model.get_weights()
-    low = rsnn.quantize_aware(model, "ternary", first="int8", last="int4")
+    low = deploy.quantize_aware(model, "ternary", first="int8", last="int4")
     inner = {"shared": "ternary", "depthwise": "ternary"}
     types = {"stem": "int8", **inner, "head": "int4"}
     assert facts_of(low, "weight_type") == types
@@ -131,12 +132,12 @@ def test_layers_have_the_types_of_their_places_and_one_scale_for_all_classes():
     settings = low.timesteps, repr(low.gradient), low.step_mode
     assert settings == (model.timesteps, repr(model.gradient), model.step_mode)
     # From one type to the next, and a part of the layers.
-    lower = rsnn.quantize_aware(low, "int4", filters=["shared", "^h"])
+    lower = deploy.quantize_aware(low, "int4", filters=["shared", "^h"])
     expected = {**types, "shared": "int4", "head": "int8"}
     assert facts_of(lower, "weight_type") == expected
     # A network that ends in neurons has a scale for each class.
     ends = chain(layers.Dense(3, name="last"), own.LIF())
-    ends = rsnn.quantize_aware(spiking(ends, T), "ternary")
+    ends = deploy.quantize_aware(spiking(ends, T), "ternary")
     assert facts_of(ends, "per_channel") == {"last": True}
 
 
@@ -152,17 +153,17 @@ def test_layers_have_the_types_of_their_places_and_one_scale_for_all_classes():
 )
 def test_decays_are_multiples_of_a_power_of_two(layer, sixteenths):
     parts = own.LIF(name="first"), layers.Dense(4, name="dense"), layer
-    model = spiking(keras.Sequential([keras.Input((4,)), *parts]), T, "bptt")
-    low = rsnn.quantize_aware(model, decay_bits=4).network.layers[-1]
+    model = spiking(chain(*parts, shape=(4,)), T, "bptt")
+    low = deploy.quantize_aware(model, decay_bits=4).network.layers[-1]
     for name, expected in sixteenths.items():
         if name == "effective_decay":
             decays = to_numpy(low.cell.effective_decay())
         else:
             decays = getattr(getattr(low, "neuron", low), name)
-        np.testing.assert_array_equal(16 * np.array(decays), np.array(expected))
+        assert_array_equal(16 * np.array(decays), np.array(expected))
 
 
-@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+@rate_and_bptt
 def test_a_learned_decay_is_rounded_in_each_call_and_learns_at_the_rounded_value(
     gradient,
 ):
@@ -180,7 +181,7 @@ def test_a_learned_decay_is_rounded_in_each_call_and_learns_at_the_rounded_value
     sixteenths = np.round(16 / (1 + np.exp(-to_numpy(cell.decay_logit))))
     assert len(np.unique(sixteenths)) > 1
     expected = np.clip(sixteenths, 1, 15) / 16
-    np.testing.assert_array_equal(to_numpy(cell.effective_decay()), expected)
+    assert_array_equal(to_numpy(cell.effective_decay()), expected)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ def test_folding_unrolling_and_files_keep_the_integers(neuron, tmp_path):
 
     def assert_same(model):
         outputs = model.predict(x, verbose=0)
-        np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+        assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
 
     def signs_of(weight):
         return np.sign(to_numpy(weight))
@@ -211,22 +212,22 @@ def test_folding_unrolling_and_files_keep_the_integers(neuron, tmp_path):
         shape=(5, 5, 2),
     )
     model = with_random_weights(spiking(network, T))
-    model = rsnn.quantize_aware(model, "ternary", "ternary")
+    model = deploy.quantize_aware(model, "ternary", "ternary")
     x, _ = data(4, (5, 5, 2))
     expected = model.predict(x, verbose=0)
-    folded = rsnn.fold_batch_normalization(model, verbose=False)
+    folded = deploy.fold_batch_normalization(model, verbose=False)
     assert not folded.fold_report.kept
     kernel = signs_of(model.network.get_layer("filters").kernel)
     signs = signs_of(model.network.get_layer("normalization").gamma)
     folded_kernel = folded.network.get_layer("filters").kernel
-    np.testing.assert_array_equal(signs_of(folded_kernel), kernel * signs)
+    assert_array_equal(signs_of(folded_kernel), kernel * signs)
     assert_same(folded)
     assert_same(saved_and_loaded(model))
     if isinstance(neuron, own.ILIF):
-        assert_same(rsnn.unroll(model))
+        assert_same(deploy.unroll(model))
     else:
-        rsnn.export_nir(model, tmp_path / "network.nir")
-        assert_same(rsnn.import_nir(tmp_path / "network.nir", T))
+        deploy.export_nir(model, tmp_path / "network.nir")
+        assert_same(deploy.import_nir(tmp_path / "network.nir", T))
 
 
 def test_layers_that_stay_as_they_were_are_named():
@@ -236,9 +237,9 @@ def test_layers_that_stay_as_they_were_are_named():
     model = spiking(network, T, "bptt")
     message = "weights of these layers stay as they were: einsum, back. Dense layers"
     with pytest.warns(UserWarning, match=message):
-        low = rsnn.quantize_aware(model)
+        low = deploy.quantize_aware(model)
     assert [*quantized_layers(low)] == ["dense"]
-    rsnn.quantize_aware(model, filters=lambda layer: layer.name == "dense")
+    deploy.quantize_aware(model, filters=lambda layer: layer.name == "dense")
 
 
 def learned_decay():
@@ -280,4 +281,4 @@ def quantized():
 )
 def test_wrong_arguments_are_errors(make, arguments, error, message):
     with pytest.raises(error, match=message):
-        rsnn.quantize_aware(make(), **arguments)
+        deploy.quantize_aware(make(), **arguments)

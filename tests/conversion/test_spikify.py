@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers import to_numpy
 from keras import layers, ops
+from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import spikify
@@ -50,7 +51,7 @@ def report(model):
 
 
 def assert_arrays_equal(values, expected):
-    keras.tree.map_structure(np.testing.assert_array_equal, values, expected)
+    keras.tree.map_structure(assert_array_equal, values, expected)
 
 
 def normal(*shape):
@@ -233,7 +234,7 @@ def test_layers_inside_a_layer_stay_frozen():
     network = helpers.chain(*parts, shape=(3, 6))
     layer.layer.trainable = False
     frozen = quiet(network, 2)
-    folded = rsnn.fold_batch_normalization(frozen, verbose=False)
+    folded = rsnn.deploy.fold_batch_normalization(frozen, verbose=False)
     for model in (frozen, folded):
         assert len(model.trainable_variables) == len(network.trainable_variables)
 
@@ -284,7 +285,7 @@ def test_weights_names_frozen_layers_and_the_original_model_are_kept():
     for new, old in zip(model.network.weights, same, strict=True):
         assert new.path == old.path
         assert new is not old
-        np.testing.assert_array_equal(to_numpy(new.value), to_numpy(old.value))
+        assert_array_equal(to_numpy(new.value), to_numpy(old.value))
     assert not model.network.get_layer("frozen").trainable
     assert model.network.name == network.name
     helpers.compiled(model, loss=LOSS).fit(ones, np.zeros(4), verbose=0)
@@ -419,7 +420,7 @@ def test_a_network_that_masks_its_tokens_can_be_calibrated(activation):
     tokens[:, 2:] = 0
     model = quiet(network, 64, calibrate=tokens, percentile=100.0)
     expected = to_numpy(network(tokens))
-    np.testing.assert_allclose(to_numpy(model(tokens)), expected, atol=0.02)
+    assert_allclose(to_numpy(model(tokens)), expected, atol=0.02)
 
 
 integers = functools.partial(ILIF, 4, 1.0, threshold=0.5)
@@ -455,7 +456,7 @@ def test_calibrated_neurons_are_shifted_relu_rounded_to_levels_and_clipped(
     lowest = np.floor(position + tie)
     is_clear = np.abs((position - tie + 0.5) % 1 - 0.5) > 1e-3
     outputs, expected = model.predict(x, verbose=0), lowest * level
-    np.testing.assert_allclose(outputs[is_clear], expected[is_clear], rtol=1e-5)
+    assert_allclose(outputs[is_clear], expected[is_clear], rtol=1e-5)
     if is_integer:
         # The mean of relu, by a current that clipping takes away.
         assert expected.mean() == pytest.approx(np.maximum(x, 0).mean(), rel=0.02)
@@ -469,7 +470,7 @@ def test_activations_too_small_for_their_scale_in_half_precision_are_calibrated(
     small = layers.Rescaling(2.0**-20), layers.ReLU()
     network, x = helpers.chain(*small, last, shape=(64,)), normal(50, 64)
     model = quiet(network, 32, calibrate=x, percentile=100.0)
-    np.testing.assert_allclose(model.predict(x, verbose=0), np.maximum(x, 0), atol=0.15)
+    assert_allclose(model.predict(x, verbose=0), np.maximum(x, 0), atol=0.15)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ import conversions
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, assert_close, saved_and_loaded, to_numpy
+from helpers import BACKEND, assert_close, registered, saved_and_loaded, to_numpy
 from keras import layers, ops
+from numpy.testing import assert_allclose, assert_array_equal
 from own_step import OwnStep
 
 import keras_ratesnn as rsnn
@@ -22,7 +23,7 @@ X = np.random.default_rng(0).random((8, 6), dtype="float32")
 Y = {"target": np.random.default_rng(1).random((8, 3), dtype="float32")}
 
 
-@keras.saving.register_keras_serializable("tests")
+@registered
 class Regression(keras.Model):
     """Overrides what keras-cv's detectors override: `compile`, steps, loss and
     decoding, with layers of its own."""
@@ -99,7 +100,7 @@ def decoded(model):
 
 
 def assert_equal(actual, expected):
-    keras.tree.map_structure(np.testing.assert_array_equal, actual, expected)
+    keras.tree.map_structure(assert_array_equal, actual, expected)
 
 
 def two_histories(model, loaded, y):
@@ -122,7 +123,7 @@ def arrays(model):
 def test_a_folded_task_is_a_task_that_trains_and_is_saved():
     model = compiled(converted(Regression(5, normalized=True)))
     model.fit(X, Y, verbose=0)
-    folded = rsnn.fold_batch_normalization(model, verbose=False)
+    folded = rsnn.deploy.fold_batch_normalization(model, verbose=False)
     assert (type(folded), folded.normalization) == (type(model), None)
     assert_close([folded(X)], [model(X)], rtol=1e-5, atol=1e-6)
     compiled(folded).fit(X, Y, verbose=0)
@@ -150,7 +151,7 @@ def test_a_task_fits_evaluates_and_predicts(settings, policy):
     assert np.isfinite(model.evaluate(X, Y, verbose=0)).all()
     predicted = decoded(model)
     if policy == "float32":
-        np.testing.assert_allclose(predicted, 2 * to_numpy(model(X)), rtol=1e-5)
+        assert_allclose(predicted, 2 * to_numpy(model(X)), rtol=1e-5)
 
 
 def test_a_spiking_task_has_the_class_and_attributes_of_its_task():
@@ -205,7 +206,7 @@ def test_a_task_is_copied():
 
 
 # Kinds of tasks.
-@keras.saving.register_keras_serializable("tests")
+@registered
 class Doubled(keras.Sequential):
     def predict_step(self, *args):
         outputs = super().predict_step(*args)
@@ -221,7 +222,7 @@ def test_a_sequential_subclass_is_a_task():
     assert isinstance(model, Doubled)
     model.compile("sgd", "mse")
     actual = model.predict(X, verbose=0)
-    np.testing.assert_allclose(actual, 2 * to_numpy(model(X)), rtol=1e-5)
+    assert_allclose(actual, 2 * to_numpy(model(X)), rtol=1e-5)
     loaded = saved_and_loaded(model)
     assert_equal(loaded.predict(X, verbose=0), actual)
     assert loaded.loss == "mse"
@@ -240,7 +241,7 @@ def test_a_class_that_only_builds_a_graph_is_no_task():
     assert_equal(to_numpy(saved_and_loaded(model)(X)), to_numpy(model(X)))
 
 
-@keras.saving.register_keras_serializable("tests")
+@registered
 class Pipeline(keras.Model):
     """As KerasHub's tasks: it preprocesses data, compiles itself, and hides layers from
     Keras until it has a graph. Its config asks a layer that becomes neurons."""
@@ -293,7 +294,7 @@ def test_a_task_that_hides_its_layers_and_preprocesses_its_data_is_trained_and_s
     model.fit(X, y, verbose=0)
     assert (to_numpy(model.head.bias) != before).all()
     predicted = model.predict(X, verbose=0)
-    np.testing.assert_allclose(predicted, to_numpy(model(0.5 * X)), rtol=1e-5)
+    assert_allclose(predicted, to_numpy(model(0.5 * X)), rtol=1e-5)
     assert model.head is model.network.get_layer("head")
     loaded = saved_and_loaded(model)
     assert_equal(loaded.predict(X, verbose=0), predicted)

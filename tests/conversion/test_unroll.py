@@ -19,9 +19,17 @@ from helpers import (
 )
 from keras import layers, ops
 
-import keras_ratesnn as rsnn
-from keras_ratesnn import analysis
-from keras_ratesnn.layers import IF, ILIF, LIF
+from keras_ratesnn import analysis, deploy
+from keras_ratesnn.layers import (
+    IF,
+    ILIF,
+    LIF,
+    Delay,
+    LeakyReadout,
+    MaskedPSN,
+    Recurrent,
+    SlidingPSN,
+)
 
 ilif = functools.partial(ILIF, 4)
 REFERENCE = pathlib.Path(__file__).parents[1] / "reference" / "next" / "ilif_mlp.npz"
@@ -76,7 +84,7 @@ def both(build, timesteps=2, **arguments):
     network = build()
     give_weights(network, np.random.default_rng(0))
     model = spiking(network, timesteps, **arguments)
-    return model, rsnn.unroll(model)
+    return model, deploy.unroll(model)
 
 
 def images_for(model, with_time, samples=8):
@@ -105,17 +113,17 @@ def test_outputs_and_energy_are_those_of_the_integer_network(build, with_time):
     assert binary.timesteps == model.timesteps * 4
     assert_same(binary.predict_on_batch(x), model.predict_on_batch(x))
     ours, theirs = analysis.energy(model, x), analysis.energy(binary, x)
-    for count in ("multiply_adds", "accumulates", "multiply_adds_without_spikes"):
+    for count in ("multiply_adds", "accumulates", "dense_multiply_adds"):
         expected = pytest.approx(sorted(getattr(theirs, count)), rel=1e-6)
         assert sorted(getattr(ours, count)) == expected
-    # A slot reads numbers and all weights again.
+    # A substep reads numbers and all weights again.
     for part in ("operations", "membranes", *["activations"] * (build is vgg)):
         expected = pytest.approx(getattr(theirs.spiking, part).sum(), rel=1e-6)
         assert getattr(ours.spiking, part).sum() == expected
     assert ours.quantized.total == pytest.approx(theirs.quantized.total)
 
 
-def test_slots_and_outputs_are_those_of_spikingjelly():
+def test_substeps_and_outputs_are_those_of_spikingjelly():
     arrays = dict(np.load(REFERENCE))
     settings = json.loads(str(arrays["meta"]))
     parts = []
@@ -126,7 +134,7 @@ def test_slots_and_outputs_are_those_of_spikingjelly():
     model = spiking(network, settings["timesteps"])
     names = [f"weight/{name}.{kind}" for name in "abc" for kind in ("weight", "bias")]
     model.set_weights([arrays[name] for name in names])
-    binary, x = rsnn.unroll(model), arrays["x"]
+    binary, x = deploy.unroll(model), arrays["x"]
     for name in ("n1", "n2"):
         actual = analysis.raster(binary, x, name, 16).spikes
         np.testing.assert_array_equal(actual, arrays[f"slots/{name}"])
@@ -172,7 +180,7 @@ def stabilized(x):
 )
 def test_what_cannot_be_unrolled_is_an_error(hidden, message):
     with pytest.raises(ValueError, match=message):
-        rsnn.unroll(spiking(chain(hidden, shape=(4,)), 1, "bptt"))
+        deploy.unroll(spiking(chain(hidden, shape=(4,)), 1, "bptt"))
 
 
 @pytest.mark.filterwarnings("ignore:The weights of these layers stay")
@@ -184,7 +192,7 @@ def test_it_is_quantized_after_it_was_unrolled():
     model.quantize("int8")
     message = "`model` must not be quantized: .* Unroll the model, then quantize it"
     with pytest.raises(ValueError, match=message):
-        rsnn.unroll(model)
+        deploy.unroll(model)
 
 
 def test_what_an_unrolled_model_cannot_do_is_an_error(tmp_path):
@@ -199,14 +207,12 @@ def test_what_an_unrolled_model_cannot_do_is_an_error(tmp_path):
     message = '`step_mode="single"` must not run an unrolled network one time step'
     refuses(message, setattr, binary, "step_mode", "single")
     message = "`export_step` must not run an unrolled network"
-    refuses(message, rsnn.export_step, binary, tmp_path / "step")
+    refuses(message, deploy.export_step, binary, tmp_path / "step")
     message = "`timesteps` must be a multiple of 4"
     refuses(message, setattr, binary, "timesteps", 6)
     frames = np.zeros((2, 8, 6), "float32")
     message = "one frame for each of timesteps=2.*model.timesteps = 32"
     refuses(message, binary, frames)
-    message = "must have neurons with integer spikes, .* at most once in a step"
-    refuses(message, rsnn.unroll, binary)
 
 
 def with_memory_of_inputs():
@@ -215,22 +221,22 @@ def with_memory_of_inputs():
     parts = [
         ilif(threshold=0.25),
         layers.Dense(8),
-        rsnn.layers.Delay(3),
-        rsnn.layers.SlidingPSN(2, threshold=0.25),
+        Delay(3),
+        SlidingPSN(2, threshold=0.25),
         layers.Dense(8),
-        rsnn.layers.Delay(3),
-        rsnn.layers.MaskedPSN(6, 2, threshold=0.25),
+        Delay(3),
+        MaskedPSN(6, 2, threshold=0.25),
         layers.Dense(8),
-        rsnn.layers.Recurrent(ILIF(2, threshold=0.25), back),
+        Recurrent(ILIF(2, threshold=0.25), back),
         layers.Dense(3),
-        rsnn.layers.LeakyReadout(0.5),
+        LeakyReadout(0.5),
     ]
     return spiking(chain(layers.Dense(8), *parts), 6, "bptt")
 
 
 def test_layers_that_see_earlier_steps_see_steps_also_with_padding_and_in_a_file():
     model = with_memory_of_inputs()
-    binary = rsnn.unroll(model)
+    binary = deploy.unroll(model)
     x = np.random.default_rng(0).normal(size=(6, 6, 6)).astype("float32")
     steps = [[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0], [1, 0, 1, 1, 0, 1]]
     mask = np.array(steps * 2, bool)
@@ -243,7 +249,7 @@ def test_layers_that_see_earlier_steps_see_steps_also_with_padding_and_in_a_file
 
 
 def test_it_runs_for_no_more_steps_than_the_original():
-    binary = rsnn.unroll(with_memory_of_inputs())
+    binary = deploy.unroll(with_memory_of_inputs())
     message = "`timesteps` must be at most 24, the number of time steps that layer 'mas"
     with pytest.raises(ValueError, match=message):
         binary.timesteps = 28
@@ -274,4 +280,4 @@ def test_casts_to_integers_and_layers_without_build_are_exact():
     network = keras.Model(inputs, layers.Dense(3)(integers + booleans))
     model = spiking(network, 2)
     x = images_for(model, with_time=True)
-    assert_same(to_numpy(rsnn.unroll(model)(x)), to_numpy(model(x)))
+    assert_same(to_numpy(deploy.unroll(model)(x)), to_numpy(model(x)))

@@ -64,7 +64,7 @@ def test_a_drawn_network_is_the_same_unrolled(names, seed):
     """Without time, with frames, and step by step."""
     keras.utils.set_random_seed(seed)
     model = rsnn.SpikingModel(draw(names, seed), T, "bptt")
-    binary = rsnn.unroll(model)
+    binary = rsnn.deploy.unroll(model)
     shape = (8, T, *model.network.inputs[0].shape[1:])
     frames = np.random.default_rng(seed).normal(size=shape).astype("float32")
     for x in (frames[:, 0], frames):
@@ -85,4 +85,4 @@ def test_a_layer_that_cannot_be_unrolled_is_refused_by_name(name):
     with pytest.raises(
         ValueError, match=f"Received: '.*' of type .*: .* {REFUSED[name]}.*[.] [A-Z].*"
     ):
-        rsnn.unroll(model)
+        rsnn.deploy.unroll(model)

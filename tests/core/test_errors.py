@@ -10,13 +10,31 @@ import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import compiled, mlp, saved_and_loaded, spiking
-from keras import ops
+from helpers import compiled, mlp, only_on, rate_and_bptt, saved_and_loaded, spiking
+from keras import layers, ops
+from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
-from keras_ratesnn import analysis, callbacks
+from keras_ratesnn import analysis, callbacks, deploy, events, metrics, surrogates
 from keras_ratesnn._model.weight_checks import check_finite
-from keras_ratesnn.layers import LIF, LIFCell, Neuron, neurons
+from keras_ratesnn.layers import (
+    IF,
+    ILIF,
+    LIF,
+    Delay,
+    Encoder,
+    ILIFCell,
+    LayerKind,
+    LeakyReadout,
+    LIFCell,
+    Neuron,
+    NeuronCell,
+    OnlineRenormalization,
+    ParametricLIF,
+    TimeMean,
+    TimeMixing,
+    neurons,
+)
 
 ZEROS, LABELS = np.zeros((10, 6), "float32"), np.zeros(10, "int64")
 
@@ -44,10 +62,7 @@ def test_timesteps_are_a_positive_integer(value):
     assert type(spiking(timesteps=np.int64(4)).timesteps) is int
 
 
-@pytest.mark.skipif(
-    helpers.BACKEND != "tensorflow",
-    reason="only TensorFlow makes errors of traced code again",
-)
+@only_on("tensorflow", "only TensorFlow makes errors of traced code again")
 def test_wrong_shapes_are_value_errors_in_a_function_of_tensorflow_too():
     import tensorflow as tf
 
@@ -90,7 +105,7 @@ OTHER_NAMES = [
     ),
     (LIF, "tau_mem", 10.0, "here decay=0.9"),
     (LIF, "init_tau", 2, "ParametricLIF(decay=...)"),
-    (rsnn.layers.ILIF, "beta", 0.9, "decay=0.9"),
+    (ILIF, "beta", 0.9, "decay=0.9"),
     (LIF, "alpha", 2.0, "surrogates.ATan(alpha=2.0)"),
     (LIF, "v_threshold", 1.0, "threshold=1.0"),
     (LIF, "reset_mechanism", "subtract", 'reset="soft"'),
@@ -148,7 +163,7 @@ FIXED = {
     ("kind", "arguments"),
     [
         (LIF, FIXED),
-        (rsnn.layers.ParametricLIF, {"decay": 0.25, "per_channel": True, "axis": 1}),
+        (ParametricLIF, {"decay": 0.25, "per_channel": True, "axis": 1}),
     ],
 )
 def test_arguments_of_a_built_neuron_are_fixed(kind, arguments):
@@ -164,7 +179,7 @@ def test_arguments_of_a_built_neuron_are_fixed(kind, arguments):
 
 
 def test_arguments_of_a_custom_cell_are_fixed_but_its_own_attributes_are_not():
-    class Mine(rsnn.layers.NeuronCell):
+    class Mine(NeuronCell):
         def step(self, inputs, state):
             return inputs, self.fire(inputs), state
 
@@ -213,7 +228,7 @@ UNKNOWN_GRADIENT = ["`gradient` must be one of", "'rate'", "'bptt'"]
 
 
 def renormalized():
-    norm = keras.layers.BatchNormalization(renorm=True, name="norm")
+    norm = layers.BatchNormalization(renorm=True, name="norm")
     return helpers.chain(LIF(), norm, LIF())
 
 
@@ -230,7 +245,7 @@ def functional(make):
 def with_optional_input():
     left = keras.Input((6,), name="left")
     extra = keras.Input((6,), name="extra", optional=True)
-    outputs = LIF()(keras.layers.Dense(3)(left))
+    outputs = LIF()(layers.Dense(3)(left))
     network = keras.Model({"left": left, "extra": extra}, outputs)
     spiking(network)({"left": ZEROS, "extra": None})
 
@@ -241,7 +256,7 @@ class OwnStep(LIFCell):
 
 
 def image_without_channels():
-    network = helpers.chain(keras.layers.Conv2D(2, 3), LIF(), shape=(4, 4, 1))
+    network = helpers.chain(layers.Conv2D(2, 3), LIF(), shape=(4, 4, 1))
     spiking(network)(np.zeros((10, 4, 4), "float32"))
 
 
@@ -267,11 +282,6 @@ REFUSED = [
         "SpikingModel(network, timesteps)",
     ),
     (
-        lambda: spiking().predict(np.ones((4, 5))),
-        ValueError,
-        "one frame for each of timesteps=3",
-    ),
-    (
         lambda: compiled(spiking(renormalized())).fit(ZEROS, LABELS, verbose=0),
         ValueError,
         "'norm'",
@@ -281,7 +291,10 @@ REFUSED = [
     # What runs a network by itself.
     (lambda: doubling().step(ZEROS), *OWN_CALL),
     (lambda: analysis.firing_rates(doubling(), ZEROS), *OWN_CALL),
-    (lambda: rsnn.predict_until_sure(doubling(), ZEROS, confidence=0.9), *OWN_CALL),
+    (
+        lambda: deploy.predict_until_sure(doubling(), ZEROS, confidence=0.9),
+        *OWN_CALL,
+    ),
     # Neurons.
     (
         lambda: LIF(threshold_stabilizer=True, reset_delay=True),
@@ -290,7 +303,7 @@ REFUSED = [
         "Received: reset_delay=True, too",
     ),
     (
-        lambda: rsnn.layers.IF(threshold_stabilizer=True),
+        lambda: IF(threshold_stabilizer=True),
         TypeError,
         "LIF(threshold_stabilizer=True)",
     ),
@@ -301,7 +314,7 @@ REFUSED = [
     ),
     (lambda: LIF(v_reset=None), TypeError, 'reset="soft"'),
     (
-        lambda: LIF(surrogate=rsnn.surrogates.ATan),
+        lambda: LIF(surrogate=surrogates.ATan),
         TypeError,
         "one of 'sigmoid'",
         "add the parentheses",
@@ -323,14 +336,14 @@ REFUSED = [
     ),
     (lambda: keras.Sequential([LIFCell(name="mine")])(ZEROS), *CELL_AS_LAYER),
     (
-        lambda: Neuron(keras.layers.LSTMCell(3)),
+        lambda: Neuron(layers.LSTMCell(3)),
         TypeError,
         "`cell` must be a NeuronCell",
         "LSTMCell",
         "LIFCell()",
     ),
     (
-        lambda: setattr(rsnn.layers.LeakyReadout(), "beta", 0.9),
+        lambda: setattr(LeakyReadout(), "beta", 0.9),
         AttributeError,
         "LeakyReadout has no attribute `beta`",
         "decay=0.9",
@@ -339,21 +352,21 @@ REFUSED = [
     (lambda: spiking(Subclassed()), *NO_NETWORK, "Subclassed"),
     (lambda: spiking(LIF()), *NO_NETWORK, "LIF"),
     (
-        lambda: spiking(keras.Sequential([keras.layers.Dense(3), LIF()], name="mine")),
+        lambda: spiking(keras.Sequential([layers.Dense(3), LIF()], name="mine")),
         ValueError,
         "`network` must know its input shape",
         "mine",
         "keras.Input(shape)",
     ),
     (
-        lambda: spiking(functional(lambda: keras.layers.Dense(3))),
+        lambda: spiking(functional(lambda: layers.Dense(3))),
         ValueError,
         "must contain a neuron layer",
         "'mine'",
         "keras_ratesnn.layers.LIF() after its layers",
     ),
     (
-        lambda: rsnn.affine(keras.layers.Dense(3)),
+        lambda: rsnn.layers.affine(layers.Dense(3)),
         TypeError,
         "`layer_class` must be a subclass of keras.layers.Layer",
     ),
@@ -389,11 +402,11 @@ REFUSED = [
         "A single `mask` for several inputs masks time steps",
     ),
     # What a subclass must have.
-    (lambda: rsnn.layers.NeuronCell().over_time(ZEROS), *UNWRITTEN, "all time steps"),
-    (lambda: rsnn.layers.Encoder().encode(ZEROS, 0, 3), *UNWRITTEN, "encode(inputs"),
-    (lambda: rsnn.layers.TimeMixing().step(ZEROS, ()), *UNWRITTEN, "`step(inputs"),
+    (lambda: NeuronCell().over_time(ZEROS), *UNWRITTEN, "all time steps"),
+    (lambda: Encoder().encode(ZEROS, 0, 3), *UNWRITTEN, "encode(inputs"),
+    (lambda: TimeMixing().step(ZEROS, ()), *UNWRITTEN, "`step(inputs"),
     (lambda: rsnn.gradients.GradientMethod().call(None), *UNWRITTEN, "`call(run)`"),
-    (lambda: rsnn.surrogates.Surrogate().derivative(0.0), *UNWRITTEN, "derivative"),
+    (lambda: surrogates.Surrogate().derivative(0.0), *UNWRITTEN, "derivative"),
     # Arguments of functions.
     (
         lambda: spiking().load_weights("weights.txt"),
@@ -401,13 +414,13 @@ REFUSED = [
         "File format not supported: filepath=weights.txt",
     ),
     (
-        lambda: rsnn.layers.ILIFCell().fire(ZEROS, 0.5),
+        lambda: ILIFCell().fire(ZEROS, 0.5),
         ValueError,
         "`threshold` must be None",
         "threshold=0.5",
     ),
     (
-        lambda: rsnn.events.write_aedat("recording.aedat", None),
+        lambda: events.write_aedat("recording.aedat", None),
         TypeError,
         "`events` must be an Events. Received: events=None",
         "read_aedat",
@@ -418,12 +431,12 @@ REFUSED = [
         "must be arrays or tensors. Received: an integer of",
     ),
     (
-        lambda: rsnn.metrics.AnytimeAccuracy(2).update_state(None, OUTPUTS),
+        lambda: metrics.AnytimeAccuracy(2).update_state(None, OUTPUTS),
         TypeError,
         "`y_true` must be a tensor or an array of numbers. Received: y_true=None",
     ),
     (
-        lambda: rsnn.metrics.HeadAccuracy(2).update_state(LABELS, OUTPUTS),
+        lambda: metrics.HeadAccuracy(2).update_state(LABELS, OUTPUTS),
         ValueError,
         "have the head=2. Received: shape (10, 2, 3)",
     ),
@@ -466,7 +479,7 @@ def test_neurons_of_other_libraries_are_translated(name, ours):
     ],
 )
 def test_data_with_other_axes_are_an_error_whose_advice_makes_them_fit(shape, advice):
-    network = helpers.chain(LIF(), keras.layers.Dense(3), shape=(4, 5, 6))
+    network = helpers.chain(LIF(), layers.Dense(3), shape=(4, 5, 6))
     model = spiking(network)
     told = {"model": model, "np": np, "x": np.zeros(shape, "float32")}
     said = advice.removeprefix("x = ") + "."
@@ -487,7 +500,7 @@ class Subclassed(keras.Model):
         return self.lif(inputs)
 
 
-class Block(keras.layers.Layer):
+class Block(layers.Layer):
     """A custom layer that holds a neuron in some way."""
 
     def __init__(self, inside):
@@ -512,10 +525,10 @@ def nested(layer):
 HIDING = {
     "attribute": lambda: Block(inner()),
     "cell": lambda: Block(inner().cell),
-    "time mixing": lambda: Block(rsnn.layers.Delay(3, name="inner")),
-    "time mean": lambda: Block(rsnn.layers.TimeMean(name="inner")),
+    "time mixing": lambda: Block(Delay(3, name="inner")),
+    "time mean": lambda: Block(TimeMean(name="inner")),
     "subclassed model": Subclassed,
-    "TimeDistributed": lambda: keras.layers.TimeDistributed(inner()),
+    "TimeDistributed": lambda: layers.TimeDistributed(inner()),
     "custom layer in a nested model": lambda: nested(Block(inner())),
     "another SpikingModel": lambda: spiking(nested(inner()), name="outer"),
 }
@@ -528,7 +541,7 @@ def test_an_input_is_found_by_the_name_of_its_layer_and_of_its_tensor():
     assert len(names) == 2
     for name in names:
         outputs = model.predict({name: ZEROS}, verbose=0)
-        np.testing.assert_array_equal(outputs, expected)
+        assert_array_equal(outputs, expected)
 
 
 @pytest.mark.parametrize("name", HIDING)
@@ -563,7 +576,7 @@ def test_an_input_that_does_not_fit_gets_both_shapes_that_would_and_nothing_else
     """Afterwards the model still works."""
     model = compiled(spiking(), metrics=["accuracy"])
     expected = model.predict(ZEROS, verbose=0)
-    fragments = "(batch, 6)", "(batch, 3, 6)", "timesteps=3"
+    fragments = "(batch, 6)", "(batch, 3, 6)", "one frame for each of timesteps=3"
     for shape in WRONG_SHAPES if use == "predict" else WRONG_SHAPES[:1]:
         x = np.zeros(shape, "float32")
         wrong = functools.partial(USES[use], model, x, LABELS)
@@ -577,7 +590,7 @@ def test_an_input_that_does_not_fit_gets_both_shapes_that_would_and_nothing_else
         batches = helpers.Batches(ZEROS[:, :5], LABELS)
         wrong = functools.partial(getattr(model, use), batches, verbose=0)
         assert_refused(wrong, ValueError, *fragments)
-    np.testing.assert_array_equal(model.predict(ZEROS, verbose=0), expected)
+    assert_array_equal(model.predict(ZEROS, verbose=0), expected)
 
 
 NAMELESS = {
@@ -596,7 +609,7 @@ def test_an_input_without_a_name_is_called_by_its_layer():
             assert "keras_tensor" not in message
 
 
-@pytest.mark.skipif(helpers.BACKEND != "tensorflow", reason="tf.data")
+@only_on("tensorflow", "tf.data")
 def test_the_error_for_a_data_set_of_unknown_rank_says_to_set_its_shape():
     import tensorflow as tf
 
@@ -615,7 +628,7 @@ def test_the_error_for_a_data_set_of_unknown_rank_says_to_set_its_shape():
 
 @pytest.mark.parametrize("use", ["fit", "evaluate"])
 def test_errors_of_a_custom_cell_are_raised_while_keras_builds_metrics(use):
-    class Unfinished(rsnn.layers.NeuronCell):
+    class Unfinished(NeuronCell):
         """A cell without a step."""
 
     model = spiking(functional(lambda: Neuron(Unfinished())), gradient="bptt")
@@ -626,7 +639,7 @@ def test_errors_of_a_custom_cell_are_raised_while_keras_builds_metrics(use):
 
 def two_inputs(structure=list):
     inputs = [keras.Input((6,), name="left"), keras.Input((6,), name="right")]
-    outputs = keras.layers.Dense(3)(LIF()(keras.layers.Add()(inputs)))
+    outputs = layers.Dense(3)(LIF()(layers.Add()(inputs)))
     return keras.Model(structure(inputs), outputs)
 
 
@@ -689,7 +702,7 @@ def test_inputs_of_any_number_type_work():
     loss = model.train_on_batch(x.astype("float32"), LABELS)
     for dtype in ("bool", "int64", "float64"):
         outputs = model.predict(x.astype(dtype), verbose=0)
-        np.testing.assert_allclose(outputs, expected, rtol=1e-6, atol=1e-6)
+        assert_allclose(outputs, expected, rtol=1e-6, atol=1e-6)
         found = model.train_on_batch(x.astype(dtype), LABELS)
         assert found == pytest.approx(loss, rel=1e-6)
 
@@ -708,7 +721,7 @@ TAKING_X = {
         *helpers.data(), callbacks=[callbacks.FiringRate(x)], verbose=0
     ),
     "step": lambda model, x: model.step(x),
-    "predict_until_sure": lambda model, x: rsnn.predict_until_sure(model, x, 0.9),
+    "predict_until_sure": lambda model, x: deploy.predict_until_sure(model, x, 0.9),
     "predict": lambda model, x: model.predict(x, verbose=0),
     "fit": lambda model, x: compiled(model).fit(x, LABELS, verbose=0),
 }
@@ -756,15 +769,15 @@ def test_an_x_without_samples_is_an_error():
 
 
 READERS = [
-    lambda path: rsnn.import_nir(path, 4),
-    lambda path: rsnn.export_nir(spiking(), path),
-    lambda path: rsnn.events.write_aedat(path, RECORDING),
-    rsnn.events.read_arrays,
-    rsnn.events.HeidelbergFile,
+    lambda path: deploy.import_nir(path, 4),
+    lambda path: deploy.export_nir(spiking(), path),
+    lambda path: events.write_aedat(path, RECORDING),
+    events.read_arrays,
+    events.HeidelbergFile,
 ]
 
 SAVERS = [
-    lambda path: rsnn.export_step(spiking(), path),
+    lambda path: deploy.export_step(spiking(), path),
     lambda path: spiking().export(path),
     lambda path: spiking().save(path),
 ]
@@ -784,19 +797,17 @@ def test_a_path_that_is_none_or_empty_is_an_error_that_names_it(name, uses):
 
 
 # Arguments of functions.
-RECORDING = rsnn.events.Events(*np.array([[0, 5], [7, 6], [1, 0], [30, 40]]))
+RECORDING = events.Events(*np.array([[0, 5], [7, 6], [1, 0], [30, 40]]))
 
 
 def plain():
-    return helpers.chain(keras.layers.Dense(3, "relu"), keras.layers.Dense(3))
+    return helpers.chain(layers.Dense(3, "relu"), layers.Dense(3))
 
 
 OPTIONS = {
     "gradient": lambda value: spiking(gradient=value),
     "reset": lambda value: LIF(reset=value),
-    "split_by": lambda value: rsnn.events.event_frames(
-        RECORDING, 2, value, (8, 8), (4, 4)
-    ),
+    "split_by": lambda value: events.event_frames(RECORDING, 2, value, (8, 8), (4, 4)),
     "layer": lambda value: analysis.raster(spiking(), ZEROS, value),
     "name": rsnn.models.load_pretrained,
 }
@@ -818,7 +829,7 @@ def test_a_choice_that_is_unknown_or_no_string_is_an_error_that_names_it(value):
 @pytest.mark.runs_once
 def test_an_earlier_file_stays_whole_if_there_is_no_room_for_a_new_one(tmp_path):
     def write(path):
-        rsnn.events.write_aedat(path, RECORDING)
+        events.write_aedat(path, RECORDING)
 
     path = tmp_path / "net"
     write(path)
@@ -842,7 +853,7 @@ def describe(verbose):
 
 
 def until_sure(confidence):
-    rsnn.predict_until_sure(spiking(), ZEROS, confidence)
+    deploy.predict_until_sure(spiking(), ZEROS, confidence)
 
 
 HARD = functools.partial(LIF, reset="hard")
@@ -860,9 +871,9 @@ WRONG_ARGUMENTS = [
     ("mask_value", [10**400, 1e300], spiking, ValueError, ""),
     ("mask_value", ["0", True], spiking, TypeError, "a number, which may be NaN"),
     ("timesteps", [10**5000, 2**63], spiking, ValueError, "an integer of 64 bits"),
-    ("timesteps", [10_001], rsnn.metrics.AnytimeAccuracy, ValueError, "at most 10000"),
-    ("momentum", [-0.1], rsnn.layers.OnlineRenormalization, ValueError, ""),
-    ("normalization", [True], rsnn.LayerKind, TypeError, ""),
+    ("timesteps", [10_001], metrics.AnytimeAccuracy, ValueError, "at most 10000"),
+    ("momentum", [-0.1], OnlineRenormalization, ValueError, ""),
+    ("normalization", [True], LayerKind, TypeError, ""),
     ("verbose", ["print"], describe, TypeError, ""),
     ("confidence", [1.5], until_sure, ValueError, ">= 0 and <= 1"),
     ("shapes", [None, [], (5,), [None], [(2.0,)]], check_shapes, TypeError, ""),
@@ -883,7 +894,7 @@ OUTPUTS = np.zeros((10, 2, 3), "float32")
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: rsnn.metrics.AnytimeAccuracy(2), rsnn.metrics.HeadAccuracy],
+    [lambda: metrics.AnytimeAccuracy(2), metrics.HeadAccuracy],
     ids=["steps", "head"],
 )
 def test_metrics_refuse_labels_and_outputs_that_do_not_fit(make):
@@ -939,12 +950,10 @@ def test_only_training_warns_of_one_time_step(nothing_warned_of_yet):
 
 
 NEURONS = [{"reset": "hard", "decay": 0.0}, {"reset": "hard"}]
-NEURONS += [
-    {"surrogate": name, "detach_reset": False} for name in rsnn.surrogates.BY_NAME
-]
+NEURONS += [{"surrogate": name, "detach_reset": False} for name in surrogates.BY_NAME]
 
 
-@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+@rate_and_bptt
 @pytest.mark.parametrize("arguments", NEURONS, ids=str)
 def test_nan_in_a_weight_or_in_one_frame_shows_in_the_loss(arguments, gradient):
     model = spiking(mlp(**arguments), gradient=gradient)
@@ -1038,16 +1047,14 @@ def test_jit_compile_is_checked_when_a_model_is_compiled(value):
         assert_refused(use, ValueError, message)
 
 
-@pytest.mark.skipif(
-    helpers.BACKEND != "tensorflow", reason="only TensorFlow has tensors of texts"
-)
+@only_on("tensorflow", "only TensorFlow has tensors of texts")
 def test_texts_are_inputs_where_a_layer_wants_them():
-    words = keras.layers.TextVectorization(
+    words = layers.TextVectorization(
         10, output_sequence_length=5, vocabulary=["a", "b", "c"]
     )
     inputs = keras.Input((), dtype="string")
-    x = keras.layers.Flatten()(LIF()(keras.layers.Embedding(10, 4)(words(inputs))))
-    model = spiking(keras.Model(inputs, keras.layers.Dense(3)(x)))
+    x = layers.Flatten()(LIF()(layers.Embedding(10, 4)(words(inputs))))
+    model = spiking(keras.Model(inputs, layers.Dense(3)(x)))
     texts = np.array(["a b", "c"], dtype=object)
     assert model.predict(texts, verbose=0).shape == (2, 3)
     assert model.step(ops.convert_to_tensor(texts)).shape == (2, 3)

@@ -11,20 +11,30 @@ import sys
 import threading
 import types
 
-import helpers
 import keras
 import numpy as np
 import pytest
+from helpers import (
+    chain,
+    compiled,
+    data,
+    double_precision,
+    mlp,
+    only_on,
+    spiking,
+    to_numpy,
+)
 from keras import layers, ops
 from keras.src.backend.common.variables import AutocastScope
 from keras.src.saving import serialization_lib
+from numpy.testing import assert_allclose, assert_array_equal
 
 from keras_ratesnn import SpikingModel
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn._core.keras_internals.replacements import Replacements
 from keras_ratesnn.layers import LIF
 
-X, _ = helpers.data()
+X, _ = data()
 
 
 @pytest.mark.parametrize(
@@ -81,7 +91,7 @@ print(dense.dtype_policy.name, dense.name, inputs.name, model.name)
 
 
 def test_losses_of_layers_in_a_tried_model_end_with_it():
-    network = helpers.chain(layers.Dropout(0.5), layers.Dense(3))
+    network = chain(layers.Dropout(0.5), layers.Dense(3))
     network.layers[-1].activity_regularizer = keras.regularizers.L2(0.1)
     values = [(variable, variable.value) for variable in network.trainable_variables]
     with keras_internals.Tried(network, values, lambda value, before: value):
@@ -104,8 +114,8 @@ def test_variables_made_without_values_get_those_of_arrays_or_initial_ones():
     array = np.arange(6.0).reshape(3, 2)
     keras_internals.give_values(layer, made, [(layer.kernel, array)])
     array[:] = 0.0
-    outputs = helpers.to_numpy(layer(np.ones((1, 3))))
-    np.testing.assert_array_equal(outputs, [[7.0, 10.0]])
+    outputs = to_numpy(layer(np.ones((1, 3))))
+    assert_array_equal(outputs, [[7.0, 10.0]])
     assert {variable.dtype for variable in layer.variables} == {"float32"}
     # Keras' own `named_parameters` would collect them.
     assert len(getattr(layer, "_torch_params", range(2))) == 2
@@ -114,8 +124,8 @@ def test_variables_made_without_values_get_those_of_arrays_or_initial_ones():
 def assert_filled(tensors, number):
     for tensor in tensors:
         assert keras.backend.standardize_dtype(tensor.dtype) == "float32"
-        array = helpers.to_numpy(tensor)
-        np.testing.assert_array_equal(array, np.full(array.shape, number))
+        array = to_numpy(tensor)
+        assert_array_equal(array, np.full(array.shape, number))
 
 
 @pytest.mark.runs_once
@@ -146,7 +156,7 @@ def test_values_are_read_as_keras_does_in_and_out_of_scopes():
     assert list(map(id, values)) == list(map(id, threes))
 
 
-@pytest.mark.skipif(helpers.BACKEND != "torch", reason="only graphs assign all at once")
+@only_on("torch", "only graphs assign all at once")
 def test_values_of_graphs_are_assigned_as_keras_does_in_and_out_of_scopes():
     from keras_ratesnn._core.backend.torch.graphs import private_keras
 
@@ -196,7 +206,7 @@ def test_the_layers_and_variables_of_a_model_are_those_of_the_present():
     elsewhere, dense = Elsewhere(), layers.Dense(3)
     inputs = keras.Input((6,))
     x = layers.Dropout(0.5)(LIF()(elsewhere(inner(inputs))))
-    model = helpers.spiking(keras.Model(inputs, dense(x)))
+    model = spiking(keras.Model(inputs, dense(x)))
     head = layers.Dense(2)
     changes = [
         (lambda: inner.add(layers.Dense(4)), 2),
@@ -224,9 +234,7 @@ def test_the_layers_and_variables_of_a_model_are_those_of_the_present():
     assert model.trainable_variables == []
 
 
-@pytest.mark.skipif(
-    helpers.BACKEND != "torch", reason="on other backends Python traces a step once"
-)
+@only_on("torch", "on other backends Python traces a step once")
 def test_a_layer_that_is_built_in_a_step_is_seen_in_it():
     class WithHead(SpikingModel):
         def train_step(self, *state_and_data):
@@ -236,9 +244,9 @@ def test_a_layer_that_is_built_in_a_step_is_seen_in_it():
             return super().train_step(*state_and_data)
 
     added = []
-    model = WithHead(helpers.mlp(), timesteps=2)
+    model = WithHead(mlp(), timesteps=2)
     model.head = layers.Dense(2, trainable=False)
-    helpers.compiled(model).train_on_batch(*helpers.data())
+    compiled(model).train_on_batch(*data())
     assert added[0] == 2
 
 
@@ -247,7 +255,7 @@ def test_the_metrics_and_losses_of_a_model_are_those_of_the_present(is_measured)
     dense = layers.Dense(3, kernel_regularizer="l2")
     if is_measured:
         dense.mean = keras.metrics.Mean()
-    model = helpers.compiled(helpers.spiking(helpers.chain(LIF(), dense)))
+    model = compiled(spiking(chain(LIF(), dense)))
     for change in (
         lambda: None,
         lambda: dense.add_loss(keras.ops.ones(())),
@@ -259,18 +267,15 @@ def test_the_metrics_and_losses_of_a_model_are_those_of_the_present(is_measured)
         assert_same_objects(model.metrics, keras.Model.metrics.fget(model))
         measured = [metric for metric in model.metrics if metric.name == "mean"]
         assert len(measured) == is_measured
-        expected = helpers.to_numpy(keras.Layer.losses.fget(model))
-        np.testing.assert_array_equal(helpers.to_numpy(model.losses), expected)
+        expected = to_numpy(keras.Layer.losses.fget(model))
+        assert_array_equal(to_numpy(model.losses), expected)
     assert not dense._losses
 
 
-@pytest.mark.skipif(
-    helpers.BACKEND != "torch",
-    reason="elsewhere Keras walks through layers only where it traces",
-)
+@only_on("torch", "elsewhere Keras walks through layers only where it traces")
 def test_keras_does_not_walk_through_the_layers_in_each_step(monkeypatch):
-    model = helpers.compiled(helpers.spiking())
-    model.train_on_batch(*helpers.data())
+    model = compiled(spiking())
+    model.train_on_batch(*data())
     walked, plain = [], keras.Layer._flatten_layers
 
     def walking(layer, *args, **kwargs):
@@ -279,7 +284,7 @@ def test_keras_does_not_walk_through_the_layers_in_each_step(monkeypatch):
 
     monkeypatch.setattr(keras.Layer, "_flatten_layers", walking)
     monkeypatch.setattr(layers.Dense, "_clear_losses", walked.append)
-    model.train_on_batch(*helpers.data())
+    model.train_on_batch(*data())
     dense = [layer for layer in walked if isinstance(layer, layers.Dense)]
     assert dense == []
     assert not any(layer is model for layer in walked)
@@ -302,7 +307,7 @@ def test_a_loss_that_leaves_out_labels_has_a_mask():
     losses = keras.losses.sparse_categorical_crossentropy(
         np.array([0, 1]), np.ones((2, 3), "float32") / 3, ignore_class=1
     )
-    assert helpers.to_numpy(keras_internals.mask_of(losses)).tolist() == [True, False]
+    assert to_numpy(keras_internals.mask_of(losses)).tolist() == [True, False]
     tensor = ops.ones((2,))
     assert keras_internals.mask_of(tensor) is None
     keras_internals.put_mask(tensor, ops.ones((2,), "bool"))
@@ -316,7 +321,7 @@ def test_a_loss_that_leaves_out_labels_has_a_mask():
 def test_the_losses_of_samples_are_also_found_for_a_function(loss):
     labels, outputs = ops.convert_to_tensor([0.0, 1.0]), ops.full((2, 1), 0.5)
     losses = keras_internals.loss_of_samples(loss)(labels, outputs)
-    np.testing.assert_allclose(helpers.to_numpy(losses), [np.log(2.0)] * 2, rtol=1e-5)
+    assert_allclose(to_numpy(losses), [np.log(2.0)] * 2, rtol=1e-5)
 
 
 def test_a_generator_that_keras_makes_during_a_call_aside_draws_as_in_a_call():
@@ -331,9 +336,9 @@ def test_a_generator_that_keras_makes_during_a_call_aside_draws_as_in_a_call():
 
     def drawn(call):
         keras.utils.set_random_seed(0)
-        return helpers.to_numpy([call(), call()])
+        return to_numpy([call(), call()])
 
-    np.testing.assert_array_equal(
+    assert_array_equal(
         drawn(lambda: layer(inputs)),
         drawn(lambda: keras_internals.call_aside(layer, (inputs,), {})[0]),
     )
@@ -366,7 +371,7 @@ def test_models_of_several_processes_leave_gradients_of_others_to_the_library():
 def test_values_in_a_scope_keep_their_dtype_whatever_variables_are_read_in(
     dtype, read_in
 ):
-    with helpers.double_precision() if dtype == "float64" else contextlib.nullcontext():
+    with double_precision() if dtype == "float64" else contextlib.nullcontext():
         variable = keras.Variable(np.full(2, 1.5, dtype))
         tensor = ops.convert_to_tensor(np.full(2, 2.5, dtype))
         # A variable as a value is read before the scope.
@@ -379,13 +384,11 @@ def test_values_in_a_scope_keep_their_dtype_whatever_variables_are_read_in(
                     keras.backend.standardize_dtype(one.dtype) for one in (found, read)
                 ]
                 assert dtypes == [dtype, read_in or dtype]
-                array = helpers.to_numpy(ops.cast(read, dtype))
-                np.testing.assert_array_equal(array, [number] * 2)
+                array = to_numpy(ops.cast(read, dtype))
+                assert_array_equal(array, [number] * 2)
 
 
-@pytest.mark.skipif(
-    helpers.BACKEND != "torch", reason="other backends flatten structures in other ways"
-)
+@only_on("torch", "other backends flatten structures in other ways")
 def test_trees_that_free_tensors_are_those_of_keras():
     import collections
 
@@ -455,7 +458,7 @@ def copied(monkeypatch):
     return pretend
 
 
-@pytest.mark.skipif(helpers.BACKEND != "torch", reason="only PyTorch waits for numbers")
+@only_on("torch", "only PyTorch waits for numbers")
 def test_numbers_reach_a_gpu_and_logs_come_back_as_keras_would_send_them_in_one_copy(
     copied, monkeypatch
 ):
@@ -479,7 +482,7 @@ def test_numbers_reach_a_gpu_and_logs_come_back_as_keras_would_send_them_in_one_
         assert tensor.dtype == expected.dtype
         assert torch.equal(tensor, expected)
     assert repr(logs) == repr(expected_logs)
-    np.testing.assert_allclose(weights, expected_weights, rtol=1e-6)
+    assert_allclose(weights, expected_weights, rtol=1e-6)
     # Complex numbers, which no layer has, and arrays are copied; numbers are written by
     # the device.
     assert all(tensor.ndim or tensor.is_complex() for tensor in moved)
@@ -508,11 +511,11 @@ def test_functions_are_replaced_until_the_last_thread_has_left_also_after_an_err
     assert owner.function == "that of Keras"
 
 
-@pytest.mark.skipif(helpers.BACKEND != "torch", reason="only PyTorch waits for batches")
+@only_on("torch", "only PyTorch waits for batches")
 def test_the_labels_of_a_batch_are_moved_to_a_gpu_once(copied):
     import torch
 
-    moved, model = copied(), helpers.spiking()
+    moved, model = copied(), spiking()
     model.compile("sgd", "mse", metrics=["mae", "mse"])
     x, y = torch.ones(4, 6, dtype=torch.float64), np.ones((4, 3), "int64")
     model.train_on_batch(x, y)

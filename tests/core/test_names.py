@@ -1,5 +1,5 @@
 """One noun for one thing: the names of classes, the glossary of docs/architecture.md,
-what no name may begin with, and the arguments that need no name."""
+and the arguments that need no name."""
 
 import ast
 import collections
@@ -11,7 +11,7 @@ import re
 import keras
 import pytest
 
-from keras_ratesnn import SpikingModel, layers, models
+from keras_ratesnn import SpikingModel, layer_kinds, layers, models
 
 pytestmark = pytest.mark.runs_once
 
@@ -26,7 +26,6 @@ MOST_CLASSES = 4
 SHARED_NAMES = {
     "AccuracyOverTime": "the analysis, and the callback that runs it",
     "GradientAgreement": "the analysis, and the callback that runs it",
-    "State": "what a handler carries from step to step, in the handler's file",
 }
 """Names of several classes, and why. None is to be added."""
 
@@ -54,20 +53,6 @@ def classes():
     return files
 
 
-def defined_names(tree):
-    """The names that a file gives: to functions, classes, arguments, variables and
-    attributes."""
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            yield node.name
-        elif isinstance(node, ast.arg):
-            yield node.arg
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.id
-        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
-            yield node.attr
-
-
 def glossary():
     """The nouns of docs/architecture.md, and the classes that each row names."""
     text = (ROOT / "docs" / "architecture.md").read_text()
@@ -85,18 +70,9 @@ def test_no_two_classes_have_one_name():
     assert shared.keys() <= SHARED_NAMES.keys(), shared
 
 
-def test_names_say_what_a_thing_is_not_of_what():
-    wrong = {
-        str(path): names
-        for path, tree in trees().items()
-        if (names := {n for n in defined_names(tree) if re.match("_*of_", n, re.I)})
-    }
-    assert not wrong
-
-
 def test_a_noun_of_the_glossary_has_the_classes_that_its_row_names():
     nouns = glossary()
-    assert 8 <= len(nouns) <= 12
+    assert nouns
     classes_of_nouns = collections.defaultdict(set)
     for name in classes():
         noun = last_word(name)
@@ -175,9 +151,7 @@ POSITIONAL = {
     "SpikeDrivenTransformer Spikformer SpikingResformer VGG11 VGG13 VGG16 VGGSNN",
     "model layer_names": "add_branches",
     "path network": "from_checkpoint",
-    "model dtype": "in_precision",
     "name": "load_pretrained",
-    "address": "place_to_publish",
     "inputs heads": "spike_driven_attention spiking_self_attention token_attention",
     "model path": "to_checkpoint",
 }
@@ -188,7 +162,7 @@ def test_positional_arguments_of_layers_cells_and_builders_keep_their_order():
     """Programs of users pass them: `LIF(0.5, 1.0)`."""
     found = collections.defaultdict(list)
     for room in (layers, models):
-        for name in sorted(room.__all__):
+        for name in sorted({*room.__all__} - {*layer_kinds.__all__}):
             arguments = inspect.signature(getattr(room, name)).parameters.values()
             names = [
                 argument.name

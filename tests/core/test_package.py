@@ -2,10 +2,12 @@
 imports and what it says to install."""
 
 import ast
+import importlib
 import importlib.metadata
 import json
 import os
 import pathlib
+import pkgutil
 import re
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from hatchling.metadata.core import ProjectMetadata
 from hatchling.plugin.manager import PluginManager
 
 import keras_ratesnn
-from keras_ratesnn._core import optional_packages
+from keras_ratesnn._core import moved_names, optional_packages
 from keras_ratesnn._core.keras_internals import versions
 
 pytestmark = pytest.mark.runs_once
@@ -175,3 +177,14 @@ def test_names_that_are_imported_later_are_those_that_type_checkers_see():
         }
     assert found == keras_ratesnn._IMPORTED_LATER
     assert found.keys() <= set(keras_ratesnn.__all__)
+
+
+@pytest.mark.parametrize(("old", "new"), moved_names.NEW_NAMES.items())
+def test_a_name_that_moved_is_an_error_that_says_the_new_one_until_0_3(old, new):
+    assert keras_ratesnn.__version__.startswith("0.2."), "Remove the table."
+    module, _, name = old.rpartition(".")
+    message = re.escape(f"module {module!r} has no attribute {name!r}. Use {new}.")
+    with pytest.raises(AttributeError, match=message):
+        getattr(importlib.import_module(module), name)
+    place, *_ = new.split(",")
+    assert place.startswith("python -m ") or pkgutil.resolve_name(place)

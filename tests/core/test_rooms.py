@@ -32,6 +32,7 @@ STOREYS = [
     {"integers"},
     {"analysis"},
     {"callbacks", "nir"},
+    {"deploy"},
     {LIBRARY},
     {"about"},
     {RECIPES},

@@ -10,19 +10,19 @@ import keras_ratesnn
 pytestmark = pytest.mark.runs_once
 
 
-def public_names():
+def public_names(module=keras_ratesnn, path=""):
     """Every public function and class of the package: its path, and itself."""
-    for name in keras_ratesnn.__all__:
-        found = getattr(keras_ratesnn, name)
+    names = getattr(module, "__all__", None) or [
+        name
+        for name, value in vars(module).items()
+        if getattr(value, "__module__", None) == module.__name__
+    ]
+    for name in names:
+        found = getattr(module, name)
         if inspect.ismodule(found):
-            names = getattr(found, "__all__", None) or [
-                inner
-                for inner, value in vars(found).items()
-                if getattr(value, "__module__", None) == found.__name__
-            ]
-            yield from ((f"{name}.{inner}", getattr(found, inner)) for inner in names)
+            yield from public_names(found, f"{path}{name}.")
         else:
-            yield name, found
+            yield f"{path}{name}", found
 
 
 def functions_of(path, found):
@@ -71,7 +71,12 @@ def untyped(function):
 
 
 def test_public_signatures_have_types():
-    assert {"spikify", "layers.LIF.__init__", "models.ResNet18"} <= PUBLIC.keys()
+    assert {
+        "spikify",
+        "layers.LIF.__init__",
+        "models.ResNet18",
+        "gradients.extend.plain",
+    } <= PUBLIC.keys()
     # Made by functions that return one for each cell, as `from_cell` does: mypy knows
     # them as properties.
     found = {

@@ -4,10 +4,13 @@ show the entries that they list."""
 import importlib
 import inspect
 import pathlib
+import re
 import runpy
 
 import griffe
 import pytest
+
+from keras_ratesnn import layers
 
 pytestmark = pytest.mark.runs_once
 
@@ -23,7 +26,8 @@ def test_every_public_name_is_stable_or_experimental(module):
         for name in getattr(library, "__all__", [])
         if not inspect.ismodule(getattr(library, name))
     }
-    names = exported | {name for name, _ in TABLES["public"](library)}
+    exported |= {name for name, _ in TABLES["public"](library)}
+    names = set(map(TABLES["promised"], exported))
     assert names - promises.keys() == set(), "write them to docs/api/promises.toml"
     assert promises.keys() - names == set(), "they are not public"
     assert set(promises.values()) <= {"stable", "experimental"}
@@ -48,6 +52,18 @@ def test_the_pages_of_a_module_list_its_public_names_with_their_first_sentences(
         paths, texts, TABLES["with_tables"](texts, module), strict=True
     ):
         assert text == expected, out_of_date.format(path)
+
+
+def test_the_guide_has_all_neurons_in_its_table():
+    blocks = (ROOT / "docs" / "howto" / "neurons.md").read_text().split("\n\n")
+    table = next(block for block in blocks if "| `LIF` |" in block)
+    names = {
+        name
+        for name, value in TABLES["public"](layers)
+        if inspect.isclass(value) and issubclass(value, layers.Neuron)
+    }
+    rows = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    assert set(re.findall(r"`(\w+)", " ".join(rows))) == names - {"Neuron"}
 
 
 @pytest.fixture(scope="module")

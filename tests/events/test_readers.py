@@ -51,7 +51,7 @@ READERS = [
     read_arrays,
     read_gestures,
     HeidelbergFile,
-    lambda path: rsnn.import_nir(path, timesteps=2),
+    lambda path: rsnn.deploy.import_nir(path, timesteps=2),
 ]
 
 

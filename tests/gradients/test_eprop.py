@@ -31,7 +31,7 @@ from keras_ratesnn.testing import check_gradient_method
 T = 5
 
 
-class Weighted(gradients.OperationHandler):
+class Weighted(gradients.extend.OperationHandler):
     """A layer with weights; two more outputs have a gradient only for its input, and
     only for its weights."""
 
@@ -52,35 +52,38 @@ class Weighted(gradients.OperationHandler):
         return of_input, ops.matmul(ops.stop_gradient(x), kernel) + bias
 
 
-class State(NamedTuple):
+class TraceState(NamedTuple):
     trace: Any
 
 
-class Eligibility(gradients.LoopedHandler):
+class Eligibility(gradients.extend.LoopedHandler):
     """ε_t = λ ε_{t−1} + x_t, differentiated through time."""
 
     def start(self, inputs):
-        return State(ops.zeros_like(inputs[0]))
+        return TraceState(ops.zeros_like(inputs[0]))
 
     def advance(self, state, inputs, phase):
         trace = self.operation.cell.trace_decay() * state.trace + inputs[0]
-        return State(trace), [trace]
+        return TraceState(trace), [trace]
 
 
-class Momentary(gradients.NeuronHandler):
+class Momentary(gradients.extend.NeuronHandler):
     """Neurons whose errors do not flow back to earlier steps."""
 
     def __init__(self, call, context):
-        super().__init__(call, dataclasses.replace(context, between=gradients.stopped))
+        super().__init__(
+            call, dataclasses.replace(context, between=gradients.extend.stopped)
+        )
 
 
-class Sum(gradients.Handler):
+class Sum(gradients.extend.Handler):
     """The current, with the derivative of the eligibility."""
 
     def step(self, state, inputs, t):
         of_input, eligibility = inputs
         return (), [
-            of_input + gradients.graft(ops.zeros_like(of_input), eligibility, 1.0)
+            of_input
+            + gradients.extend.graft(ops.zeros_like(of_input), eligibility, 1.0)
         ]
 
 
@@ -88,23 +91,25 @@ def nodes(calls, context):
     """An eligibility is a node of its own, between a layer with weights and its
     neurons."""
     slots, parts = itertools.count(-1, -1), {}
-    for node in gradients.plain_nodes(calls, context):
+    for node in gradients.extend.plain_nodes(calls, context):
         handler, inputs, outputs = node
         call = handler.call
         if hasattr(call.operation, "kernel"):
             parts[outputs[0]] = next(slots), next(slots)
-            yield gradients.Node(
+            yield gradients.extend.Node(
                 Weighted(call, context), inputs, [*outputs, *parts[outputs[0]]]
             )
-        elif isinstance(handler, gradients.NeuronHandler) and inputs[0] in parts:
+        elif isinstance(handler, gradients.extend.NeuronHandler) and inputs[0] in parts:
             (of_input, of_weights), trace, both = (
                 parts[inputs[0]],
                 next(slots),
                 next(slots),
             )
-            yield gradients.Node(Eligibility(call, context), [of_weights], [trace])
-            yield gradients.Node(Sum(call, context), [of_input, trace], [both])
-            yield gradients.Node(Momentary(call, context), [both], outputs)
+            yield gradients.extend.Node(
+                Eligibility(call, context), [of_weights], [trace]
+            )
+            yield gradients.extend.Node(Sum(call, context), [of_input, trace], [both])
+            yield gradients.extend.Node(Momentary(call, context), [both], outputs)
         else:
             yield node
 
@@ -112,7 +117,7 @@ def nodes(calls, context):
 @keras.saving.register_keras_serializable(package="tests")
 class EProp(gradients.GradientMethod):
     def call(self, run):
-        return gradients.plain(run, nodes)
+        return gradients.extend.plain(run, nodes)
 
 
 @both_step_modes

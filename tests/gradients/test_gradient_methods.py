@@ -22,9 +22,9 @@ from keras_ratesnn import gradients
 
 class HalfGradient(gradients.GradientMethod):
     def call(self, run):
-        assert isinstance(run, gradients.Run)
+        assert isinstance(run, gradients.extend.Run)
         outputs = gradients.BPTT().call(run)
-        return gradients.graft(ops.stop_gradient(outputs), outputs, 0.5)
+        return gradients.extend.graft(ops.stop_gradient(outputs), outputs, 0.5)
 
 
 @both_step_modes
@@ -39,7 +39,7 @@ def test_a_custom_method_is_one_class(step_mode):
     assert_close(found, expected, rtol=1e-5)
 
 
-class DoubledSpikes(gradients.NeuronHandler):
+class DoubledSpikes(gradients.extend.NeuronHandler):
     """Doubles spikes, and takes notes of the shapes of spikes and of the current."""
 
     def emitted(self, spikes, inputs, t):
@@ -47,7 +47,7 @@ class DoubledSpikes(gradients.NeuronHandler):
         return 2.0 * spikes
 
 
-class Doubled(gradients.LoopedHandler):
+class Doubled(gradients.extend.LoopedHandler):
     """Counts the spikes so far, and doubles them; takes notes of the number of its
     inputs."""
 
@@ -67,7 +67,7 @@ def method_of(nodes):
 
     class Method(gradients.GradientMethod):
         def call(self, run):
-            return gradients.plain(run, nodes)
+            return gradients.extend.plain(run, nodes)
 
     return Method()
 
@@ -78,11 +78,11 @@ def method_of(nodes):
     [
         # A row of the current for each spike, also where it is the same at every step.
         (
-            gradients.with_neurons(DoubledSpikes),
+            gradients.extend.with_neurons(DoubledSpikes),
             {"multi": {((30, 8), (30, 8))}, "single": {((10, 8), (10, 8))}},
         ),
         # Spikes and current.
-        (gradients.after_neurons(Doubled), {"multi": {2}, "single": {2}}),
+        (gradients.extend.after_neurons(Doubled), {"multi": {2}, "single": {2}}),
     ],
 )
 def test_handlers_of_and_after_neurons_change_what_others_read(nodes, seen, step_mode):
@@ -227,17 +227,17 @@ class ReturnsATensor(Doubled):
         return state, outputs[0]
 
 
-class ReturnsTwo(gradients.Handler):
+class ReturnsTwo(gradients.extend.Handler):
     def step(self, state, inputs, t):
         return (), [inputs[0], inputs[0]]
 
 
 def read_too_early(calls, context):
     """The nodes of a network; before each with neurons one that reads its spikes."""
-    for node in gradients.plain_nodes(calls, context):
-        if isinstance(node.handler, gradients.NeuronHandler):
+    for node in gradients.extend.plain_nodes(calls, context):
+        if isinstance(node.handler, gradients.extend.NeuronHandler):
             doubled = Doubled(node.handler.call, context)
-            yield gradients.Node(doubled, [-1], node.outputs)
+            yield gradients.extend.Node(doubled, [-1], node.outputs)
             node = node._replace(outputs=[-1])
         yield node
 
@@ -246,32 +246,32 @@ def read_too_early(calls, context):
     ("nodes", "error", "finding"),
     [
         (
-            gradients.after_neurons(gradients.Handler),
+            gradients.extend.after_neurons(gradients.extend.Handler),
             NotImplementedError,
             "Handler must implement `step",
         ),
         (
-            gradients.after_neurons(gradients.LoopedHandler),
+            gradients.extend.after_neurons(gradients.extend.LoopedHandler),
             NotImplementedError,
             "LoopedHandler must implement `advance",
         ),
         (
-            gradients.after_neurons(BeginsWithANumber),
+            gradients.extend.after_neurons(BeginsWithANumber),
             TypeError,
             r"BeginsWithANumber must consist of tensors.*Received: 0\.5",
         ),
         (
-            gradients.after_neurons(Widens),
+            gradients.extend.after_neurons(Widens),
             TypeError,
             r"Widens must keep its structure, shapes.*\(\(10, 8\),\) after \(\(\),\)",
         ),
         (
-            gradients.after_neurons(ReturnsATensor),
+            gradients.extend.after_neurons(ReturnsATensor),
             TypeError,
             r"ReturnsATensor.advance must return `\(state, outputs\)`",
         ),
         (
-            gradients.after_neurons(ReturnsTwo),
+            gradients.extend.after_neurons(ReturnsTwo),
             TypeError,
             r"each of the 1 slots.*length 2 from a node with a ReturnsTwo of layer",
         ),

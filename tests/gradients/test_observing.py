@@ -15,7 +15,7 @@ X = np.random.default_rng(0).uniform(0.0, 2.0, (3, 6)).astype("float32")
 class Keeping(layers.Layer):
     """Keeps a number that no variable holds."""
 
-    layer_kind = rsnn.LayerKind(affine=True)
+    layer_kind = rsnn.layers.LayerKind(affine=True)
     number = 0.0
 
     def call(self, inputs):
@@ -37,20 +37,20 @@ class KeepingCell(rsnn.layers.LIFCell):
 
 
 @pytest.mark.parametrize(
-    "leaking",
+    "dependent",
     [
-        lambda: Keeping(name="leaking"),
-        lambda: rsnn.layers.Neuron(KeepingCell(), name="leaking"),
-        lambda: rsnn.layers.Recurrent(rsnn.layers.LIF(), Keeping(), name="leaking"),
+        lambda: Keeping(name="dependent"),
+        lambda: rsnn.layers.Neuron(KeepingCell(), name="dependent"),
+        lambda: rsnn.layers.Recurrent(rsnn.layers.LIF(), Keeping(), name="dependent"),
         lambda: rsnn.layers.Recurrent(
-            rsnn.layers.Neuron(KeepingCell()), layers.Dense(8), name="leaking"
+            rsnn.layers.Neuron(KeepingCell()), layers.Dense(8), name="dependent"
         ),
     ],
     ids=["layer", "cell", "synapse", "recurrent cell"],
 )
-def test_what_code_of_ones_own_keeps_is_found(leaking):
-    network = chain(layers.Dense(8), rsnn.layers.LIF(), layers.Dense(8), leaking())
-    said = "^Layer 'leaking'.* after a call with other samples"
+def test_what_code_of_ones_own_keeps_is_found(dependent):
+    network = chain(layers.Dense(8), rsnn.layers.LIF(), layers.Dense(8), dependent())
+    said = "^Layer 'dependent'.* after a call with other samples"
     with pytest.raises(AssertionError, match=said):
         check_sample_independence(rsnn.SpikingModel(network, 2, "bptt"), X)
 

@@ -18,8 +18,7 @@ from helpers import (
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn import LayerKind
-from keras_ratesnn.layers import LIF
+from keras_ratesnn.layers import LIF, LayerKind
 
 
 def residual_network():

@@ -2,16 +2,24 @@
 
 import weakref
 
-import helpers
 import keras
 import pytest
-from helpers import BACKEND, assert_close, to_numpy
+from helpers import (
+    assert_close,
+    data,
+    loss_and_gradients,
+    mlp,
+    only_on,
+    spiking,
+    to_numpy,
+    two_methods,
+)
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.layers import LIF
 
-X, _ = helpers.data()
+X, _ = data()
 
 
 class Doubled(layers.Layer):
@@ -96,23 +104,23 @@ def test_one_time_step_is_the_call_of_keras(make, training):
     assert_close(*pairs, rtol=1e-5, atol=1e-6)
 
 
-@helpers.two_methods
+@two_methods
 def test_training_in_the_graph_decides_on_statistics_as_in_keras(gradient, step_mode):
     """It overrides the model's own `training` since Keras 3.16."""
     inputs, layer = keras.Input((6,)), layers.BatchNormalization()
     x = LIF()(layer(inputs, training=False))
     network = keras.Model(inputs, layers.Dense(3)(x))
-    x, y = helpers.data()
+    x, y = data()
     network(ops.convert_to_tensor(x), training=True)
     keras_normalizes = to_numpy(layer.moving_mean).any()
     layer.moving_mean.assign(ops.zeros(6))
-    model = helpers.spiking(network, 3, gradient, step_mode=step_mode)
-    helpers.loss_and_gradients(model, x, y)
+    model = spiking(network, 3, gradient, step_mode=step_mode)
+    loss_and_gradients(model, x, y)
     assert to_numpy(layer.moving_mean).any() == keras_normalizes
 
 
 def test_a_functional_subclass_with_its_own_call_is_not_a_graph():
-    class Network(type(helpers.mlp())):
+    class Network(type(mlp())):
         def call(self, inputs, training=None):
             return super().call(inputs, training=training) * 2.0
 
@@ -121,9 +129,9 @@ def test_a_functional_subclass_with_its_own_call_is_not_a_graph():
     outer = keras.Model(inputs, LIF()(network(inputs)))
     message = "`network` must be a Functional or Sequential"
     with pytest.raises(TypeError, match=message):
-        helpers.spiking(network)
+        spiking(network)
     with pytest.raises(ValueError, match="must not hide neurons"):
-        helpers.spiking(outer)
+        spiking(outer)
 
 
 class Watched(layers.Layer):
@@ -142,7 +150,7 @@ class Watched(layers.Layer):
         return outputs
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="elsewhere a step is one program")
+@only_on("torch", "elsewhere a step is one program")
 def test_a_run_drops_signals_after_their_last_use():
     """On a deep chain with one skip connection; what eager PyTorch holds beyond that is
     memory of all time steps."""

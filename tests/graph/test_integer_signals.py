@@ -16,8 +16,8 @@ from helpers import (
 )
 from keras import layers, ops
 
-import keras_ratesnn as rsnn
 from keras_ratesnn.gradients import Rate
+from keras_ratesnn.layers import IF, LIF, Recurrent
 
 T = 4
 IDS, Y = np.random.default_rng(0).integers(0, 9, (5, T, 2)), np.arange(5) % 3
@@ -29,7 +29,7 @@ def embedding_network(between=lambda ids: ids):
     inputs = keras.Input((2,), dtype="int32")
     table = layers.Embedding(9, 4, embeddings_initializer="normal", name="table")
     x = layers.Dense(8)(layers.Flatten()(table(between(inputs))))
-    return keras.Model(inputs, layers.Dense(3)(rsnn.layers.LIF(threshold=0.1)(x)))
+    return keras.Model(inputs, layers.Dense(3)(LIF(threshold=0.1)(x)))
 
 
 def trained(network, gradient, step_mode="multi", x=IDS, y=Y):
@@ -88,8 +88,8 @@ def test_recurrent_neurons_take_integers_by_their_mean(step_mode):
     for dtype in ("int32", "float32"):
         keras.utils.set_random_seed(0)
         inputs = keras.Input((3,))
-        spikes = ops.stop_gradient(ops.cast(rsnn.layers.IF()(inputs), dtype))
-        x = rsnn.layers.Recurrent(rsnn.layers.LIF(), layers.Dense(3))(spikes)
+        spikes = ops.stop_gradient(ops.cast(IF()(inputs), dtype))
+        x = Recurrent(LIF(), layers.Dense(3))(spikes)
         network = keras.Model(inputs, layers.Dense(3)(x))
         x = np.random.default_rng(0).uniform(0.0, 1.0, (5, 3)).astype("float32")
         loss, gradients = trained(network, "rate", step_mode, x)
@@ -122,7 +122,7 @@ class Chosen(layers.Layer):
 def test_selection_by_spikes_trains_and_equals_bptt_with_one_window_per_step(step_mode):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6,))
-    chosen = Chosen()(rsnn.layers.LIF()(layers.Dense(8)(inputs)))
+    chosen = Chosen()(LIF()(layers.Dense(8)(inputs)))
     rows = layers.Embedding(8, 8)(chosen["largest"])
     x = ops.where(chosen["above"], 2.0 * chosen["inputs"], rows)
     shared = keras.Model(inputs, layers.Dense(3, name="head")(x))
@@ -140,7 +140,7 @@ def test_selection_by_spikes_trains_and_equals_bptt_with_one_window_per_step(ste
 @two_methods
 def test_the_time_mean_of_integer_outputs_is_a_float(gradient, step_mode):
     inputs = keras.Input((3,))
-    spikes = rsnn.layers.LIF()(inputs)
+    spikes = LIF()(inputs)
     seven = ops.cast(7.0 * spikes, "int32")
     network = keras.Model(inputs, [spikes, spikes > 0.5, seven, inputs > 0.0])
     x = np.random.default_rng(0).normal(1.0, 1.0, (5, 3)).astype("float32")

@@ -33,7 +33,7 @@ class Noise(layers.Layer):
         return inputs + 0.0 * noise
 
 
-@rsnn.affine
+@rsnn.layers.affine
 class MaskedAverage(layers.Layer):
     """The mean over the rows of a tensor in a list: for lists the masks are on the
     tensors, and not in the graph."""

@@ -9,6 +9,7 @@ from keras import layers, ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.gradients import SLTT, Rate
+from keras_ratesnn.layers import IF, LIF, TimeMean
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not support masking and will therefore destroy"
@@ -22,8 +23,8 @@ def tagger(timesteps=3, *args, **kwargs):
     """A model that labels each word, `(batch, 5, 2)`."""
     keras.utils.set_random_seed(0)
     words = keras.Input((5,), dtype="int32")
-    x = rsnn.layers.LIF(0.2, 0.1)(layers.Embedding(8, 4, mask_zero=True)(words))
-    x = layers.Dense(2)(rsnn.layers.LIF(0.2, 0.1)(layers.Dense(6)(x)))
+    x = LIF(0.2, 0.1)(layers.Embedding(8, 4, mask_zero=True)(words))
+    x = layers.Dense(2)(LIF(0.2, 0.1)(layers.Dense(6)(x)))
     return rsnn.SpikingModel(keras.Model(words, x), timesteps, *args, **kwargs)
 
 
@@ -68,7 +69,7 @@ def test_a_time_mean_counts_where_a_step_counts(step_mode):
     frames[np.random.default_rng(1).random((4, 3, 5)) < 0.6] = 0.0
     counts = frames.any(-1)
     inputs = keras.Input((5, 2))
-    x = layers.Dense(2)(rsnn.layers.IF()(layers.Masking()(inputs)))
+    x = layers.Dense(2)(IF()(layers.Masking()(inputs)))
     model = rsnn.SpikingModel(keras.Model(inputs, x), 3, step_mode=step_mode)
     assert not (counts == counts[:, :1]).all()
     np.testing.assert_array_equal(to_numpy(model(frames)._keras_mask), counts.any(1))
@@ -78,7 +79,7 @@ def test_a_time_mean_counts_where_a_step_counts(step_mode):
 
 def test_a_model_without_masks_has_none():
     inputs, outer = keras.Input((5, 3)), keras.Input((5, 3))
-    spikes = rsnn.layers.IF()(layers.Masking()(inputs))
+    spikes = IF()(layers.Masking()(inputs))
     network = keras.Model(inputs, layers.GlobalAveragePooling1D()(spikes))
     pooled = rsnn.SpikingModel(network, 2)
     model = keras.Model(outer, layers.Dense(2)(pooled(layers.Masking()(outer))))
@@ -94,7 +95,7 @@ def test_a_mask_that_a_nested_model_is_called_with_counts(gradient, step_mode):
     mask = keras.Input((5,), dtype="bool")
     pooled = layers.GlobalAveragePooling1D()(layers.Identity()(inside))
     pooled = keras.Model(inside, pooled)(inputs, mask=mask)
-    spikes = rsnn.layers.LIF(0.0, 0.1)(layers.Dense(4)(pooled))
+    spikes = LIF(0.0, 0.1)(layers.Dense(4)(pooled))
     network = keras.Model([inputs, mask], spikes)
     x = np.random.default_rng(0).normal(0.0, 3.0, (4, 5, 3)).astype("float32")
     counts = np.array([[True, True, False, True, False]] * 4)
@@ -124,8 +125,8 @@ def test_a_loss_on_every_step_leaves_padding_out():
 
 def test_what_follows_a_time_mean_sees_the_mask():
     words = keras.Input((5,), dtype="int32")
-    spikes = rsnn.layers.LIF(0.2, 0.1)(layers.Embedding(8, 4, mask_zero=True)(words))
-    pooled = layers.GlobalAveragePooling1D()(rsnn.layers.TimeMean()(spikes))
+    spikes = LIF(0.2, 0.1)(layers.Embedding(8, 4, mask_zero=True)(words))
+    pooled = layers.GlobalAveragePooling1D()(TimeMean()(spikes))
     model = rsnn.SpikingModel(keras.Model(words, pooled), 4)
     rates = rsnn.SpikingModel(keras.Model(words, spikes), 4)(WORDS)
     assert ops.is_tensor(rates._keras_mask)

@@ -8,12 +8,13 @@ from keras import layers
 from library_neurons import ARGUMENTS, cell_class, layer_class, taken
 
 import keras_ratesnn as rsnn
+from keras_ratesnn.layers import LIF, TimeMean
 
 T = 3
 SHAPE = (5, 6, 2)
 INTEGERS = [name for name in ARGUMENTS if cell_class(name).targets.integers]
 
-integers = functools.partial(rsnn.integer, verbose=False)
+integers = functools.partial(rsnn.deploy.to_integers, verbose=False)
 
 
 def draw(seed, exact=False):
@@ -53,15 +54,15 @@ def sums():
         return outputs
 
     pixels, scaled = layers.Rescaling(1 / 255)(x), layers.BatchNormalization()
-    spikes = rsnn.layers.LIF(0.2, 0.4)(weighted(pixels, 0.02))
+    spikes = LIF(0.2, 0.4)(weighted(pixels, 0.02))
     added = layers.Add()(
         [spikes, weighted(pixels, 0.02), scaled(weighted(spikes, 0.3))]
     )
     scaled.gamma.assign([-0.1, 0.1, -1.0, 1.0])
-    network = keras.Model(
-        x, layers.Dense(3)(rsnn.layers.LIF(0.2, 0.4, name="of_sums")(added))
+    network = keras.Model(x, layers.Dense(3)(LIF(0.2, 0.4, name="of_sums")(added)))
+    return rsnn.deploy.quantize_aware(
+        rsnn.SpikingModel(network, timesteps=T), weights="int8"
     )
-    return rsnn.quantize_aware(rsnn.SpikingModel(network, timesteps=T), weights="int8")
 
 
 SEEDS = (2, 5, 6, 9, 20, 27)
@@ -217,7 +218,7 @@ class Drawn:
         if self.one_of(True, False):
             x = self.neurons(self.normalized(layers.Dense(6)(x)))
         end = self.one_of("currents", "means", "spikes")
-        x = rsnn.layers.TimeMean()(x) if end == "means" else x
+        x = TimeMean()(x) if end == "means" else x
         x = layers.Dense(3)(x)
         return self.neurons(x) if end == "spikes" else x
 

@@ -59,31 +59,18 @@ class _Sample:
                 y, x = row * down, column * across
                 yield row, column, z[y : y + size[0], x : x + size[1]]
 
-    def conv(self, layer, z):
-        kernel = self.constant("w", layer)
-        out = np.zeros(layer.shape, "int64")
-        for row, column, window in self.windows(
-            layer, z, kernel.shape[:2], layer.facts.get("pad_value", 0)
-        ):
-            for channel in range(kernel.shape[3]):
-                out[row, column, channel] = (window * kernel[..., channel]).sum()
+    def conv(self, layer, z, summed=(0, 1, 2)):
+        kernel, out = self.constant("w", layer), np.zeros(layer.shape, "int64")
+        outside = layer.facts.get("pad_value", 0)
+        for row, column, window in self.windows(layer, z, kernel.shape[:2], outside):
+            out[row, column] = (window[..., None] * kernel).sum(summed).ravel()
         return out
 
     def depthwise(self, layer, z):
-        kernel = self.constant("w", layer)
-        out, each = np.zeros(layer.shape, "int64"), kernel.shape[3]
-        for row, column, window in self.windows(
-            layer, z, kernel.shape[:2], layer.facts.get("pad_value", 0)
-        ):
-            for channel in range(layer.shape[2]):
-                out[row, column, channel] = (
-                    window[..., channel // each]
-                    * kernel[..., channel // each, channel % each]
-                ).sum()
-        return out
+        return self.conv(layer, z, summed=(0, 1))
 
     def dense(self, layer, z):
-        return np.array([(z * column).sum() for column in self.constant("w", layer).T])
+        return z @ self.constant("w", layer)
 
     def flatten(self, layer, z):
         return z.ravel()
@@ -107,10 +94,8 @@ class _Sample:
         return out
 
     def max_pool(self, layer, z):
-        out = np.zeros(layer.shape, "int64")
-        for row, column, window in self.windows(
-            layer, z, layer.facts["size"], -(2**40)
-        ):
+        out, size = np.zeros(layer.shape, "int64"), layer.facts["size"]
+        for row, column, window in self.windows(layer, z, size, -(2**40)):
             out[row, column] = window.max((0, 1))
         return out
 
@@ -120,51 +105,27 @@ class _Sample:
     def neurons(self, layer, *inputs):
         facts, theta = layer.facts, self.constant("theta", layer)
         if "shift" in facts:
-            n = max(facts["shift"])
-            factors = [
-                self.plan.constants[f"multiplier/{layer.name}/{name}"].astype("int64")
-                for name in layer.sources
-            ]
-            total = sum(
-                z * m * 2 ** (n - shift)
-                for z, m, shift in zip(inputs, factors, facts["shift"], strict=True)
-            )
-            current = total if n == 0 else (total + 2 ** (n - 1)) // 2**n
+            most, total = max(facts["shift"]), 0
+            for name, z, shift in zip(
+                layer.sources, inputs, facts["shift"], strict=True
+            ):
+                multiplier = self.plan.constants[f"multiplier/{layer.name}/{name}"]
+                total = total + z * multiplier.astype("int64") * 2 ** (most - shift)
+            current = _shifted(total, most)
         else:
-            f = facts["f"]
-            current = (
-                inputs[0] * 2**f if f >= 0 else (inputs[0] + 2 ** (-f - 1)) // 2**-f
-            )
-        v = self.state.get(
-            layer.name, np.broadcast_to(self.constant("v0", layer), layer.shape)
-        )
-        v = (
-            (v * np.asarray(facts["decay_m"])) // 2 ** facts["decay_k"]
-            + current
-            + self.constant("bias", layer)
-        )
-        if facts.get("reset_delay"):
-            v = self.reset(
-                facts, v, self.spiked.get(layer.name, np.zeros_like(v)), theta
-            )
-        bits = facts["membrane_bits"]
-        v = np.clip(v, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-        if facts["levels"]:
-            places = zip(
-                v.ravel(), np.broadcast_to(theta, v.shape).ravel(), strict=True
-            )
-            s = np.array(
-                [
-                    _rounded(int(of_v), int(of_theta), facts["levels"])
-                    for of_v, of_theta in places
-                ]
-            ).reshape(v.shape)
-        else:
-            s = (v >= theta).astype("int64")
+            current = _shifted(inputs[0], -facts["f"])
+        start = np.broadcast_to(self.constant("v0", layer), layer.shape)
+        v = self.state.get(layer.name, start) * np.asarray(facts["decay_m"])
+        v = v // 2 ** facts["decay_k"] + current + self.constant("bias", layer)
+        is_delayed = facts.get("reset_delay")
+        if is_delayed:
+            v = self.reset(facts, v, self.spiked.get(layer.name, 0 * v), theta)
+        most = 2 ** (facts["membrane_bits"] - 1)
+        v = np.clip(v, -most, most - 1)
+        levels = facts["levels"]
+        s = _rounded(v, theta, levels) if levels else (v >= theta).astype("int64")
         self.spiked[layer.name] = s
-        self.state[layer.name] = (
-            v if facts.get("reset_delay") else self.reset(facts, v, s, theta)
-        )
+        self.state[layer.name] = v if is_delayed else self.reset(facts, v, s, theta)
         return s
 
     def reset(self, facts, v, s, theta):
@@ -175,7 +136,14 @@ class _Sample:
         )
 
 
+def _shifted(values, bits):
+    """round(values / 2^bits) of integers, halves up."""
+    if bits <= 0:
+        return values * 2**-bits
+    return (values + 2 ** (bits - 1)) // 2**bits
+
+
 def _rounded(v, theta, levels):
     """round(clip(v / theta, 0, levels)) of integers, halves to even."""
-    whole, rest = divmod(min(max(v, 0), levels * theta), theta)
-    return whole + (2 * rest > theta or (2 * rest == theta and whole % 2 == 1))
+    whole, rest = np.divmod(np.clip(v, 0, levels * theta), theta)
+    return whole + ((2 * rest > theta) | ((2 * rest == theta) & (whole % 2 == 1)))

@@ -9,10 +9,11 @@ import subprocess
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close
+from helpers import assert_close, chain
 from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
+from keras_ratesnn import deploy
 from tests.integers.drawn import SEEDS, draw, integers, sums
 from tests.integers.test_integer import CASES, frames
 
@@ -77,7 +78,7 @@ def run(folder, x, *flags):
 
 def outputs_of_c(chip, x, folder, *flags, **kwargs):
     """The logits, classes and steps of the program of a network."""
-    rsnn.export_c(chip, folder / "net.c", **kwargs)
+    deploy.export_c(chip, folder / "net.c", **kwargs)
     (folder / "main.c").write_text(MAIN)
     frames = [f"-DFRAMES={chip.timesteps}"] if chip.plan.temporal_input else []
     lines = run(folder, x, *frames, *flags).splitlines()
@@ -126,7 +127,7 @@ def test_the_program_of_the_docs_prints_the_class(tmp_path):
     (program,) = re.findall(r"```c\n(.*?)```", page, re.DOTALL)
     model = rsnn.models.load_pretrained("digits")
     chip = integers(model, largest_input=16)
-    sizes = rsnn.export_c(chip, tmp_path / "digits.c", cache_input=False)
+    sizes = deploy.export_c(chip, tmp_path / "digits.c", cache_input=False)
     assert sizes.memory <= 32_000
     assert sizes.constants <= 230_000
     (tmp_path / "main.c").write_text(program)
@@ -140,8 +141,8 @@ def test_the_program_of_the_docs_prints_the_class(tmp_path):
 )
 def test_membranes_hold_that_begin_far_below_their_threshold(where, tmp_path):
     first, last = keras.layers.Dense(4), keras.layers.Dense(2)
-    parts = [keras.Input((3,)), first, rsnn.layers.LIF(0.5, **where), last]
-    model = rsnn.SpikingModel(keras.Sequential(parts), timesteps=6)
+    network = chain(first, rsnn.layers.LIF(0.5, **where), last, shape=(3,))
+    model = rsnn.SpikingModel(network, timesteps=6)
     first.kernel.assign(np.full((3, 4), 0.25))
     x = np.arange(24, dtype="uint8").reshape(8, 3)
     expected = model.predict(x, verbose=0)
@@ -152,7 +153,9 @@ def test_membranes_hold_that_begin_far_below_their_threshold(where, tmp_path):
 
 
 def test_a_compiler_whose_integers_have_16_bits_refuses_the_program(tmp_path):
-    rsnn.export_c(rsnn.load_integers(CASES / "lif_conv_int8.npz"), tmp_path / "net.c")
+    deploy.export_c(
+        deploy.load_integers(CASES / "lif_conv_int8.npz"), tmp_path / "net.c"
+    )
     narrow = "-U__INT_MAX__", "-D__INT_MAX__=32767"
     command = [GCC, "-w", "-fsyntax-only", *narrow, "net.c"]
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
@@ -161,8 +164,8 @@ def test_a_compiler_whose_integers_have_16_bits_refuses_the_program(tmp_path):
 
 
 def test_names_that_are_not_of_c_are_refused(tmp_path):
-    chip = rsnn.load_integers(CASES / "lif_conv_int8.npz")
+    chip = deploy.load_integers(CASES / "lif_conv_int8.npz")
     with pytest.raises(ValueError, match="identifier of C"):
-        rsnn.export_c(chip, tmp_path / "my-net.c")
-    with pytest.raises(TypeError, match=r"keras_ratesnn\.integer"):
-        rsnn.export_c(chip.plan, tmp_path / "net.c")
+        deploy.export_c(chip, tmp_path / "my-net.c")
+    with pytest.raises(TypeError, match=r"keras_ratesnn\.deploy\.to_integers"):
+        deploy.export_c(chip.plan, tmp_path / "net.c")

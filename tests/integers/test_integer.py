@@ -27,7 +27,7 @@ def all_steps(chip, x):
 @pytest.mark.parametrize("case", sorted(path.stem for path in CASES.glob("*.npz")))
 def test_the_cases_of_another_simulator_give_every_integer(case):
     path = CASES / f"{case}.npz"
-    chip, expected = rsnn.load_integers(path), np.load(path)
+    chip, expected = rsnn.deploy.load_integers(path), np.load(path)
     outputs, membranes = all_steps(chip, expected["x"])
     for name, membrane in membranes.items():
         assert_array_equal(outputs[name], expected[f"spikes/{name}"])

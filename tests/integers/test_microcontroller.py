@@ -54,10 +54,10 @@ def printed_by(commands, folder):
 @needs_emulator
 def test_the_pretrained_network_fits_in_a_chip_and_gives_its_logits_there(tmp_path):
     shutil.copytree(BOARD, tmp_path, dirs_exist_ok=True)
-    chip = rsnn.integer(
+    chip = rsnn.deploy.to_integers(
         rsnn.models.load_pretrained("digits"), largest_input=16, verbose=False
     )
-    rsnn.export_c(chip, tmp_path / "digits.c", cache_input=False)
+    rsnn.deploy.export_c(chip, tmp_path / "digits.c", cache_input=False)
     images = load_digits().images[-10:, :, :, None].astype("uint8")
     images.tofile(tmp_path / "images.bin")
     commands = CHIP.replace("main.c", "count.c").replace(

@@ -6,13 +6,14 @@ import pytest
 from helpers import assert_close
 
 import keras_ratesnn as rsnn
+from keras_ratesnn import models
 from tests.integers.drawn import integers
 from tests.integers.simulated import simulate
 from tests.integers.test_c import GCC, assert_the_program_gives_the_logits
 
 
 def test_a_shipped_network_has_the_same_integers_everywhere(tmp_path):
-    model = rsnn.models.load_pretrained("digits")
+    model = models.load_pretrained("digits")
     chip = integers(model, largest_input=16)
     shape, last = chip.plan.input_shape, chip.plan.layers[-1].name
     x = np.random.default_rng(0).integers(0, 17, (20, *shape), "uint8")
@@ -24,7 +25,7 @@ def test_a_shipped_network_has_the_same_integers_everywhere(tmp_path):
 
 QUANTISED = [
     name
-    for name, card in rsnn.models.list_pretrained().items()
+    for name, card in models.list_pretrained().items()
     if card.integers and card.url is None
 ]
 
@@ -34,13 +35,13 @@ QUANTISED = [
 def test_a_network_of_quantised_weights_becomes_a_program_of_the_sizes_on_its_card(
     name, tmp_path
 ):
-    card = rsnn.models.list_pretrained()[name]
-    chip = integers(rsnn.models.load_pretrained(name))
+    card = models.list_pretrained()[name]
+    chip = integers(models.load_pretrained(name))
     weights = {row.weights for row in chip.report.layers if row.weights}
     assert weights == {"int8", card.arguments["weights"]}
     path = tmp_path / "net.c"
     cached, without = (
-        rsnn.export_c(chip, path, cache_input=cached) for cached in (True, False)
+        rsnn.deploy.export_c(chip, path, cache_input=cached) for cached in (True, False)
     )
     assert cached.constants == card.integers["constants"]
     assert cached.memory == card.integers["memory"]

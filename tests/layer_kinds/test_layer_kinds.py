@@ -10,8 +10,15 @@ from helpers import assert_close, data, loss_and_gradients
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
-from keras_ratesnn import LayerKind
+from keras_ratesnn import layer_kinds
 from keras_ratesnn.layer_kinds import kind_of, seeds_of, wants_time_step
+from keras_ratesnn.layers import (
+    LIF,
+    BatchStatistics,
+    BernoulliEncoder,
+    IFCell,
+    LayerKind,
+)
 
 PACKAGE = pathlib.Path(rsnn.__file__).parent
 
@@ -29,13 +36,13 @@ def test_facts_of_keras_layers_are_known():
         kind_of(layers.BatchNormalization(renorm=True)).normalization.normalize_rate
         is None
     )
-    assert kind_of(layers.Dropout(0.5)).masks
-    assert not kind_of(layers.AlphaDropout(0.5)).masks
+    assert kind_of(layers.Dropout(0.5)).random_mask
+    assert not kind_of(layers.AlphaDropout(0.5)).random_mask
     assert kind_of(layers.Conv2D(3, 3)).any_layout
     assert kind_of(layers.LSTM(3)) == LayerKind()
-    assert kind_of(rsnn.layers.LIF()).role == "neuron"
-    assert kind_of(rsnn.layers.BernoulliEncoder()).role == "encoder"
-    assert kind_of(rsnn.layers.IFCell()).role == "cell"
+    assert kind_of(LIF()).role == "neuron"
+    assert kind_of(BernoulliEncoder()).role == "encoder"
+    assert kind_of(IFCell()).role == "cell"
 
 
 @pytest.mark.parametrize(
@@ -111,6 +118,7 @@ def test_layers_are_named_by_the_table_the_models_and_conversion_alone():
     allowed = {"conversion", "layer_kinds", "layers", "models", "testing"}
     names = [name for name in vars(layers) if isinstance(vars(layers)[name], type)]
     names = {*names, *rsnn.layers.__all__} - {"Layer", "NeuronCell", "Neuron"}
+    names -= set(layer_kinds.__all__)
     offences = []
     for path in PACKAGE.rglob("*.py"):
         room, *_ = path.relative_to(PACKAGE).parts
@@ -140,7 +148,8 @@ def _with_derivative_of(own, value):
 
 class Standardized(layers.Layer):
     layer_kind = LayerKind(
-        affine=True, normalization=rsnn.Normalization(_standardized, _standardized_rate)
+        affine=True,
+        normalization=BatchStatistics(_standardized, _standardized_rate),
     )
     epsilon = 1e-3
 
@@ -156,8 +165,8 @@ def test_a_normalization_of_ones_own_trains_as_batch_normalization_does(
     gradient, step_mode
 ):
     def trained(norm):
-        x = norm(hidden(rsnn.layers.LIF()(inputs)))
-        network = keras.Model(inputs, outputs(rsnn.layers.LIF()(x)))
+        x = norm(hidden(LIF()(inputs)))
+        network = keras.Model(inputs, outputs(LIF()(x)))
         model = rsnn.SpikingModel(network, 3, gradient, step_mode)
         return loss_and_gradients(model, *x_y)
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from helpers import dyadic, naive_lif, to_numpy
 from keras import ops
+from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.layers import LIF, LIFCell
+from keras_ratesnn.layers import LIF, PSN, LIFCell, MaskedPSN
 
 STEPS = 6
 # With these numbers, multiples of 1/16 are exact in every precision.
@@ -47,8 +48,8 @@ def test_a_cell_is_the_naive_loop_in_every_precision(neuron, policy):
     for t in range(STEPS):
         found, state = cell(ops.convert_to_tensor(currents[t], "float32"), state)
         membrane = state["membrane"] if cell.reset_delay else state
-        np.testing.assert_array_equal(to_numpy(ops.cast(found, "float32")), spikes[t])
-        np.testing.assert_array_equal(to_numpy(membrane), states[t])
+        assert_array_equal(to_numpy(ops.cast(found, "float32")), spikes[t])
+        assert_array_equal(to_numpy(membrane), states[t])
         if policy.startswith("mixed"):
             assert keras.backend.standardize_dtype(found.dtype) == cell.compute_dtype
             assert keras.backend.standardize_dtype(membrane.dtype) == "float32"
@@ -59,8 +60,8 @@ def test_a_cell_is_the_naive_loop_in_every_precision(neuron, policy):
     [
         LIF(),
         LIF(threshold_stabilizer=True),
-        rsnn.layers.PSN(1, 0.5),
-        rsnn.layers.MaskedPSN(1, 1, 0.5),
+        PSN(1, 0.5),
+        MaskedPSN(1, 1, 0.5),
     ],
     ids=str,
 )
@@ -71,12 +72,12 @@ def test_a_network_outside_a_model_advances_one_step_from_rest(neurons):
     assert expected.any()
     for _ in range(2):
         found = network.predict(x, verbose=0)
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+        assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (3, 2, 5)])
 def test_a_layer_takes_any_rank(shape):
     currents = dyadic((4, *shape))
     spikes = LIF()(ops.convert_to_tensor(currents, "float32"))
-    np.testing.assert_array_equal(to_numpy(spikes), currents >= 1.0)
+    assert_array_equal(to_numpy(spikes), currents >= 1.0)
     assert LIF().compute_output_shape((None, *shape)) == (None, *shape)

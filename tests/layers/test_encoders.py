@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from helpers import both_step_modes, chain, data, gradient_of, spiking, to_numpy
 from keras import ops
+from numpy.testing import assert_allclose, assert_array_equal
 
 from keras_ratesnn.layers import IF, BernoulliEncoder, LatencyEncoder
 
@@ -24,8 +25,8 @@ def sequences(encoder, x, step_mode="multi", timesteps=T):
 def test_latency_is_one_spike_the_earlier_the_larger(step_mode):
     x = np.array([[1.0, 0.8, 0.5, 0.2, 0.01, 0.0]], "float32")
     spikes = sequences(LatencyEncoder(), x, step_mode)[0][0]
-    np.testing.assert_array_equal(spikes.sum(axis=0), [1, 1, 1, 1, 1, 0])
-    np.testing.assert_array_equal(spikes.argmax(axis=0)[:5], [0, 1, 2, 4, 5])
+    assert_array_equal(spikes.sum(axis=0), [1, 1, 1, 1, 1, 0])
+    assert_array_equal(spikes.argmax(axis=0)[:5], [0, 1, 2, 4, 5])
 
 
 @both_step_modes
@@ -39,12 +40,12 @@ def test_bernoulli_spikes_have_the_inputs_probability_and_are_drawn_at_every_ste
     first, second = sequences(encoder, x, step_mode, 20)
     assert set(np.unique(first)) == {0.0, 1.0}
     means = first.mean(axis=(0, 1))
-    np.testing.assert_allclose(means, np.minimum(rates[0], 1.0), atol=0.03)
+    assert_allclose(means, np.minimum(rates[0], 1.0), atol=0.03)
     assert (first[..., 2] != second[..., 2]).mean() > 0.3
     assert (first[:, 0, 2] != first[:, 1, 2]).mean() > 0.3
     encoder = BernoulliEncoder.from_config(encoder.get_config())
     again, _ = sequences(encoder, x, step_mode, 20)
-    np.testing.assert_array_equal(again, first)
+    assert_array_equal(again, first)
 
 
 @both_step_modes
@@ -57,7 +58,7 @@ def test_a_layer_before_the_encoder_gets_the_derivative_it_declares(
     model = spiking(network, T, step_mode=step_mode)
     x = np.full((3, 6), 0.5, "float32")
     (gradient,) = gradient_of(lambda x: ops.sum(model(x, training=True)[0]), [x])
-    np.testing.assert_allclose(gradient, np.full((3, 6), slope), rtol=1e-6)
+    assert_allclose(gradient, np.full((3, 6), slope), rtol=1e-6)
 
 
 @both_step_modes

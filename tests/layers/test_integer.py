@@ -7,6 +7,7 @@ import pytest
 import reference_networks
 from helpers import chain, data, gradient_of, spiking, to_numpy
 from keras import layers, ops
+from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import analysis
@@ -94,7 +95,7 @@ def test_spikes_are_those_of_a_loop_over_single_numbers(policy):
     found = spiking(network, 5, return_sequences=True)(x)
     expected = naive(x, **arguments)
     assert set(np.unique(expected)) == {0.0, 1.0, 2.0, 3.0}
-    np.testing.assert_array_equal(to_numpy(ops.cast(found, "float32")), expected)
+    assert_array_equal(to_numpy(ops.cast(found, "float32")), expected)
 
 
 def test_normalised_spikes_are_divided_by_the_levels_and_so_is_their_gradient():
@@ -109,7 +110,7 @@ def test_normalised_spikes_are_divided_by_the_levels_and_so_is_their_gradient():
         assert gradient.any()
         found.append((to_numpy(model(4 * x)), gradient))
     for counts, shares in zip(*found, strict=True):
-        np.testing.assert_allclose(4 * shares, counts, rtol=1e-6)
+        assert_allclose(4 * shares, counts, rtol=1e-6)
 
 
 @pytest.mark.parametrize("detach_reset", [True, False])
@@ -117,7 +118,7 @@ def test_the_gradient_is_open_for_membranes_of_zero_and_of_all_levels(detach_res
     neurons = ILIF(4, threshold=0.5, detach_reset=detach_reset)
     x = np.array([[-0.01, 0.0, 1.0, 2.0, 2.01]], "float32")
     (gradient,) = gradient_of(lambda x: ops.sum(neurons(x)), [x])
-    np.testing.assert_array_equal(gradient, [[0.0, 2.0, 2.0, 2.0, 0.0]])
+    assert_array_equal(gradient, [[0.0, 2.0, 2.0, 2.0, 0.0]])
 
 
 def test_halves_are_rounded_to_the_even_integer_or_up():
@@ -126,15 +127,15 @@ def test_halves_are_rounded_to_the_even_integer_or_up():
         to_numpy(ILIF(decay=0.0, round_half_up=half_up)(currents))
         for half_up in (False, True)
     )
-    np.testing.assert_array_equal(even, [[0, 0, 2, 2, 4, 4, 1, 1]])
-    np.testing.assert_array_equal(up, [[0, 1, 2, 3, 4, 4, 1, 1]])
+    assert_array_equal(even, [[0, 0, 2, 2, 4, 4, 1, 1]])
+    assert_array_equal(up, [[0, 1, 2, 3, 4, 4, 1, 1]])
 
 
 def test_analysis_counts_the_spikes_of_each_neuron():
     model = spiking(chain(ILIF(4, name="neurons"), shape=(3,)), 2)
     x = np.array([[[1.0, 2.0, 9.0], [0.0, 0.4, 4.0]]], "float32")
     found = analysis.raster(model, x, "neurons", 3).spikes
-    np.testing.assert_array_equal(found, [[[1, 2, 4], [0, 0, 4]]])
+    assert_array_equal(found, [[[1, 2, 4], [0, 0, 4]]])
     (layer,) = rsnn.describe(model, x, verbose=False).layers
     seen = layer.firing_rate, layer.silent, layer.saturated
     assert seen == pytest.approx((11 / 6, 0.0, 1 / 3))
@@ -145,4 +146,4 @@ def test_nir_refuses_integer_spikes():
     model = spiking(chain(ILIF(4, name="neurons")), 2)
     message = "layer 'neurons' of type ILIF: its neurons can be .*LIF.* only"
     with pytest.raises(ValueError, match=message):
-        rsnn.export_nir(model, "never.nir")
+        rsnn.deploy.export_nir(model, "never.nir")

@@ -13,6 +13,7 @@ from helpers import (
     training_results,
 )
 from keras import ops
+from numpy.testing import assert_allclose, assert_array_equal
 
 from keras_ratesnn.layers import LIF, OnlineRenormalization
 
@@ -82,22 +83,20 @@ def test_two_batches_and_inference_are_those_of_a_loop(gradient, step_mode):
             model, x, np.zeros(16), lambda y, outputs: ops.sum(outputs)
         )
         spikes = slow(frames, training=True)
-        np.testing.assert_array_equal(np.swapaxes(outputs, 0, 1), spikes)
+        assert_array_equal(np.swapaxes(outputs, 0, 1), spikes)
         for variable, expected in (
             (normalize.moving_mean, slow.mean),
             (normalize.moving_variance, slow.variance),
             (neurons.stabilizer.running_threshold, slow.threshold),
         ):
-            np.testing.assert_allclose(
-                to_numpy(variable), expected, rtol=1e-4, atol=1e-6
-            )
+            assert_allclose(to_numpy(variable), expected, rtol=1e-4, atol=1e-6)
     assert slow.threshold != 1.0
     x = np.swapaxes(last, 0, 1).astype("float32")
     outputs = model.predict(x, verbose=0)
     spikes = slow(last, training=False)
-    np.testing.assert_array_equal(np.swapaxes(outputs, 0, 1), spikes)
+    assert_array_equal(np.swapaxes(outputs, 0, 1), spikes)
     for t in range(4):
-        np.testing.assert_array_equal(to_numpy(model.step(x[:, t])), outputs[:, t])
+        assert_array_equal(to_numpy(model.step(x[:, t])), outputs[:, t])
 
 
 @pytest.mark.parametrize(
@@ -126,7 +125,7 @@ def test_a_batch_updates_the_statistics_once(gradient, step_mode):
         ):
             found = to_numpy(variable)
             assert found.dtype == "float64"
-            np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+            assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_the_derivative_is_that_of_batch_statistics_scaled_to_the_running_ones():
@@ -142,7 +141,7 @@ def test_the_derivative_is_that_of_batch_statistics_scaled_to_the_running_ones()
     normal = (x - x.mean(axis=0)) / deviation
     inner = weight - weight.mean(axis=0) - normal * (weight * normal).mean(axis=0)
     expected = to_numpy(layer.gamma) / running * inner
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
+    assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_a_layer_that_nothing_reaches_at_first_follows_its_membranes_when_they_differ():
@@ -154,7 +153,7 @@ def test_a_layer_that_nothing_reaches_at_first_follows_its_membranes_when_they_d
     neurons.stabilizer.running_threshold.assign(1.0)
     late = np.concatenate([np.zeros_like(frames[:, :1]), frames[:, :3]], axis=1)
     found = to_numpy(model(late, training=True))
-    np.testing.assert_array_equal(found[:, 1:], expected[:, :3])
+    assert_array_equal(found[:, 1:], expected[:, :3])
     assert not found[:, 0].any()
     assert found[:, 1:].any(axis=(0, 2)).all()
     assert 0.5 < float(to_numpy(neurons.stabilizer.running_threshold)) < 2.0

@@ -7,8 +7,9 @@ import math
 import keras
 import numpy as np
 import pytest
-from helpers import gradient_of, spiking
+from helpers import chain, gradient_of, spiking
 from keras import layers, ops
+from numpy.testing import assert_allclose, assert_array_equal
 
 from keras_ratesnn import surrogates
 from keras_ratesnn.layers import (
@@ -116,10 +117,8 @@ def spikes_of(neurons, currents=CURRENTS):
 
 def ours(layer, currents=CURRENTS, **kwargs):
     """The outputs of a layer, at each step."""
-    inputs = keras.Input((30,))
-    model = spiking(
-        keras.Model(inputs, layer(inputs)), T, return_sequences=True, **kwargs
-    )
+    network = chain(layer, shape=(30,))
+    model = spiking(network, T, return_sequences=True, **kwargs)
     return model.predict(currents, verbose=0)
 
 
@@ -127,7 +126,7 @@ def ours(layer, currents=CURRENTS, **kwargs):
 def test_spikes_are_those_of_another_library(name, arguments, layer, currents):
     """Also where membranes equal the threshold."""
     expected = spikes_of(theirs(name, **arguments), currents)
-    np.testing.assert_array_equal(ours(layer, currents), expected)
+    assert_array_equal(ours(layer, currents), expected)
 
 
 KERNEL = np.random.default_rng(1).normal(0.0, 0.3, (30, 30)).astype("float32")
@@ -151,7 +150,7 @@ def test_recurrent_neurons_are_those_of_another_library(name, arguments, neurons
     other.recurrent.weight.data = torch.tensor(KERNEL.T)
     other.recurrent.bias.data = torch.tensor(BIAS)
     found = ours(Recurrent(neurons, synapse))
-    np.testing.assert_array_equal(found, spikes_of(other))
+    assert_array_equal(found, spikes_of(other))
 
 
 def test_recurrent_neurons_are_those_of_norse():
@@ -171,7 +170,7 @@ def test_recurrent_neurons_are_those_of_norse():
     synapse.set_weights([KERNEL])
     neurons = CuBaLIF(0.9, synaptic_decay=0.8, **SCALED)
     found = ours(Recurrent(neurons, synapse))
-    np.testing.assert_array_equal(found, np.stack(expected, axis=1))
+    assert_array_equal(found, np.stack(expected, axis=1))
 
 
 @pytest.mark.parametrize("name", ["RLeaky", "RSynaptic"])
@@ -190,7 +189,7 @@ def test_neurons_that_get_only_their_own_spikes_back_are_those_of_another_librar
     if name == "RSynaptic":
         arguments, neurons = SYNAPTIC, CuBaLIF(0.7, **CURRENT)
     expected = spikes_of(theirs(name, **arguments, all_to_all=False, V=v))
-    np.testing.assert_array_equal(ours(Recurrent(neurons, scale)), expected)
+    assert_array_equal(ours(Recurrent(neurons, scale)), expected)
 
 
 DECODED = {"mean": "mean-mem", "last": "last_mem", "max": "max-mem"}
@@ -217,7 +216,7 @@ def test_membranes_that_never_spike_are_those_of_another_library(
     inputs = keras.Input((30,))
     outputs = [LeakyReadout(**readout, value=value)(inputs), IF()(inputs)]
     found, _ = spiking(keras.Model(inputs, outputs), 4).predict(currents, verbose=0)
-    np.testing.assert_array_equal(found, expected)
+    assert_array_equal(found, expected)
 
 
 def test_a_membrane_without_a_reset_is_that_of_a_convolution_in_time():
@@ -230,8 +229,8 @@ def test_a_membrane_without_a_reset_is_that_of_a_convolution_in_time():
     spikes, membranes = (np.moveaxis(result.numpy(), 0, 1) for result in results)
     decay = math.exp(0.8 - 1.0)
     found = ours(lambda x: [without_reset(x, decay), LeakyReadout(decay)(x)])
-    np.testing.assert_array_equal(found[0], spikes)
-    np.testing.assert_allclose(found[1], membranes, rtol=1e-4, atol=1e-4)
+    assert_array_equal(found[0], spikes)
+    assert_allclose(found[1], membranes, rtol=1e-4, atol=1e-4)
 
 
 CASES_OF_GRADIENTS = [
@@ -249,13 +248,12 @@ def test_gradients_of_bptt_are_those_of_another_library(name, arguments, layer):
     currents = torch.tensor(CURRENTS, requires_grad=True)
     spikes = torch.stack([neurons(currents[:, t]) for t in range(T)], dim=1)
     (expected,) = torch.autograd.grad((spikes * torch.tensor(weights)).sum(), currents)
-    inputs = keras.Input((30,))
-    network = keras.Model(inputs, layer(inputs))
+    network = chain(layer, shape=(30,))
     model = spiking(network, T, gradient="bptt", return_sequences=True)
     (gradient,) = gradient_of(
         lambda x: ops.sum(model(x) * ops.convert_to_tensor(weights)), [CURRENTS]
     )
-    np.testing.assert_allclose(gradient, expected.numpy(), atol=1e-4)
+    assert_allclose(gradient, expected.numpy(), atol=1e-4)
 
 
 JELLY, TORCH = "spikingjelly.activation_based.surrogate", "snntorch.surrogate"
@@ -284,4 +282,4 @@ def test_surrogate_has_the_derivative_of_another_library(
     x = torch.tensor(distances, requires_grad=True)
     getattr(importlib.import_module(module), name)(**arguments)(x).sum().backward()
     found = surrogate.derivative(ops.convert_to_tensor(distances))
-    np.testing.assert_allclose(ops.convert_to_numpy(found), x.grad.numpy(), atol=1e-5)
+    assert_allclose(ops.convert_to_numpy(found), x.grad.numpy(), atol=1e-5)

@@ -11,6 +11,7 @@ from helpers import (
     chain,
     gradient_of,
     loss_and_gradients,
+    registered,
     saved_and_loaded,
     spiking,
     to_numpy,
@@ -20,7 +21,15 @@ from next_cases import NextCase
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.gradients import Rate
-from keras_ratesnn.layers import PSN, MaskedPSN, Neuron, SlidingPSN
+from keras_ratesnn.layers import (
+    PSN,
+    MaskedPSN,
+    Neuron,
+    NeuronCell,
+    PSNCell,
+    SlidingPSN,
+    SlidingPSNCell,
+)
 
 T = 5
 Y = np.array([0, 1, 2, 1])
@@ -96,8 +105,8 @@ def test_the_authors_program_agrees(name):
     case.assert_agrees(model, names)
 
 
-@keras.saving.register_keras_serializable("tests")
-class ByChannelCell(rsnn.layers.NeuronCell):
+@registered
+class ByChannelCell(NeuronCell):
     """A custom cell that adds up its inputs, which each channel weighs by itself."""
 
     in_parallel = moves_in_padding = True
@@ -124,7 +133,7 @@ def by_channel():
     return Neuron(ByChannelCell(0.8))
 
 
-class OwnBiasesCell(rsnn.layers.PSNCell):
+class OwnBiasesCell(PSNCell):
     """A subclass that does not compute otherwise, but has other weights."""
 
     def build(self, input_shape):
@@ -212,7 +221,7 @@ def test_frozen_neurons_store_nothing_for_their_own_weights():
 def test_the_membranes_of_all_steps_are_weighted_sums_of_the_last_inputs(
     timesteps, order
 ):
-    cell = rsnn.layers.SlidingPSNCell(order)
+    cell = SlidingPSNCell(order)
     cell.build((None, 2, 3))
     random = np.random.default_rng(0)
     x, factors = random.normal(size=(2, 2, timesteps, 2, 3)).astype("float32")
@@ -220,7 +229,7 @@ def test_the_membranes_of_all_steps_are_weighted_sums_of_the_last_inputs(
 
     def weighted(x, weight, factors):
         with keras.StatelessScope([(cell.weight, weight)]):
-            return keras.ops.sum(cell.over_time(x) * factors)
+            return ops.sum(cell.over_time(x) * factors)
 
     def summed(x, weight):
         sums = np.zeros_like(x)
@@ -243,9 +252,9 @@ def test_a_long_queue_takes_no_more_operations_and_memory_than_a_short_one():
 
     counts = []
     for order in (3, 30):
-        cell = rsnn.layers.SlidingPSNCell(order)
+        cell = SlidingPSNCell(order)
         cell.build((None, 64))
-        x = keras.ops.ones((4, 32, 64))
+        x = ops.ones((4, 32, 64))
         with Counter() as counter:
             cell.over_time(x)
         counts.append([counter.operations, counter.most_bytes])
@@ -301,7 +310,17 @@ def test_a_mask_is_raised_saved_and_must_be_complete_for_single_steps():
     assert [layer.mask for layer in again] == [0.75, 1.0]
 
 
+class NoisyPSNCell(PSNCell):
+    def __init__(self, timesteps):
+        super().__init__(timesteps)
+        self.generator = keras.random.SeedGenerator(0)
+
+
 ERRORS = [
+    (
+        lambda: spiking(network(lambda: Neuron(NoisyPSNCell(T))), T),
+        "all steps of a parallel cell more than once.*draws random numbers",
+    ),
     (lambda: spiking(network(psn), T + 1), "`timesteps` must be 5.*SlidingPSN"),
     (lambda: spiking(network(masked), T + 1), "`timesteps` must be at most 5"),
     (
@@ -313,7 +332,7 @@ ERRORS = [
         "`step` runs one time step",
     ),
     (
-        lambda: rsnn.export_step(spiking(network(psn), T), "step.onnx", "onnx"),
+        lambda: rsnn.deploy.export_step(spiking(network(psn), T), "step.onnx", "onnx"),
         "`export_step` runs one time step",
     ),
     (
@@ -335,7 +354,7 @@ def test_what_parallel_neurons_cannot_do_is_an_error(call, message):
         call()
 
 
-class DoubledCell(rsnn.layers.SlidingPSNCell):
+class DoubledCell(SlidingPSNCell):
     """A custom cell with a derivative of its step, and none of all steps."""
 
     def over_time(self, inputs):
@@ -368,7 +387,7 @@ def test_a_custom_parallel_cell_with_a_step_derivative_has_its_gradient_in_both_
 
 
 def test_of_a_custom_parallel_cell_all_earlier_inputs_are_said_to_reach_a_membrane():
-    class CumulativeCell(rsnn.layers.NeuronCell):
+    class CumulativeCell(NeuronCell):
         in_parallel = True
 
         def over_time(self, inputs):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from helpers import chain, response, saved_and_loaded, spiking, to_numpy
 from keras import layers
-from library_neurons import STEPPING, layer, learned
+from library_neurons import STEPPING, layer, learned, taken
+from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import layers as neurons
@@ -29,7 +30,8 @@ def recurrent(name, **arguments):
 def of_library(name):
     """With two values of each parameter, which are learned where they can be."""
     made = layer(name, T)
-    values = {key: getattr(made, key) for key in parameters_of(type(made.cell))}
+    names = taken(name, parameters_of(type(made.cell)))
+    values = {key: getattr(made, key) for key in names}
     two = {key: [value, 0.6 * value] for key, value in values.items() if value}
     return functools.partial(layer, name, T), {**learned(name), **two}
 
@@ -91,9 +93,9 @@ def test_neurons_with_values_of_their_own_are_those_of_layers_with_one_value(
         alone = results(kinds, gradient, step_mode, channel)
         for found, expected in zip(outputs, alone[0], strict=True):
             found, expected = found[:, channel], expected[:, channel]
-            np.testing.assert_allclose(found, expected, atol=1e-6)
+            assert_allclose(found, expected, atol=1e-6)
         found, expected = of_input[..., channel], alone[1][0][..., channel]
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+        assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
         assert of_values.keys() == alone[2].keys()
         for path, values in of_values.items():
             # One value of all neurons has the sum, of the channel that counts.
@@ -143,9 +145,9 @@ def test_a_number_that_is_learned_is_read_and_set():
 def test_time_constants_are_spread_evenly_in_their_logarithm_over_all_values():
     expected = 1.0 - 1.0 / np.array([[1.0, 10.0, 100.0], [1e3, 1e4, 1e5]])
     spread = neurons.TimeConstants(1, 1e5)
-    np.testing.assert_allclose(to_numpy(spread((2, 3))), expected, rtol=1e-6)
+    assert_allclose(to_numpy(spread((2, 3))), expected, rtol=1e-6)
     again = keras.initializers.deserialize(keras.initializers.serialize(spread))
-    np.testing.assert_array_equal(to_numpy(again((2, 3))), to_numpy(spread((2, 3))))
+    assert_array_equal(to_numpy(again((2, 3))), to_numpy(spread((2, 3))))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
@@ -166,9 +168,7 @@ def test_decays_of_all_neurons_are_made_of_time_constants_and_kept_in_files(dtyp
     names = ["decay", "decay", "adaptation_decay", "synaptic_decay", "decay", "decay"]
     for network in (model.network, saved_and_loaded(model).network):
         for found, name in zip(network.layers[1:], names, strict=True):
-            np.testing.assert_allclose(
-                getattr(found, name), [0.5, 0.95, 0.995], rtol=1e-5
-            )
+            assert_allclose(getattr(found, name), [0.5, 0.95, 0.995], rtol=1e-5)
     x = np.random.default_rng(0).normal(0.5, 1.0, (2, T, 3))
     assert np.isfinite(model.train_on_batch(x, np.ones((2, 3))))
 

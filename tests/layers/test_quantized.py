@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from helpers import assert_close, gradient_of, to_numpy
 from keras import layers, ops
+from numpy.testing import assert_allclose, assert_array_equal
 
-import keras_ratesnn as rsnn
+from keras_ratesnn.layers import WSConv2D, WSDense
 from keras_ratesnn.layers.quantized import QUANTIZED
 
 RANDOM = np.random.default_rng(0)
@@ -45,10 +46,10 @@ CASES = {
         (5, 5, 2),
         {"depthwise_kernel": (0, 1), "pointwise_kernel": (0, 1, 2)},
     ),
-    rsnn.layers.WSConv2D: (FILTERS, (5, 5, 2), {"kernel": (0, 1, 2)}),
-    rsnn.layers.WSDense: ({"units": 4}, (5,), {"kernel": (0,)}),
+    WSConv2D: (FILTERS, (5, 5, 2), {"kernel": (0, 1, 2)}),
+    WSDense: ({"units": 4}, (5,), {"kernel": (0,)}),
 }
-PLAIN = {rsnn.layers.WSConv2D: layers.Conv2D, rsnn.layers.WSDense: layers.Dense}
+PLAIN = {WSConv2D: layers.Conv2D, WSDense: layers.Dense}
 
 
 def naive(kernel, weight_type, axes):
@@ -102,12 +103,12 @@ def test_a_call_is_that_of_the_layer_with_integers_times_scales(base, per_channe
             kernel = to_numpy(getattr(layer, name))
             axis = axis if per_channel else tuple(range(kernel.ndim))
             expected = naive(kernel, weight_type, axis)
-            np.testing.assert_allclose(used[name], expected, rtol=1e-5)
+            assert_allclose(used[name], expected, rtol=1e-5)
             getattr(layer, name).assign(used[name])
         if layer.use_bias:
             layer.bias.assign(quantized.bias)
         found, expected = to_numpy(quantized(x)), to_numpy(layer(x))
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+        assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("weight_type", LARGEST)
@@ -122,8 +123,8 @@ def test_a_kernel_is_exactly_its_integers_times_its_scales(weight_type):
     scaled = used if weight_type == "ternary" else kernel
     scale = np.abs(scaled).max(axis=0) / np.float32(largest)
     integers = np.rint(used / scale)
-    np.testing.assert_array_equal(np.abs(integers).max(axis=0), np.full(4, largest))
-    np.testing.assert_array_equal(integers * scale, used)
+    assert_array_equal(np.abs(integers).max(axis=0), np.full(4, largest))
+    assert_array_equal(integers * scale, used)
 
 
 def test_halves_are_rounded_to_even_and_a_channel_of_zeros_stays_zero():
@@ -134,12 +135,12 @@ def test_halves_are_rounded_to_even_and_a_channel_of_zeros_stays_zero():
         dense.build((None, 4))
         dense.set_weights([np.array(kernel)])
         used[weight_type] = to_numpy(dense.kernel)
-        np.testing.assert_array_equal(used[weight_type][:, 1], np.zeros(4))
+        assert_array_equal(used[weight_type][:, 1], np.zeros(4))
     expected = [[7, 0, -7], [0, 0, 2], [-2, 0, 2], [4, 0, 0]]
-    np.testing.assert_array_equal(used["int4"], expected)
+    assert_array_equal(used["int4"], expected)
 
 
-@pytest.mark.parametrize("base", [layers.Dense, rsnn.layers.WSDense])
+@pytest.mark.parametrize("base", [layers.Dense, WSDense])
 def test_the_gradient_goes_straight_through(base):
     weights = RANDOM.normal(size=(5, 4)).astype("float32")
 
@@ -165,4 +166,4 @@ def test_kernels_are_quantised_in_float32_and_then_cast(dtype):
     for tensor in (used, outputs):
         assert keras.backend.standardize_dtype(tensor.dtype) == dtype
     found = to_numpy(ops.cast(used, "float32"))
-    np.testing.assert_allclose(found, expected, rtol=2.0**-8)
+    assert_allclose(found, expected, rtol=2.0**-8)

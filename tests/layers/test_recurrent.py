@@ -6,6 +6,7 @@ import pytest
 from helpers import both_step_modes, chain, loss_and_gradients, spiking, to_numpy
 from keras import layers, ops
 from next_cases import NextCase
+from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.layers import LIF, CuBaLIF, Recurrent, Scale
@@ -78,9 +79,9 @@ def test_one_sweep_carries_errors_through_the_synapse_once():
     g = 4 * sigmoid * (1 - sigmoid)
     of_kernel, _, of_back = gradients.values()
     error = g * (1 - 0.75 * 0.5 * g)
-    np.testing.assert_allclose(of_kernel, [[error]], rtol=1e-5)
+    assert_allclose(of_kernel, [[error]], rtol=1e-5)
     # In two of four steps a spike comes back.
-    np.testing.assert_allclose(of_back, [[0.5 * error]], rtol=1e-5)
+    assert_allclose(of_back, [[0.5 * error]], rtol=1e-5)
 
 
 def test_spikes_that_a_scale_passes_on_are_counted():
@@ -89,8 +90,8 @@ def test_spikes_that_a_scale_passes_on_are_counted():
     energy = rsnn.analysis.energy(model, frames(3, 8))
     additions = dict(zip(energy.layers, energy.accumulates, strict=True))
     spikes = rsnn.analysis.raster(model, frames(3, 8), "neurons").spikes
-    np.testing.assert_allclose(additions["forth"], spikes.sum() / 4)
-    np.testing.assert_allclose(additions["neurons/back"], spikes[:, :-1].sum() / 4)
+    assert_allclose(additions["forth"], spikes.sum() / 4)
+    assert_allclose(additions["neurons/back"], spikes[:, :-1].sum() / 4)
 
 
 @both_step_modes
@@ -100,6 +101,6 @@ def test_after_a_gap_nothing_comes_back(step_mode):
     model = spiking(network, 4, step_mode=step_mode, return_sequences=True)
     x = np.array([[[1.0], [0.0], [0.0], [0.0]]], "float32")
     mask = np.array([[True, True, False, True]])
-    np.testing.assert_array_equal(to_numpy(model(x))[0, :, 0], [1, 1, 1, 1])
+    assert_array_equal(to_numpy(model(x))[0, :, 0], [1, 1, 1, 1])
     found = to_numpy(model(x, mask=mask))
-    np.testing.assert_array_equal(found[0, :, 0], [1, 1, 0, 0])
+    assert_array_equal(found[0, :, 0], [1, 1, 0, 0])

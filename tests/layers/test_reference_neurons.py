@@ -6,10 +6,9 @@ BPTT gradients.
 
 import pathlib
 
-import keras
 import numpy as np
 import pytest
-from helpers import gradient_of, spiking, to_numpy
+from helpers import chain, gradient_of, spiking, to_numpy
 from keras import ops
 
 import keras_ratesnn as rsnn
@@ -29,9 +28,8 @@ def test_spikes_and_gradients_are_those_of_other_libraries(file):
     inputs, weights, spikes, gradient = (case.pop(name) for name in ARRAYS)
     arguments = {name: value.item() for name, value in case.items()}
     neurons = LAYERS[file.stem.split("_")[0]](**arguments)
-    currents = keras.Input(inputs.shape[2:])
     weights = ops.convert_to_tensor(weights)
-    network = keras.Model(currents, neurons(currents))
+    network = chain(neurons, shape=inputs.shape[2:])
     model = spiking(network, inputs.shape[1], "bptt", return_sequences=True)
     np.testing.assert_array_equal(to_numpy(model(inputs)), spikes)
     (found,) = gradient_of(

@@ -124,8 +124,8 @@ ERRORS = [
         "`threshold_stabilizer=True` sets one threshold for all neurons",
     ),
     (
-        lambda: rsnn.integer(
-            rsnn.quantize_aware(spiking(of_thresholds([0.5, 1.0, 1.5]), 4))
+        lambda: rsnn.deploy.to_integers(
+            rsnn.deploy.quantize_aware(spiking(of_thresholds([0.5, 1.0, 1.5]), 4))
         ),
         ValueError,
         "layer 'lif' of type LIF: its neurons have a threshold each, and integers one "

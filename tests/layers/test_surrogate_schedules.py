@@ -1,11 +1,21 @@
 """Surrogates and training methods are fixed; a Keras variable as the number of a
 surrogate takes effect at once."""
 
-import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, chain, compiled, spiking, to_numpy
+from helpers import (
+    assert_close,
+    chain,
+    compiled,
+    data,
+    loss_and_gradients,
+    recorded_early,
+    registered,
+    saved_and_loaded,
+    spiking,
+    to_numpy,
+)
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -29,7 +39,7 @@ def network(alpha, kind=surrogates.Sigmoid):
 CALLS = []
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@registered
 class CountingSigmoid(surrogates.Sigmoid):
     """Counts how often its code runs."""
 
@@ -38,7 +48,7 @@ class CountingSigmoid(surrogates.Sigmoid):
         return super().derivative(distance)
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@registered
 class Mixed(surrogates.Surrogate):
     """A sum of other surrogates, by factors."""
 
@@ -99,11 +109,11 @@ def test_a_new_value_takes_effect_and_compiles_nothing(
             keras.config.set_dtype_policy("float32")
         return compiled(model, keras.optimizers.SGD(0.3), jit_compile=jit_compile)
 
-    x, y = helpers.data()
+    x, y = data()
     held = variable()
     model = made(held)
     calls = []
-    with helpers.recorded_early():
+    with recorded_early():
         for alpha in ALPHAS:
             held.assign(alpha)
             model.train_on_batch(x, y)
@@ -128,8 +138,7 @@ def test_a_long_time_loop_reads_the_present_value():
         fixed = spiking(network(alpha), 40, "bptt")
         fixed.set_weights(model.get_weights())
         found, expected = (
-            helpers.loss_and_gradients(one, *helpers.data())[1]
-            for one in (model, fixed)
+            loss_and_gradients(one, *data())[1] for one in (model, fixed)
         )
         pairs = list(found.values()), list(expected.values())
         assert_close(*pairs, rtol=1e-4, atol=1e-6)
@@ -140,14 +149,14 @@ def test_a_variable_is_no_weight_and_a_file_has_its_value(tmp_path):
     model, fixed = spiking(network(held)), spiking(network(4.0))
     assert len(model.get_weights()) == len(fixed.get_weights())
     held.assign(2.0)
-    loaded = helpers.saved_and_loaded(model)
+    loaded = saved_and_loaded(model)
     assert loaded.network.layers[2].surrogate.alpha == 2.0
-    of_another = helpers.saved_and_loaded(spiking(network(held, nested)))
+    of_another = saved_and_loaded(spiking(network(held, nested)))
     assert repr(of_another.network.layers[2].surrogate) == repr(nested(2.0))
     file = tmp_path / "m.weights.h5"
     model.save_weights(file)
     fixed.load_weights(file)
-    x, _ = helpers.data()
+    x, _ = data()
     for one in (loaded, fixed):
         np.testing.assert_array_equal(to_numpy(one(x)), to_numpy(model(x)))
 

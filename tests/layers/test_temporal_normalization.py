@@ -12,9 +12,10 @@ from helpers import (
     training_results,
 )
 from keras import layers, ops
+from numpy.testing import assert_allclose
 
-import keras_ratesnn as rsnn
 from keras_ratesnn.layer_kinds import kind_of
+from keras_ratesnn.layers import LIF
 from keras_ratesnn.layers import TemporalEffectiveBatchNormalization as TEBN
 from keras_ratesnn.layers import ThresholdDependentBatchNormalization as TDBN
 
@@ -27,8 +28,8 @@ def test_the_scale_starts_at_alpha_times_threshold_in_a_batch_normalisation():
     layer, plain = TDBN(0.5, 0.7, **settings), layers.BatchNormalization(**settings)
     x = np.random.default_rng(0).normal(size=(8, 5, 3)).astype("float32")
     found, expected = (to_numpy(one(x, training=True)) for one in (layer, plain))
-    np.testing.assert_allclose(to_numpy(layer.gamma), 0.35)
-    np.testing.assert_allclose(found, 0.35 * expected, rtol=1e-4, atol=1e-6)
+    assert_allclose(to_numpy(layer.gamma), 0.35)
+    assert_allclose(found, 0.35 * expected, rtol=1e-4, atol=1e-6)
     assert kind_of(layer) == kind_of(plain)
     again = TDBN.from_config(layer.get_config())
     assert (again.threshold, again.alpha, again.momentum) == (0.5, 0.7, 0.9)
@@ -54,7 +55,7 @@ def with_neurons(layer, shape, gradient, step_mode="multi", **kwargs):
     # dtype.
     product = layers.Conv1D(3, 1, use_bias=False)(inputs)
     outputs = layer(product)
-    network = keras.Model(inputs, [outputs, rsnn.layers.LIF()(outputs), product])
+    network = keras.Model(inputs, [outputs, LIF()(outputs), product])
     if isinstance(layer, TEBN):
         layer.step_factors.assign(FACTORS)
     return spiking(network, T, gradient, step_mode=step_mode, **kwargs)
@@ -84,7 +85,7 @@ def test_outputs_and_moving_averages_are_those_of_the_formula(step_mode):
         outputs, _, products = to_numpy(model(frames(3, 3), training=training))
         expected, statistics = normalized(products, step_mode, moving)
         expected = FACTORS[:, None, None] * (gamma * expected + beta)
-        np.testing.assert_allclose(outputs, expected, rtol=1e-3, atol=1e-4)
+        assert_allclose(outputs, expected, rtol=1e-3, atol=1e-4)
         return statistics
 
     moving = np.zeros(3), np.ones(3)
@@ -120,13 +121,13 @@ def test_the_rate_derivative_is_that_of_the_mean_of_the_scaled_rate(step_mode):
     of_rate = (products.mean(1) - mean) * np.sqrt(precision)
     expected = np.full(T, np.sum(weights * of_rate) / T)
     *of_others, of_factors = found.values()
-    np.testing.assert_allclose(of_factors, expected, rtol=1e-3)
+    assert_allclose(of_factors, expected, rtol=1e-3)
     plain = [FACTORS.mean() * gradient for gradient in of_plain.values()]
     assert_close(of_others, plain, rtol=1e-3, atol=1e-5)
 
 
 def test_more_steps_than_factors_are_refused_before_anything_runs():
-    network = chain(chain(TEBN(T, name="tebn")), rsnn.layers.LIF())
+    network = chain(chain(TEBN(T, name="tebn")), LIF())
     message = r"`timesteps` must be at most 4.*layer 'tebn'.*timesteps=5"
     with pytest.raises(ValueError, match=message):
         spiking(network, 5)

@@ -4,7 +4,14 @@ gradients are in tests/contract."""
 import keras
 import numpy as np
 import pytest
-from helpers import both_step_modes, data, loss_and_gradients, spiking, to_numpy
+from helpers import (
+    both_step_modes,
+    data,
+    loss_and_gradients,
+    registered,
+    spiking,
+    to_numpy,
+)
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -13,7 +20,7 @@ T = 4
 FACTORS = np.array([1.0, -2.0, 0.5, 3.0], "float32")
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@registered
 class ScaleByStep(layers.Layer):
     """Multiplies each step by a trainable factor."""
 
@@ -29,7 +36,7 @@ class ScaleByStep(layers.Layer):
         return inputs * ops.reshape(ops.cast(factors, inputs.dtype), shape)
 
 
-@rsnn.affine
+@rsnn.layers.affine
 class AffineScaleByStep(ScaleByStep):
     """Affine at each step, with a different factor."""
 

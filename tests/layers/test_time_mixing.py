@@ -4,18 +4,24 @@ and what looks ahead."""
 import keras
 import numpy as np
 import pytest
-from helpers import assert_same, chain, loss_and_gradients, spiking, to_numpy
+from helpers import (
+    assert_same,
+    chain,
+    loss_and_gradients,
+    registered,
+    spiking,
+    to_numpy,
+)
 from keras import layers, ops
 
-import keras_ratesnn as rsnn
-from keras_ratesnn.layers import LIF
+from keras_ratesnn.layers import LIF, TimeMixing
 
 T = 5
 TAPS = [0.9, 0.6, -0.4]
 
 
-@keras.saving.register_keras_serializable(package="tests")
-class Echo(rsnn.layers.TimeMixing):
+@registered
+class Echo(TimeMixing):
     """y_t = Σ_k w_k x_{t−k}: three taps, step by step."""
 
     def build(self, input_shape):
@@ -31,8 +37,8 @@ class Echo(rsnn.layers.TimeMixing):
         return outputs, [inputs, state[0]]
 
 
-@keras.saving.register_keras_serializable(package="tests")
-class Backwards(rsnn.layers.TimeMixing):
+@registered
+class Backwards(TimeMixing):
     """The steps in reverse order: the first output needs the last input."""
 
     def over_time(self, inputs):

@@ -17,6 +17,7 @@ from helpers import (
     to_numpy,
 )
 from keras import layers, ops
+from numpy.testing import assert_allclose, assert_array_equal
 
 from keras_ratesnn.layer_kinds import kind_of
 from keras_ratesnn.layers import LIF, WSConv2D, WSDense
@@ -53,7 +54,7 @@ if BACKEND != "tensorflow":  # It has no such convolutions on a CPU.
 def test_a_layer_equals_keras_own_with_a_standardised_kernel(kind, arguments, shape):
     layer = kind(epsilon=0.5, **arguments)
     layer.build((None, *shape))
-    np.testing.assert_array_equal(to_numpy(layer.gain), 1.0)
+    assert_array_equal(to_numpy(layer.gain), 1.0)
     for variable in layer.trainable_variables:
         variable.assign(RANDOM.normal(0.3, 1.0, variable.shape))
     plain = PLAIN[kind](**arguments)
@@ -63,7 +64,7 @@ def test_a_layer_equals_keras_own_with_a_standardised_kernel(kind, arguments, sh
         plain.bias.assign(layer.bias)
     x = RANDOM.normal(size=(3, *shape)).astype("float32")
     found, expected = to_numpy(layer(x)), to_numpy(plain(x))
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @every_case
@@ -140,7 +141,7 @@ def test_statistics_are_of_the_weights_in_full_precision():
     layer.kernel.assign(100.0 + 0.01 * RANDOM.normal(size=(64, 4)))
     expected = naive(layer)
     found = to_numpy(ops.cast(layer(np.eye(64, dtype="float32")), "float32"))
-    np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
+    assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
 
 
 @every_case
@@ -156,6 +157,4 @@ def test_low_rank_adaptation_is_of_the_weights_and_merged_when_saved(
     assert not np.allclose(naive(layer), before)
     x = RANDOM.normal(size=(3, *shape)).astype("float32")
     loaded = saved_and_loaded(model)
-    np.testing.assert_allclose(
-        to_numpy(loaded(x)), to_numpy(model(x)), rtol=1e-4, atol=1e-4
-    )
+    assert_allclose(to_numpy(loaded(x)), to_numpy(model(x)), rtol=1e-4, atol=1e-4)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers import data, gradient_of, mlp, spiking, to_numpy
 from keras import ops
+from numpy.testing import assert_allclose
 
 from keras_ratesnn.losses import SelfDistillation, TemporalDistillation
 
@@ -57,7 +58,7 @@ def test_the_loss_is_that_of_a_loop(kind, arguments):
     for targets in (LABELS, LABELS[:, None], np.eye(4)[LABELS]):
         for one in (loss, copy):
             values = to_numpy(one(targets, logits))
-            np.testing.assert_allclose(values, wanted, rtol=1e-5)
+            assert_allclose(values, wanted, rtol=1e-5)
 
 
 def test_the_teacher_has_no_gradient_and_who_has_none_learns_from_the_label_alone():
@@ -67,12 +68,12 @@ def test_the_teacher_has_no_gradient_and_who_has_none_learns_from_the_label_alon
     (gradient,) = gradient_of(lambda heads: without_labels(label, heads), [heads])
     teacher = softmax(heads[0].mean(0))
     wanted = [softmax(head) - teacher for head in heads[0]]
-    np.testing.assert_allclose(gradient[0], wanted, rtol=1e-4, atol=1e-6)
+    assert_allclose(gradient[0], wanted, rtol=1e-4, atol=1e-6)
     wrong = np.array([[[0.0, 3.0], [0.0, 1.0]]], "float32")
     loss = TemporalDistillation(beta=5.0)
     (gradient,) = gradient_of(lambda steps: loss(label, steps), [wrong])
     wanted = [(softmax(step) - [1, 0]) / 2 for step in wrong[0]]
-    np.testing.assert_allclose(gradient[0], wanted, rtol=1e-5)
+    assert_allclose(gradient[0], wanted, rtol=1e-5)
 
 
 def test_masked_steps_of_any_content_count_neither_in_the_loss_nor_in_the_teacher():

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from helpers import chain, data, saved_and_loaded, spiking, to_numpy
 from keras import layers
+from numpy.testing import assert_allclose
 
-import keras_ratesnn as rsnn
+from keras_ratesnn.layers import LIF
 from keras_ratesnn.losses import SelfDistillation
 from keras_ratesnn.metrics import HeadAccuracy
 from keras_ratesnn.models import add_branches
@@ -20,9 +21,9 @@ def network():
     return chain(
         layers.Conv2D(4, 3, padding="same", use_bias=False),
         layers.BatchNormalization(),
-        rsnn.layers.LIF(threshold=0.3, name="early"),
+        LIF(threshold=0.3, name="early"),
         layers.Conv2D(4, 3, strides=2, padding="same"),
-        rsnn.layers.LIF(threshold=0.2, name="late"),
+        LIF(threshold=0.2, name="late"),
         layers.GlobalAveragePooling2D(name="pooled"),
         layers.Dense(3),
         shape=(8, 8, 2),
@@ -50,16 +51,16 @@ def test_branches_train_the_network_they_share_and_go_away(gradient, step_mode):
     # The network without branches is the trained one.
     outputs = branched.predict(x, verbose=0)
     alone = model.predict(x, verbose=0)
-    np.testing.assert_allclose(outputs[:, -1], alone, **CLOSE)
+    assert_allclose(outputs[:, -1], alone, **CLOSE)
     # A branch is linear in the rates of its layer.
     rate = branched.get_layer("branch_pooled_rate").output
     rates = spiking(keras.Model(branched.network.inputs, rate), 2).predict(x, verbose=0)
     kernel, bias = branched.get_layer("branch_pooled_logits").get_weights()
-    np.testing.assert_allclose(outputs[:, 2], rates @ kernel + bias, **CLOSE)
+    assert_allclose(outputs[:, 2], rates @ kernel + bias, **CLOSE)
     paths = [{weight.path for weight in one.variables} for one in (model, branched)]
     assert paths[0] < paths[1]
     loaded = saved_and_loaded(branched)
-    np.testing.assert_allclose(loaded.predict(x, verbose=0), outputs, **CLOSE)
+    assert_allclose(loaded.predict(x, verbose=0), outputs, **CLOSE)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_branches_train_the_network_they_share_and_go_away(gradient, step_mode):
     [((None, 8), 1), ((4, None), 0), ((32, 32), 3)],
 )
 def test_branches_shrink_images_of_which_open_sides_count_as_long(sides, blocks):
-    neurons = rsnn.layers.LIF(name="images")
+    neurons = LIF(name="images")
     images = layers.Conv2D(4, 3, padding="same"), neurons
     pooled = layers.GlobalAveragePooling2D(), layers.Dense(3)
     model = spiking(chain(*images, *pooled, shape=(*sides, 2)))
@@ -80,7 +81,7 @@ def test_branches_shrink_images_of_which_open_sides_count_as_long(sides, blocks)
 
 
 def test_what_cannot_have_branches_is_an_error():
-    inputs, neurons = keras.Input((4,)), rsnn.layers.LIF(name="neurons")
+    inputs, neurons = keras.Input((4,)), LIF(name="neurons")
     spikes = neurons(inputs)
     twice = keras.Model(inputs, neurons(spikes))
     pair = keras.Model(inputs, [inputs * 2.0, spikes], name="pair")

@@ -17,9 +17,11 @@ from helpers import (
 )
 from keras import layers
 from keras.distillation import FeatureDistillation, LogitsDistillation
+from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.distillation import Distiller
+from keras_ratesnn.layers import LIF
 
 X, Y = data()
 LOGITS = LogitsDistillation(temperature=3.0)
@@ -33,8 +35,8 @@ def ordinary():
 
 
 def student(**settings):
-    neurons = rsnn.layers.LIF(threshold=0.3, name="spikes")
-    first = [layers.Dense(8), rsnn.layers.LIF(), layers.Dense(8)]
+    neurons = LIF(threshold=0.3, name="spikes")
+    first = [layers.Dense(8), LIF(), layers.Dense(8)]
     return spiking(chain(*first, neurons, layers.Dense(3)), **settings)
 
 
@@ -81,7 +83,7 @@ def test_the_loss_is_made_of_outputs_and_rates_over_time(gradient, step_mode, po
     wanted = 0.4 * float(CROSSENTROPY(Y, logits)) + 0.6 * taught
     tolerance = 1e-4 if policy == "float32" else 1e-3
     total = logs_of(distiller)["total_loss"]
-    np.testing.assert_allclose(total, wanted, rtol=tolerance)
+    assert_allclose(total, wanted, rtol=tolerance)
 
 
 def test_the_student_trains_and_the_teacher_does_not_and_both_are_saved():
@@ -96,7 +98,7 @@ def test_the_student_trains_and_the_teacher_does_not_and_both_are_saved():
     assert_close(to_numpy(teacher.variables), before[1], rtol=0)
     loaded = saved_and_loaded(distiller)
     predicted, expected = (one.predict(X, verbose=0) for one in (loaded, distiller))
-    np.testing.assert_allclose(predicted, expected, rtol=1e-6)
+    assert_allclose(predicted, expected, rtol=1e-6)
     loaded.fit(X, Y, verbose=0)
     assert loaded(keras.Input((6,))).shape == (None, 3)
 
@@ -113,7 +115,7 @@ def test_predictions_and_losses_follow_the_settings_of_both_models(changed):
         wanted = float(to_numpy(distiller.compute_loss(X, y, model(X))))
         assert logs_of(distiller, X, y)["total_loss"] == pytest.approx(wanted, 1e-5)
         predicted, expected = (one.predict(X, verbose=0) for one in (distiller, model))
-        np.testing.assert_allclose(predicted, expected, rtol=1e-5, atol=1e-6)
+        assert_allclose(predicted, expected, rtol=1e-5, atol=1e-6)
         totals.append(wanted)
     assert totals[0] == pytest.approx(totals[2], rel=1e-5)
     assert totals[0] != pytest.approx(totals[1], rel=1e-4)
@@ -149,10 +151,10 @@ def test_features_are_those_of_the_call_in_this_network(how):
     features = distiller.feature_model(model, ["spikes"])
     outputs = features.predict(X, verbose=0)
     logits = outputs["final_output"]
-    np.testing.assert_array_equal(logits, model.predict(X, verbose=0))
+    assert_array_equal(logits, model.predict(X, verbose=0))
     kernel, bias = model.network.layers[-1].get_weights()
     wanted = outputs["spikes"] @ kernel + bias
-    np.testing.assert_allclose(logits, wanted, rtol=1e-5, atol=1e-6)
+    assert_allclose(logits, wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_a_student_that_would_train_layers_of_its_frozen_teacher_is_an_error():
@@ -189,7 +191,7 @@ def test_features_of_padded_sequences_are_those_without_their_padding():
             one.timesteps = inputs.shape[1]
             one.mask_value = -9.0
         losses.append(distiller.evaluate(inputs, np.zeros(4), verbose=0))
-    np.testing.assert_allclose(losses[1:], losses[:1] * 2, rtol=1e-4)
+    assert_allclose(losses[1:], losses[:1] * 2, rtol=1e-4)
 
 
 def test_outputs_of_all_steps_are_compared_beside_features():
@@ -204,7 +206,7 @@ def test_outputs_of_all_steps_are_compared_beside_features():
         rates.append(to_numpy(observed(x)["spikes"]["spikes"]).mean(1))
     wanted += np.square(rates[0] - rates[1]).mean()
     loss = logs_of(distiller, x, y)["distillation_loss"]
-    np.testing.assert_allclose(loss, wanted, rtol=1e-4)
+    assert_allclose(loss, wanted, rtol=1e-4)
 
 
 def test_an_ordinary_model_of_sequences_teaches_a_network_of_one_frame_and_learns():
@@ -212,14 +214,14 @@ def test_an_ordinary_model_of_sequences_teaches_a_network_of_one_frame_and_learn
         return chain(layers.Flatten(), layers.Dense(3), shape=shape)
 
     teacher, x = model_of_sequences(3, 6), np.ones((4, 3, 6), "float32")
-    model = spiking(chain(rsnn.layers.LIF(), layers.Dense(3)))
+    model = spiking(chain(LIF(), layers.Dense(3)))
     distiller = Distiller(teacher, model, LOGITS, student_loss_weight=0.0)
     distiller.compile("sgd", "mse")
     # Currents of 1 make a spike in every step.
     outputs = model.network.layers[-1](np.ones((4, 6), "float32"))
     wanted = logits_loss(teacher(x), outputs)
     loss = logs_of(distiller, x, np.zeros((4, 3)))["distillation_loss"]
-    np.testing.assert_allclose(loss, wanted, rtol=1e-4)
+    assert_allclose(loss, wanted, rtol=1e-4)
     distiller.fit(x, np.zeros((4, 3)), verbose=0)
     Distiller(model, teacher, LOGITS)
     with pytest.raises(ValueError, match="Teacher and student input shapes"):

@@ -14,6 +14,7 @@ from helpers import (
     to_numpy,
 )
 from keras import ops
+from numpy.testing import assert_allclose
 
 from keras_ratesnn.losses import TET, SelfDistillation, TemporalDistillation
 from keras_ratesnn.metrics import AnytimeAccuracy
@@ -35,7 +36,7 @@ def naive_tet(outputs, labels):
 
 
 def assert_is(loss, expected, y, outputs, weights=None):
-    np.testing.assert_allclose(to_numpy(loss(y, outputs, weights)), expected, rtol=1e-5)
+    assert_allclose(to_numpy(loss(y, outputs, weights)), expected, rtol=1e-5)
 
 
 def test_tet_is_a_mean_of_losses_and_a_pull_towards_the_target():
@@ -222,11 +223,11 @@ def test_accuracy_after_each_step_is_that_of_the_mean_so_far(
     for part in (slice(0, 4), slice(4, 6)):
         metric.update_state(labels[part], outputs[part])
     right = [is_right(outputs[:, : t + 1].mean(1)) for t in range(T)]
-    np.testing.assert_allclose(accuracies(metric), np.mean(right, axis=1), rtol=1e-6)
+    assert_allclose(accuracies(metric), np.mean(right, axis=1), rtol=1e-6)
     metric.reset_state()
     metric.update_state(labels, outputs, WEIGHTS)
     expected = np.average(right, axis=1, weights=WEIGHTS)
-    np.testing.assert_allclose(accuracies(metric), expected, rtol=1e-6)
+    assert_allclose(accuracies(metric), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("weights", [WEIGHTS[:3, None], WEIGHTS.reshape(3, 2)])
@@ -243,7 +244,7 @@ def test_weights_of_samples_in_a_column_and_of_labels_go_with_a_mask_of_steps(we
     # The masked steps are all at the beginning.
     seen = counts[..., None] * np.broadcast_to(weights[:, None], (3, 1, 2))
     expected = np.average(right, axis=(0, 2), weights=seen)
-    np.testing.assert_allclose(accuracies(metric), expected, rtol=1e-5)
+    assert_allclose(accuracies(metric), expected, rtol=1e-5)
 
 
 def test_a_model_trains_with_both_and_shows_the_accuracy_of_each_step():
@@ -259,7 +260,7 @@ def test_a_model_trains_with_both_and_shows_the_accuracy_of_each_step():
     for t in range(1, T + 1):
         expected = np.mean(outputs[:, :t].mean(1).argmax(-1) == y)
         found = history[f"val_accuracy_t{t}"][-1]
-        np.testing.assert_allclose(found, expected, atol=1e-6)
+        assert_allclose(found, expected, atol=1e-6)
     loaded = saved_and_loaded(model)
     assert loaded.loss.get_config() == model.loss.get_config()
     assert loaded.get_compile_config() == model.get_compile_config()

@@ -17,6 +17,8 @@ from helpers import (
     distiller,
     mlp,
     naive_lif,
+    not_on,
+    only_on,
     spiking,
     to_numpy,
     training_results,
@@ -84,6 +86,28 @@ def test_a_callback_sets_time_steps_and_whether_sequences_are_returned(number):
     assert callback.losses == pytest.approx(expected, rel=1e-5)
 
 
+@not_on("torch", "Keras has none of several steps there")
+@both_step_modes
+def test_several_steps_in_an_execution_of_xla_draw_as_single_ones(step_mode):
+    """Each batch has other noise, of a layer, and another coding by spikes."""
+    weights, x, y = [], np.tile(X, (3, 1)), np.tile(Y, 3)
+    for number in (1, 3):
+        keras.utils.set_random_seed(0)
+        encoder, noise = (
+            rsnn.layers.BernoulliEncoder(seed=1),
+            layers.Dropout(0.5, seed=2),
+        )
+        network = chain(encoder, layers.Dense(8), LIF(), noise, layers.Dense(3))
+        model = spiking(network, step_mode=step_mode)
+        compiled(model, jit_compile=True, steps_per_execution=number)
+        before = model.get_weights()
+        model.fit(x, y, batch_size=len(X), shuffle=False, verbose=0)
+        weights.append(model.get_weights())
+        assert not np.allclose(weights[-1][0], before[0])
+        assert to_numpy(encoder.seed_generator.state)[1] == 3 * model.timesteps
+    assert_close(*weights, rtol=1e-5, atol=1e-6)
+
+
 class Looks(keras.callbacks.Callback):
     """Predicts inputs in the middle of an epoch, and evaluates them at its end."""
 
@@ -120,10 +144,7 @@ def test_data_of_training_validation_and_callbacks_may_be_of_different_kinds(
         assert model.test_on_batch(x, Y) == wanted
 
 
-@pytest.mark.skipif(
-    helpers.BACKEND == "jax",
-    reason="Keras takes a model's weights away on JAX while it predicts",
-)
+@not_on("jax", "Keras takes a model's weights away on JAX while it predicts")
 def test_threads_predict_inputs_of_different_kinds_at_once():
     model, failed = spiking(), []
     cases = [(x, outputs_at(3, model, x).mean(axis=0)) for x in (X, FRAMES)]
@@ -200,7 +221,7 @@ def test_returning_to_an_earlier_setting_does_not_recompile():
     assert model.gradient is chosen
 
 
-@pytest.mark.skipif(helpers.BACKEND == "torch", reason="PyTorch records calls instead")
+@not_on("torch", "PyTorch records calls instead")
 @pytest.mark.usefixtures("keeps_two_functions")
 def test_only_the_functions_of_the_latest_settings_are_kept():
     _, runs = counted()
@@ -216,9 +237,7 @@ def two_outputs():
     return spiking(keras.Model(network.inputs, outputs))
 
 
-@pytest.mark.skipif(
-    helpers.BACKEND != "tensorflow", reason="other backends make all variables before"
-)
+@only_on("tensorflow", "other backends make all variables before")
 @pytest.mark.parametrize("make", [spiking, two_outputs, distiller])
 def test_variables_of_optimizers_metrics_and_losses_do_not_trace_a_step_again(
     make, monkeypatch
@@ -321,7 +340,7 @@ def test_a_call_follows_what_is_assigned_to_a_model_and_to_its_neurons(x):
         np.testing.assert_allclose(outputs, model.predict(x, verbose=0), rtol=1e-5)
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="elsewhere calls compile no loops")
+@only_on("jax", "elsewhere calls compile no loops")
 def test_a_second_call_compiles_nothing(x):
     import jax
 

@@ -3,7 +3,7 @@ it."""
 
 import numpy as np
 import pytest
-from helpers import BACKEND, compiled, data, spiking
+from helpers import BACKEND, compiled, data, only_on, spiking
 
 import keras_ratesnn as rsnn
 
@@ -17,6 +17,7 @@ OTHERS = {
     "jax": {"unrolled_steps": {"cpu": {False: 8, True: 8}, "gpu": {False: 1, True: 1}}},
 }
 OTHERS["tensorflow"] = OTHERS["jax"] | {"least_elements": 3}
+OTHERS["jax"] = OTHERS["jax"] | {"platform": "tpu"}
 
 
 def test_settings_hold_in_their_context_and_what_it_yields_changes_nothing():
@@ -33,17 +34,26 @@ def test_settings_hold_in_their_context_and_what_it_yields_changes_nothing():
         assert after == before
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="other programs have no text")
-@pytest.mark.parametrize(("steps", "is_loop"), [(1, True), (4, False)])
-def test_loops_over_time_are_unrolled_as_set(steps, is_loop):
+@only_on("jax", "other programs have no text")
+@pytest.mark.parametrize(
+    ("cpu", "gpu", "platform", "is_loop"),
+    [
+        (1, 1, "auto", True),
+        (4, 1, "auto", False),
+        (1, 4, "cuda", False),
+        (4, 1, "tpu", True),
+    ],
+)
+def test_loops_over_time_are_unrolled_as_set_for_a_platform(
+    cpu, gpu, platform, is_loop
+):
     import jax
 
     model, x = spiking(timesteps=4), data(4)[0]
     weights = [variable.value for variable in model.trainable_variables]
     state = [variable.value for variable in model.non_trainable_variables]
-    by_gradient = {False: steps, True: steps}
-    settings = {"cpu": by_gradient, "gpu": by_gradient}
-    with rsnn.engine_settings(unrolled_steps=settings):
+    steps = {"cpu": {False: cpu, True: cpu}, "gpu": {False: gpu, True: gpu}}
+    with rsnn.engine_settings(unrolled_steps=steps, platform=platform):
         program = jax.make_jaxpr(model.stateless_call)(weights, state, x)
     assert ("scan[" in str(program)) == is_loop
 

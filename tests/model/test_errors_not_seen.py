@@ -17,6 +17,7 @@ from helpers import (
     data,
     distiller,
     loss_and_gradients,
+    not_on,
     spiking,
     to_numpy,
     two_methods,
@@ -41,7 +42,7 @@ def test_the_tests_of_the_page_exist():
     assert [name for name in named if f"def {name}(" not in tests] == []
 
 
-@pytest.mark.skipif(BACKEND == "jax", reason="there a call is a function")
+@not_on("jax", "there a call is a function")
 @two_methods
 def test_calls_go_backward_in_any_order(gradient, step_mode):
     model = spiking(gradient=gradient, step_mode=step_mode)

@@ -1,29 +1,32 @@
 """A SpikingModel is a Keras model and supports the usual Keras workflows."""
 
-import helpers
 import keras
 import numpy as np
 import pytest
 from helpers import (
+    BACKEND,
     CROSSENTROPY,
     assert_close,
     both_step_modes,
     chain,
     compiled,
+    data,
+    loss_and_gradients,
     mlp,
+    naive_lif,
+    not_on,
+    rate_and_bptt,
     saved_and_loaded,
     spiking,
     to_numpy,
 )
 from keras import layers, ops
+from numpy.testing import assert_array_equal
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.layers import LIF
 
-every_gradient = pytest.mark.parametrize("gradient", ["rate", "bptt"])
-
-
-X, Y = helpers.data()
+X, Y = data()
 
 
 def assert_all_close(ours, theirs, **tolerance):
@@ -34,9 +37,8 @@ def crossentropy(logits):
     return float(CROSSENTROPY(Y, logits))
 
 
-@pytest.mark.skipif(
-    helpers.BACKEND == "tensorflow",
-    reason="TensorFlow's convolutions give it a wrong shape (docs/upstream.md)",
+@not_on(
+    "tensorflow", "TensorFlow's convolutions give it a wrong shape (docs/upstream.md)"
 )
 @both_step_modes
 def test_a_batch_without_samples_has_outputs_without_samples(step_mode):
@@ -50,10 +52,10 @@ def test_a_batch_without_samples_has_outputs_without_samples(step_mode):
         assert model.predict_on_batch(nothing).shape == (0, 3)
 
 
-@every_gradient
+@rate_and_bptt
 def test_weights_of_samples_and_of_classes_are_applied_with_padding_too(gradient):
     """Compiled as a whole where a backend can be, and eagerly, with equal results."""
-    frames, _ = helpers.data(shape=(3, 6), seed=1)
+    frames, _ = data(shape=(3, 6), seed=1)
     frames[2:6, 1:] = np.nan
     weights = np.array([CLASS_WEIGHTS[label] for label in Y])
     model = spiking(gradient=gradient, mask_value=np.nan)
@@ -61,7 +63,7 @@ def test_weights_of_samples_and_of_classes_are_applied_with_padding_too(gradient
     plain = keras.losses.sparse_categorical_crossentropy(Y, logits, from_logits=True)
     wanted = np.mean(weights * to_numpy(plain))
     start, losses, changes = model.get_weights(), [], []
-    whole = {"jit_compile": helpers.BACKEND != "torch"}
+    whole = {"jit_compile": BACKEND != "torch"}
     for engine, options in (
         ({"run_eagerly": True}, {"class_weight": CLASS_WEIGHTS}),
         (whole, {"sample_weight": weights}),
@@ -98,7 +100,7 @@ def test_a_file_that_keras_cannot_load_is_warned_of_and_its_weights_can_be_loade
         model.save(path)
     again.load_weights(path)
     outputs = [one.predict(X, verbose=0) for one in (again, model)]
-    np.testing.assert_array_equal(*outputs)
+    assert_array_equal(*outputs)
 
 
 @pytest.mark.filterwarnings("ignore:Skipping nested container")
@@ -118,7 +120,7 @@ def test_weights_that_do_not_fit_are_an_error_that_names_the_layers(tmp_path):
 
 
 # Inputs and outputs.
-FRAMES, _ = helpers.data(shape=(3, 4), seed=1)
+FRAMES, _ = data(shape=(3, 4), seed=1)
 
 
 def test_a_static_and_a_temporal_input_in_one_model():
@@ -156,9 +158,9 @@ def test_dicts_are_read_by_name_whatever_their_order_and_other_entries(made):
         inputs = [inputs]
     elif made == "list of dicts":
         inputs = [{"a": X, "right": z}, {"left": x, "z": X}]
-    np.testing.assert_array_equal(to_numpy(model(inputs)), x)
+    assert_array_equal(to_numpy(model(inputs)), x)
     if made == "dict":
-        np.testing.assert_array_equal(model.predict(inputs, verbose=0), x)
+        assert_array_equal(model.predict(inputs, verbose=0), x)
     elif made.startswith("list"):
         loss = pytest.approx([crossentropy(x)], rel=1e-5)
         assert model.fit(inputs, Y, verbose=0).history["loss"] == loss
@@ -203,7 +205,7 @@ def test_losses_metrics_and_labels_of_several_outputs_by_name(gradient, structur
         assert use(X, labels)[0] == pytest.approx(wanted, rel=1e-5)
 
 
-@every_gradient
+@rate_and_bptt
 @both_step_modes
 def test_layers_that_are_called_twice_have_membranes_of_their_own_and_sum_gradients(
     gradient, step_mode
@@ -219,7 +221,7 @@ def test_layers_that_are_called_twice_have_membranes_of_their_own_and_sum_gradie
         again = (first, neurons) if share else (dense(), LIF(0.5, 0.2))
         network = chain(chain(first, neurons), *again, dense(3, seed=4))
         model = spiking(network, gradient=gradient, step_mode=step_mode)
-        loss, gradients = helpers.loss_and_gradients(model, X, Y)
+        loss, gradients = loss_and_gradients(model, X, Y)
         return np.asarray(loss), list(gradients.values())
 
     loss, shared = results(True)
@@ -228,7 +230,7 @@ def test_layers_that_are_called_twice_have_membranes_of_their_own_and_sum_gradie
     assert_all_close([loss, *shared], [expected, first + second, head])
 
 
-@every_gradient
+@rate_and_bptt
 @pytest.mark.parametrize("place", ["neurons", "activity", "kernel"])
 def test_a_regularizer_counts_once(place, gradient):
     """That of activity is of the rate, or of all spikes in BPTT."""
@@ -238,10 +240,8 @@ def test_a_regularizer_counts_once(place, gradient):
     name = "kernel_regularizer" if place == "kernel" else "activity_regularizer"
     setattr(layer, name, keras.regularizers.L2(0.1))
     model = spiking(keras.Model(inputs, dense(neurons(inputs))), gradient=gradient)
-    loss, _ = helpers.loss_and_gradients(
-        model, X, Y, lambda y, outputs: 0.0 * ops.sum(outputs)
-    )
-    rows, _, _ = helpers.naive_lif(np.repeat(X[None], 3, axis=0))
+    loss, _ = loss_and_gradients(model, X, Y, lambda y, outputs: 0.0 * ops.sum(outputs))
+    rows, _, _ = naive_lif(np.repeat(X[None], 3, axis=0))
     kernel = to_numpy(dense.kernel)
     rows = rows @ kernel if place == "activity" else rows
     rows = rows.mean(axis=0) if gradient == "rate" else rows.reshape(30, -1)

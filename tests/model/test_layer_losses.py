@@ -8,7 +8,6 @@ import keras
 import numpy as np
 import pytest
 from helpers import (
-    BACKEND,
     assert_close,
     both_step_modes,
     chain,
@@ -16,6 +15,7 @@ from helpers import (
     gradient_of,
     in_threads,
     loss_and_gradients,
+    only_on,
     spiking,
     to_numpy,
 )
@@ -23,6 +23,7 @@ from keras import layers, ops
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.gradients import OTTT, SLTT, Rate
+from keras_ratesnn.layers import LIF, LIFCell
 
 T = 3
 
@@ -59,7 +60,7 @@ def model_of(make, gradient, step_mode, static=False, head=True):
     """A network with the layer `make()` before or after neurons."""
     keras.utils.set_random_seed(0)
     hidden = layers.Dense(8)
-    parts = [make(), rsnn.layers.LIF()] if static else [rsnn.layers.LIF(), make()]
+    parts = [make(), LIF()] if static else [LIF(), make()]
     last = [layers.Dense(3)] if head else []
     network = chain(hidden, *parts, *last)
     return spiking(network, T, gradient, step_mode=step_mode)
@@ -141,7 +142,7 @@ def test_activity_regularisation_does_not_overflow_in_half_precision(
 ):
     """The sum over all steps would: float16 ends at 65,504."""
     keras.config.set_dtype_policy("mixed_float16")
-    neurons = rsnn.layers.LIF(activity_regularizer=keras.regularizers.L1(0.001))
+    neurons = LIF(activity_regularizer=keras.regularizers.L1(0.001))
     network = chain(neurons, shape=(30_000,))
     model = spiking(network, T, gradient, step_mode=step_mode)
     model(np.full((2, 30_000), 2.0, "float32"), training=True)
@@ -160,10 +161,9 @@ def test_threads_do_not_affect_each_others_regularizers_and_losses():
             return 1.0 * inputs
 
     inside, seen, losses = None, [], []
-    inputs = keras.Input((6,))
     regularizer = keras.regularizers.L1(0.1)
     layer = Waits(activity_regularizer=regularizer)
-    model = spiking(keras.Model(inputs, rsnn.layers.LIF()(layer(inputs))), 1, "bptt")
+    model = spiking(chain(layer, LIF()), 1, "bptt")
     inside = threading.Barrier(2)
     in_threads(lambda: losses.append(model(X[:, 0])), [()] * 2)
     assert len(losses) == 2
@@ -190,7 +190,7 @@ def by_loop(kernel, chosen):
     """The loss and gradients of
     `test_losses_of_layers_have_the_gradient_of_the_chosen_steps` in a loop over
     steps."""
-    cell = rsnn.layers.LIFCell()
+    cell = LIFCell()
 
     def loss(kernel, scale):
         state, total = ops.zeros((len(X), 8)), 0.0
@@ -222,7 +222,7 @@ def traces_of(spikes):
     return np.stack(traces[1:])
 
 
-@rsnn.affine
+@rsnn.layers.affine
 class ScalesByWeight(Scales):
     """The same, declared affine."""
 
@@ -237,7 +237,7 @@ def test_under_ottt_weights_have_the_gradient_of_their_loss_at_the_traces(
     has that at the spikes, as with the loss of the model."""
     first, scales = layers.Dense(8, use_bias=False), ScalesByWeight()
     last = layers.Dense(1, activity_regularizer=ops.sum)
-    spiking_part = chain(first, rsnn.layers.LIF(0.5))
+    spiking_part = chain(first, LIF(0.5))
     (spikes,) = spiking_part.outputs
     network = keras.Model(spiking_part.inputs, [last(spikes), scales(spikes)])
     results = []
@@ -267,7 +267,7 @@ def test_losses_of_layers_have_the_gradient_of_the_chosen_steps(step_mode, recom
     """Of a layer that adds one, and of an activity regulariser; the value is that of
     all steps, and nothing is rescaled."""
     scales = Scales()
-    neurons = rsnn.layers.LIF(activity_regularizer=keras.regularizers.L1(0.1))
+    neurons = LIF(activity_regularizer=keras.regularizers.L1(0.1))
     network = chain(layers.Dense(8, use_bias=False), neurons, scales)
     method = SLTT(random_steps=2, recompute=recompute)
     model = spiking(network, T, method, step_mode=step_mode)
@@ -292,12 +292,10 @@ def test_losses_of_layers_have_the_gradient_of_the_chosen_steps(step_mode, recom
     assert len(seen) > 1
 
 
-@pytest.mark.skipif(
-    BACKEND != "jax", reason="other backends do not call models in a scope"
-)
+@only_on("jax", "other backends do not call models in a scope")
 def test_layers_forget_the_losses_of_earlier_traces():
     """Their object ids may be those of later losses, which would count twice."""
-    neurons = rsnn.layers.LIF(activity_regularizer=keras.regularizers.L1(0.1))
+    neurons = LIF(activity_regularizer=keras.regularizers.L1(0.1))
     model = spiking(chain(layers.Dense(8), neurons), T, "rate")
     for _ in range(2):
         loss_and_gradients(model, X, Y, nothing)
@@ -308,7 +306,7 @@ def test_layers_forget_the_losses_of_earlier_traces():
 
 def test_a_model_that_another_one_calls_twice_adds_the_losses_of_both_calls():
     hidden = layers.Dense(8, activity_regularizer=keras.regularizers.L2(0.5))
-    model = spiking(chain(hidden, rsnn.layers.LIF(), AddsMean()), T, "bptt")
+    model = spiking(chain(hidden, LIF(), AddsMean()), T, "bptt")
     parts, expected = [X, X - 1.0], 0.0
     for part in parts:
         model(part)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from helpers import chain, compiled, data, spiking, to_numpy
 from keras import layers
+from numpy.testing import assert_allclose, assert_array_equal
 from other_backend import predict_and_train
 
 import keras_ratesnn as rsnn
@@ -67,8 +68,8 @@ def test_a_saved_model_loads_on_another_backend_predicts_the_same_and_can_be_tra
     there = np.load(files[2])
     assert there["backend"] == NEXT[BACKEND]
     close = {"rtol": 1e-4, "atol": 1e-4}
-    np.testing.assert_allclose(there["predictions"], here["predictions"], **close)
-    np.testing.assert_allclose(there["losses"], here["losses"], rtol=1e-3)
+    assert_allclose(there["predictions"], here["predictions"], **close)
+    assert_allclose(there["losses"], here["losses"], rtol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +81,6 @@ def test_a_copy_is_independent_and_equal(duplicate):
     model.fit(x, y, verbose=0)
     before = model.predict(x, verbose=0)
     copied = duplicate(model)
-    np.testing.assert_allclose(copied.predict(x, verbose=0), before, rtol=1e-5)
+    assert_allclose(copied.predict(x, verbose=0), before, rtol=1e-5)
     copied.set_weights([np.zeros_like(to_numpy(weight)) for weight in copied.weights])
-    np.testing.assert_array_equal(model.predict(x, verbose=0), before)
+    assert_array_equal(model.predict(x, verbose=0), before)

@@ -20,9 +20,19 @@ from helpers import (
     two_methods,
 )
 from keras import layers
+from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.gradients import Rate
+from keras_ratesnn.layers import (
+    IF,
+    LIF,
+    Delay,
+    MaskedPSN,
+    ParametricLIF,
+    SlidingPSN,
+    TemporalEffectiveBatchNormalization,
+)
 
 BACKEND = keras.backend.backend()
 
@@ -50,13 +60,13 @@ def test_rates_whose_gradients_overflow_change_no_weight_but_the_scale(step_mode
 def test_spikes_are_exact_and_membranes_are_wide_in_half_precision(gradient, step_mode):
     keras.config.set_dtype_policy("mixed_float16")
     options = {"step_mode": step_mode, "return_sequences": True}
-    model = spiking(chain(rsnn.layers.IF()), 6, gradient, **options)
+    model = spiking(chain(IF()), 6, gradient, **options)
     # 1 + 1/2048 is not a float16: an integrator in half precision would never pass 1.
     currents = np.zeros((1, 6, 6), "float32")
     currents[:, 0], currents[:, 1] = 1.0 - 2.0**-11, 2.0**-11
     spikes = to_numpy(model(currents, training=gradient == "bptt"))
     assert spikes.dtype == "float16"
-    np.testing.assert_array_equal(spikes[0, :, 0], [0, 1, 0, 0, 0, 0])
+    assert_array_equal(spikes[0, :, 0], [0, 1, 0, 0, 0, 0])
 
 
 @pytest.mark.parametrize(
@@ -77,18 +87,18 @@ def test_all_is_in_the_default_double_precision_also_where_inputs_are_in_single(
         keras.utils.set_random_seed(0)
         inputs = keras.Input((6,), dtype=dtype)
         neurons = [
-            rsnn.layers.ParametricLIF(),
-            rsnn.layers.LIF(learn_threshold=True),
-            rsnn.layers.SlidingPSN(2, threshold=0.3),
-            rsnn.layers.MaskedPSN(4, 2, threshold=0.3),
+            ParametricLIF(),
+            LIF(learn_threshold=True),
+            SlidingPSN(2, threshold=0.3),
+            MaskedPSN(4, 2, threshold=0.3),
         ]
         x_of_dtype = x.astype(dtype)
         outputs = layers.Concatenate()([layer(inputs) for layer in neurons])
         for layer in (
-            rsnn.layers.Delay(3),
+            Delay(3),
             layers.Dense(8),
-            rsnn.layers.TemporalEffectiveBatchNormalization(4),
-            rsnn.layers.LIF(threshold=0.3, activity_regularizer="l2"),
+            TemporalEffectiveBatchNormalization(4),
+            LIF(threshold=0.3, activity_regularizer="l2"),
             layers.Dense(3, activity_regularizer="l2"),
         ):
             outputs = layer(outputs)
@@ -111,14 +121,14 @@ def test_all_is_in_the_default_double_precision_also_where_inputs_are_in_single(
 def test_a_mask_in_single_precision_after_half_is_in_single():
     keras.config.set_dtype_policy("mixed_float16")
     inputs = keras.Input((6,))
-    spikes = rsnn.layers.LIF()(layers.Dense(8)(inputs))
+    spikes = LIF()(layers.Dense(8)(inputs))
     masked = layers.Dropout(0.5, seed=1, dtype="float32")(spikes)
     model = spiking(keras.Model(inputs, [masked, spikes]), 4)
     outputs, rates = to_numpy(model(data()[0], training=True))
     assert outputs.dtype == "float32"
     is_left = outputs != 0
     assert 0 < is_left.sum() < (rates != 0).sum()
-    np.testing.assert_allclose(outputs[is_left], 2.0 * rates[is_left], rtol=1e-3)
+    assert_allclose(outputs[is_left], 2.0 * rates[is_left], rtol=1e-3)
 
 
 def test_the_network_sees_its_inputs_as_they_are():
@@ -127,7 +137,7 @@ def test_the_network_sees_its_inputs_as_they_are():
     keras.config.set_dtype_policy("mixed_float16")
     inputs, words = keras.Input((3,)), keras.Input((2,), dtype="int32")
     shift = layers.Rescaling(1.0, offset=-70_000.0, dtype="float32")
-    exact = rsnn.layers.IF(dtype="float32")(shift(inputs))
+    exact = IF(dtype="float32")(shift(inputs))
     ones = layers.Embedding(2100, 1, embeddings_initializer="ones", dtype="float32")
     network = keras.Model([inputs, words], [exact, ones(words)])
     model = rsnn.SpikingModel(network, 1)
@@ -161,11 +171,11 @@ def test_single_steps_have_weights_in_single_precision():
     frozen weights stay."""
     keras.config.set_dtype_policy("mixed_float16")
     frozen = layers.Dense(8, trainable=False)
-    network = chain(frozen, rsnn.layers.LIF(), layers.Dense(3))
+    network = chain(frozen, LIF(), layers.Dense(3))
     before = to_numpy(frozen.kernel)
     model = spiking(network, 6, "sltt", step_mode="single")
     model.predict(data(8)[0], verbose=0)
-    np.testing.assert_array_equal(to_numpy(frozen.kernel), before)
+    assert_array_equal(to_numpy(frozen.kernel), before)
     _, gradients = loss_and_gradients(
         spiking(step_mode="single", gradient="sltt"), *data(4, (3, 6))
     )
@@ -179,7 +189,7 @@ T = 4
 def spiking_network():
     """A network in which spikes are the inputs of all layers with weights."""
     first, second = layers.Dense(8, name="first"), layers.Dense(3, name="second")
-    return chain(rsnn.layers.IF(), first, rsnn.layers.LIF(threshold=0.4), second)
+    return chain(IF(), first, LIF(threshold=0.4), second)
 
 
 WITHOUT_BLOCKS = keras.quantizers.Int4QuantizationConfig(block_size=None)
@@ -207,10 +217,10 @@ def test_outputs_are_those_of_the_rounded_weights(mode, config, step_mode, gradi
     outputs = model.predict(x, verbose=0)
     assert not np.array_equal(outputs, before)
     wanted = expected.predict(x, verbose=0)
-    np.testing.assert_allclose(outputs, wanted, rtol=0, atol=1e-4)
+    assert_allclose(outputs, wanted, rtol=0, atol=1e-4)
     loaded = saved_and_loaded(model)
     assert "int8" in str(loaded.network.get_layer("first").kernel.dtype)
-    np.testing.assert_array_equal(loaded.predict(x, verbose=0), outputs)
+    assert_array_equal(loaded.predict(x, verbose=0), outputs)
 
 
 def test_training_a_quantized_model_is_an_error_and_testing_is_not():
@@ -248,7 +258,7 @@ def test_a_quantized_model_is_converted_with_calibrated_thresholds():
     converted = rsnn.spikify(model, timesteps=64, **options)
     wanted = model.predict(x, verbose=0)
     outputs = converted.predict(x, verbose=0)
-    np.testing.assert_allclose(outputs, wanted, atol=0.1 * np.abs(wanted).max())
+    assert_allclose(outputs, wanted, atol=0.1 * np.abs(wanted).max())
     for layer in converted.network.layers:
         if "Rescaling" in type(layer).__name__:
             assert layer.dtype_policy.name == "float32"
@@ -256,7 +266,7 @@ def test_a_quantized_model_is_converted_with_calibrated_thresholds():
 
 def test_layers_that_keras_does_not_quantize_are_named():
     filters = layers.Conv2D(2, 3, name="filters")
-    parts = filters, rsnn.layers.LIF(), layers.Flatten()
+    parts = filters, LIF(), layers.Flatten()
     message = "weights of these layers stay as they were: filters. .* format='litert'"
     with pytest.warns(UserWarning, match=message):
         spiking(chain(*parts, layers.Dense(2), shape=(4, 4, 1))).quantize("int8")
@@ -276,4 +286,4 @@ def test_a_quantized_model_is_exported_or_an_error_says_to_quantize_the_file(tmp
         return
     model.export(tmp_path / "model", verbose=False)
     outputs = outputs_of(tmp_path / "model", "tf_saved_model", x)
-    np.testing.assert_allclose(outputs, model.predict(x, verbose=0), rtol=0, atol=1e-5)
+    assert_allclose(outputs, model.predict(x, verbose=0), rtol=0, atol=1e-5)

@@ -9,8 +9,11 @@ membranes were equal to thresholds often, where snnTorch's neurons do not spike.
 
 import numpy as np
 import pytest
+import torch
 from helpers import chain
 from keras import layers
+from numpy.testing import assert_allclose, assert_array_equal
+from torch import nn
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.layers import (
@@ -67,7 +70,6 @@ def integrator():
 def synaptic():
     """snnTorch, "Building Networks: Synaptic Conductance-based LIF Neuron"."""
     import snntorch
-    from torch import nn
 
     def neurons():
         return snntorch.Synaptic(alpha=0.9, beta=0.85, init_hidden=True)
@@ -81,7 +83,6 @@ def synaptic():
 
 def convolutional():
     """snnTorch, tutorial 6: convolutions, whose currents are pooled."""
-    from torch import nn
 
     theirs = nn.Sequential(
         nn.Conv2d(1, 4, 5),
@@ -111,8 +112,6 @@ def convolutional():
 def regression():
     """snnTorch, regression tutorial 1: each neuron has a threshold and a decay, and
     learns this; the output is a membrane."""
-    import torch
-    from torch import nn
 
     random = np.random.default_rng(2)
     decays = random.uniform(0.1, 0.9, (2, 16))
@@ -144,7 +143,6 @@ def regression():
 def recurrent():
     """snnTorch, regression tutorial 2: recurrent neurons, all to all."""
     import snntorch
-    from torch import nn
 
     def rleaky(n):
         return snntorch.RLeaky(beta=0.9, linear_features=n, init_hidden=True)
@@ -159,7 +157,6 @@ def recurrent():
 def autoencoder():
     """snnTorch, "Spiking Autoencoder using Convolutional SNNs": images are membranes
     with a threshold that is out of reach."""
-    from torch import nn
 
     def down(a, b):
         return nn.Conv2d(a, b, 3, padding=1, stride=2), nn.BatchNorm2d(b), leaky()
@@ -218,7 +215,6 @@ def one_layer():
     """SpikingJelly, "Single Fully Connected Layer SNN to Classify MNIST",
     lif_fc_mnist."""
     from spikingjelly.activation_based import layer
-    from torch import nn
 
     linear = layer.Linear(28 * 28, 10, bias=False)
     theirs = nn.Sequential(layer.Flatten(), linear, node("LIFNode", tau=2.0))
@@ -231,7 +227,6 @@ def normalized():
     """SpikingJelly, "Convolutional SNN to Classify Fashion-MNIST",
     conv_fashion_mnist."""
     from spikingjelly.activation_based import layer
-    from torch import nn
 
     theirs = nn.Sequential(
         layer.Conv2d(1, 4, 3, padding=1, bias=False),
@@ -291,7 +286,6 @@ def feedback():
     """SpikingJelly, "Recurrent Connection and Stateful Synapse": the images of
     rsnn_sequential_fmnist, column by column."""
     from spikingjelly.activation_based import layer
-    from torch import nn
 
     container = layer.LinearRecurrentContainer(
         node(), in_features=32, out_features=32, bias=True
@@ -312,7 +306,6 @@ def q_network():
     """SpikingJelly, its deep spiking Q-network, dsqn: the largest membrane of neurons
     that never spike."""
     from spikingjelly.activation_based import layer, neuron
-    from torch import nn
 
     def neurons():
         return node("LIFNode")
@@ -366,7 +359,6 @@ EXAMPLES = [
 def draw_weights(net):
     """Gives a network of another library random weights, as the head of this file
     says."""
-    import torch
 
     random = np.random.default_rng(0)
     names, modules = zip(*net.named_modules(), strict=True)
@@ -399,7 +391,6 @@ def draw_weights(net):
 
 
 def is_synapse(module):
-    from torch import nn
 
     return isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d))
 
@@ -407,7 +398,6 @@ def is_synapse(module):
 def weights_of(net):
     """The weights of each synapse and normalisation of a network of another library, as
     Keras has them."""
-    import torch
 
     for name, module in net.named_modules():
         arrays = {name: value.numpy() for name, value in module.state_dict().items()}
@@ -427,7 +417,6 @@ def weights_of(net):
 def recorded(net, frames):
     """What neurons of another library do: a list of the outputs and the membranes of
     each layer, arrays (batch, T, ...), channels last, or None."""
-    import torch
     from snntorch import SpikingNeuron
     from spikingjelly.activation_based.layer import VotingLayer
     from spikingjelly.activation_based.neuron import BaseNode, NonSpikingBaseNode
@@ -482,7 +471,6 @@ def run(net, frames):
 def batch_of(shape, timesteps):
     """A batch of three samples as the networks here get them, and as frames of other
     libraries."""
-    import torch
 
     samples = np.random.default_rng(1).integers(0, 3, (3, *shape)).astype("float32")
     frames = (
@@ -523,17 +511,17 @@ def assert_same(observed, samples, theirs):
         actual = ours["membrane"][name]
         if name in observed.spikes:
             assert 0.01 < spikes.mean() < 0.99
-            np.testing.assert_array_equal(ours["spikes"][name], spikes, err_msg=name)
+            assert_array_equal(ours["spikes"][name], spikes, err_msg=name)
             layer = observed.network.get_layer(name)
             neurons = layer.neuron if isinstance(layer, Recurrent) else layer.cell
             if not neurons.reset_delay:
                 # SpikingJelly has the membrane after the reset.
                 actual = np.where(spikes, 0.0, actual)
-        np.testing.assert_allclose(actual, membranes, err_msg=name, **close)
+        assert_allclose(actual, membranes, err_msg=name, **close)
     outputs, membranes = theirs[-1]
     if observed.membranes[-1] not in observed.spikes:
         outputs = membranes
-    np.testing.assert_allclose(ours["output"], outputs, **close)
+    assert_allclose(ours["output"], outputs, **close)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.__name__)

@@ -72,7 +72,7 @@ def test_a_recorded_model_trains_and_predicts_as_before():
     plain = functional()
     copied = copy.deepcopy(plain)
     for _ in range(2):
-        assert rsnn.recorded(copied) is copied
+        rsnn.record_calls(copied)
     expected, runs_of_plain = runs(plain)
     results, runs_of_copied = runs(copied)
     flat = keras.tree.flatten(results), keras.tree.flatten(expected)
@@ -86,7 +86,8 @@ def test_a_recorded_model_trains_and_predicts_as_before():
 def test_a_recorded_model_that_runs_eagerly_or_is_saved_is_not_replayed():
     """Elsewhere than on PyTorch none is."""
     _, plain = runs(functional(), run_eagerly=True)
-    model = rsnn.recorded(functional())
+    model = functional()
+    rsnn.record_calls(model)
     assert runs(model, run_eagerly=True)[1] == plain
     assert runs(saved_and_loaded(model))[1] == plain
 
@@ -94,7 +95,7 @@ def test_a_recorded_model_that_runs_eagerly_or_is_saved_is_not_replayed():
 def test_a_model_with_a_call_of_its_own_or_without_shapes_is_refused():
     message = "`model` must be a Functional or Sequential.*SpikingModel records its "
     with pytest.raises(TypeError, match=message):
-        rsnn.recorded(spiking())
+        rsnn.record_calls(spiking())
     message = r"`model` must know its input shape.*keras\.Input"
     with pytest.raises(ValueError, match=message):
-        rsnn.recorded(keras.Sequential([layers.Dense(2)]))
+        rsnn.record_calls(keras.Sequential([layers.Dense(2)]))

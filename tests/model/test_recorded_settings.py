@@ -265,6 +265,36 @@ def test_settings_that_change_all_the_time_are_recorded_less_and_less_often():
         assert 2 <= len(numbers) <= 4
 
 
+def test_the_log_says_what_changed_where_calls_are_counted_anew(caplog):
+    caplog.set_level("DEBUG", "keras_ratesnn")
+    _, model = pair()
+    x, y = data(4, (6, 6, 2))
+    fit = {"validation_data": (x, y), "batch_size": 2, "verbose": 0}
+
+    def logged(samples=4):
+        caplog.clear()
+        model.fit(x[:samples], y[:samples], **fit)
+        return [
+            log.message.partition("are counted anew; ")[2] for log in caplog.records
+        ]
+
+    (first,) = logged()
+    assert "'training' of layer 'functional', from True to False" in first
+    # What was kept for training and for inference serves again.
+    assert logged() == []
+    dropout = model.network.layers[-5]
+    dropout.rate, dropout.note = 0.6, "new"
+    changed, of_validation = logged()
+    assert "'rate' of layer 'dropout', from 0.3 to 0.6" in changed
+    assert "'note' of layer 'dropout', from None to new" in changed
+    assert of_validation == first
+    model.gradient = "bptt"
+    logged()
+    assert "by (BPTT()" in caplog.text
+    logged(samples=3)
+    assert "are of another kind: {((torch.Size([1, 6, 6, 2])" in caplog.text
+
+
 def test_one_recording_in_vain_does_not_end_recording():
     with recording(eager_calls=1) as graphs:
         _, model = pair(mlp, jit_compile=True)

@@ -12,8 +12,18 @@ import keras
 import numpy as np
 import pytest
 import replica_cases
-from helpers import BACKEND, assert_close, data, double_precision, free_port, spiking
+from helpers import (
+    BACKEND,
+    assert_close,
+    data,
+    double_precision,
+    free_port,
+    not_on,
+    only_on,
+    spiking,
+)
 from made_once import made_once
+from numpy.testing import assert_allclose, assert_array_equal
 
 SECONDS = 500
 AT_MOST_3_15 = tuple(map(int, keras.__version__.split(".")[:2])) <= (3, 15)
@@ -107,7 +117,7 @@ def test_two_devices_train_as_one(name, on_two_devices, in_two_alike_replicas):
     for results in on_two_devices:
         assert_equal(results[name], expected, masked="sequences" in name)
     if BACKEND != "torch" and expected["predictions"] is not None:
-        np.testing.assert_allclose(
+        assert_allclose(
             on_two_devices[0][name]["predictions"], expected["predictions"], atol=1e-9
         )
 
@@ -143,12 +153,12 @@ def test_devices_warn_of_silence_once_and_together(on_two_devices):
 def test_replicas_draw_other_noise_reproducibly(on_two_devices):
     drawn = np.concatenate([results["noise"] for results in on_two_devices], axis=1)
     assert 0.3 < drawn.mean() < 0.7
-    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert_array_equal(drawn[0], drawn[1])
     half = drawn.shape[1] // 2
     assert np.mean(drawn[0, :half] != drawn[0, half:]) > 0.3
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="other engines have one process")
+@only_on("torch", "other engines have one process")
 def test_processes_that_cannot_train_together_raise_an_error_before_they_wait(
     on_two_devices,
 ):
@@ -175,10 +185,10 @@ def test_processes_that_cannot_train_together_raise_an_error_before_they_wait(
             for fragment in fragments:
                 assert fragment in mistakes[name]
     # Training without `fit` begins with the weights of the first process as well.
-    np.testing.assert_array_equal(first["kernel"], second["kernel"])
+    assert_array_equal(first["kernel"], second["kernel"])
 
 
-@pytest.mark.skipif(BACKEND == "jax", reason="its replicas see the whole batch")
+@not_on("jax", "its replicas see the whole batch")
 @pytest.mark.parametrize("reduction", ["sum", "mean_with_sample_weight"])
 def test_a_loss_that_is_no_mean_of_samples_is_refused(reduction, in_two_alike_replicas):
     (x, _), model = data(), spiking()
@@ -188,25 +198,23 @@ def test_a_loss_that_is_no_mean_of_samples_is_refused(reduction, in_two_alike_re
         in_two_alike_replicas(lambda: model.train_on_batch(x, x[:, :3]))
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="other engines divide any batch")
+@only_on("jax", "other engines divide any batch")
 def test_batches_that_devices_cannot_share_equally_count_right_on_jax(on_two_devices):
     """In fit, evaluate and predict, and where such a batch comes first."""
-    np.testing.assert_allclose(
+    assert_allclose(
         on_two_devices[0]["batches of 7"],
         on_one_device(replica_cases.in_batches_of_7),
         rtol=1e-9,
     )
 
 
-@pytest.mark.skipif(BACKEND == "torch", reason="each process evaluates its own data")
+@not_on("torch", "each process evaluates its own data")
 def test_two_devices_evaluate_padded_sequences_as_one(on_two_devices):
     expected = on_one_device(replica_cases.padded_evaluation)
     assert on_two_devices[0]["padded evaluation"] == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.skipif(
-    BACKEND != "jax", reason="compilers of other backends do not insert communication"
-)
+@only_on("jax", "compilers of other backends do not insert communication")
 def test_devices_exchange_sums_only_on_jax(on_two_devices):
     assert on_two_devices[0]["collectives"] == ["all-reduce"]
 

@@ -9,7 +9,15 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, CROSSENTROPY, Batches, assert_close, chain, to_numpy
+from helpers import (
+    BACKEND,
+    CROSSENTROPY,
+    Batches,
+    assert_close,
+    both_step_modes,
+    chain,
+    to_numpy,
+)
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -93,6 +101,32 @@ LOSSES = [
     # Keras refuses another number of losses later.
     (two_outputs, [SPARSE, CROSSENTROPY, CROSSENTROPY]),
 ]
+
+
+@both_step_modes
+def test_nan_passes_normalization_and_pooling_to_the_outputs_of_its_sample(step_mode):
+    """In training batch normalisation, and only that, passes it to all samples."""
+    pooling = layers.AveragePooling2D(2), layers.MaxPooling2D(2), layers.Flatten()
+    parts = (
+        layers.Conv2D(4, 3, padding="same"),
+        layers.LayerNormalization(),
+        rsnn.layers.LIF(),
+        *pooling,
+        layers.Dense(3),
+    )
+    x = np.random.default_rng(0).random((3, 2, 4, 4, 1))
+    x[0, 0, 0, 0], x[1, 1, 3, 3] = np.nan, np.inf
+    for first, spreads in (
+        (layers.Rescaling(2.0), False),
+        (layers.BatchNormalization(), True),
+    ):
+        network = chain(first, *parts, shape=(4, 4, 1))
+        model = rsnn.SpikingModel(network, 2, step_mode=step_mode)
+        assert np.isfinite(to_numpy(model(np.ones_like(x)))).all()
+        outputs = [model.predict(x, verbose=0), to_numpy(model(x, training=True))]
+        for found, in_all in zip(outputs, (False, spreads), strict=True):
+            assert np.isnan(found[:2]).all()
+            assert np.isnan(found[2]).all() == in_all
 
 
 @pytest.mark.parametrize("case", LOSSES)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from helpers import BACKEND, chain, compiled, data, spiking, to_numpy
 from keras import layers, ops
+from numpy.testing import assert_allclose, assert_array_equal
 
-import keras_ratesnn as rsnn
+from keras_ratesnn.layers import IF, LIF, TimeMean, TimeMixing
 
 T = 5
 
@@ -15,10 +16,10 @@ def model():
     network = chain(
         layers.Dense(8),
         layers.BatchNormalization(),
-        rsnn.layers.LIF(decay=0.5, threshold=0.4),
+        LIF(decay=0.5, threshold=0.4),
         layers.Dropout(0.5),
         layers.Dense(8),
-        rsnn.layers.IF(),
+        IF(),
         layers.Dense(3),
     )
     model = compiled(spiking(network, T))
@@ -30,7 +31,7 @@ def test_a_sequence_may_be_longer_than_timesteps(model):
     x, _ = data(4, (3 * T, 6))
     whole = spiking(model.network, 3 * T, return_sequences=True).predict(x, verbose=0)
     steps = [to_numpy(model.step(x[:, t])) for t in range(3 * T)]
-    np.testing.assert_allclose(np.stack(steps, 1), whole, rtol=1e-4, atol=1e-5)
+    assert_allclose(np.stack(steps, 1), whole, rtol=1e-4, atol=1e-5)
 
 
 def test_after_a_reset_neurons_start_at_rest_with_any_batch_size(model):
@@ -41,7 +42,7 @@ def test_after_a_reset_neurons_start_at_rest_with_any_batch_size(model):
     with pytest.raises(ValueError, match=message):
         model.step(x[:3, 0])
     model.reset_state()
-    np.testing.assert_array_equal(to_numpy(model.step(x[:, 0])), first)
+    assert_array_equal(to_numpy(model.step(x[:, 0])), first)
     model.reset_state()
     message = r"must have shape \(batch, 6\) in `step`, without time"
     with pytest.raises(ValueError, match=message):
@@ -50,12 +51,12 @@ def test_after_a_reset_neurons_start_at_rest_with_any_batch_size(model):
 
 
 def test_a_mean_of_a_mean_is_that_mean():
-    means = rsnn.layers.TimeMean(), layers.Dense(3), rsnn.layers.TimeMean()
-    model = spiking(chain(layers.Dense(8), rsnn.layers.LIF(0.5, 0.4), *means), T)
+    means = TimeMean(), layers.Dense(3), TimeMean()
+    model = spiking(chain(layers.Dense(8), LIF(0.5, 0.4), *means), T)
     x, _ = data(4, (T, 6))
     for t in range(T):
         last = to_numpy(model.step(x[:, t]))
-    np.testing.assert_allclose(last, model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+    assert_allclose(last, model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
 
 
 def test_a_sequence_in_progress_sees_no_training_and_no_other_call(model):
@@ -64,11 +65,11 @@ def test_a_sequence_in_progress_sees_no_training_and_no_other_call(model):
     model.predict(x, verbose=0)
     second = to_numpy(model.step(x))
     model.reset_state()
-    np.testing.assert_array_equal(to_numpy(model.step(x)), first)
-    np.testing.assert_array_equal(to_numpy(model.step(x)), second)
+    assert_array_equal(to_numpy(model.step(x)), first)
+    assert_array_equal(to_numpy(model.step(x)), second)
 
 
-class Smoothed(rsnn.layers.TimeMixing):
+class Smoothed(TimeMixing):
     """The mean of the last two inputs, of which it keeps the last as it is."""
 
     def initial_state(self, inputs):
@@ -88,7 +89,7 @@ class Filtered(Smoothed):
 
 def test_what_callers_do_to_their_arrays_after_a_step_changes_no_state():
     x, _ = data(4, (T, 6))
-    network = chain(Smoothed(), layers.Dense(6), rsnn.layers.LIF(), Filtered())
+    network = chain(Smoothed(), layers.Dense(6), LIF(), Filtered())
     model = spiking(network, T, "bptt")
     whole = [to_numpy(model.step(x[:, t])) for t in range(T)]
     model.reset_state()
@@ -99,6 +100,6 @@ def test_what_callers_do_to_their_arrays_after_a_step_changes_no_state():
     for t in range(T):
         buffer[:] = x[:, t]
         output = model.step(given)
-        np.testing.assert_array_equal(to_numpy(output), whole[t])
+        assert_array_equal(to_numpy(output), whole[t])
         if BACKEND == "torch":
             output *= 2.0

@@ -14,6 +14,7 @@ if BACKEND != "torch":
     pytest.skip("other backends have other transforms", allow_module_level=True)
 
 import torch
+from helpers import rate_and_bptt
 from torch.utils.checkpoint import checkpoint
 
 pytestmark = pytest.mark.runs_once
@@ -99,7 +100,7 @@ def test_a_repeated_call_that_would_draw_other_numbers_is_an_error(step_mode):
     assert_close(*results, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+@rate_and_bptt
 def test_a_checkpointed_call_is_repeated_by_the_same_operations(gradient):
     """Also where loops of small layers, which have been called often enough, would have
     been compiled in between."""

@@ -4,8 +4,16 @@ and has no derivative."""
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, chain, loss_and_gradients, spiking, to_numpy
+from helpers import (
+    assert_close,
+    both_step_modes,
+    chain,
+    loss_and_gradients,
+    spiking,
+    to_numpy,
+)
 from keras import layers, ops
+from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.gradients import SLTT, Rate
@@ -39,32 +47,29 @@ def test_the_border_is_what_normalisation_makes_of_0():
     actual = to_numpy(bordered(X))
     assert actual.shape == bordered.compute_output_shape(X.shape)
     assert actual.dtype == bordered.compute_dtype
-    np.testing.assert_array_equal(actual, expected)
+    assert_array_equal(actual, expected)
 
 
 def test_in_training_the_border_counts_in_no_statistics_and_is_of_the_running_ones():
     bordered, ordinary = normalizations()
     zero_response = to_numpy(ordinary(np.zeros((1, 1, 1, 2))))
     actual = to_numpy(bordered(X, training=True))
-    np.testing.assert_allclose(
+    assert_allclose(
         actual[:, 1:-1, 1:-1],
         to_numpy(ordinary(X, training=True)),
         rtol=1e-5,
         atol=1e-6,
     )
-    np.testing.assert_array_equal(
-        actual[:, 0], np.broadcast_to(zero_response[0], (4, 7, 2))
-    )
+    assert_array_equal(actual[:, 0], np.broadcast_to(zero_response[0], (4, 7, 2)))
     assert_close(bordered.get_weights(), ordinary.get_weights(), rtol=1e-6)
 
 
 def test_the_border_has_no_derivative():
-    inputs = keras.Input((3, 5, 2))
-    model = keras.Model(inputs, BorderedBatchNormalization(name="bordered")(inputs))
+    model = chain(BorderedBatchNormalization(name="bordered"), shape=(3, 5, 2))
     _, gradients = loss_and_gradients(
         model, X, np.zeros(4), lambda _, outputs: ops.sum(outputs)
     )
-    np.testing.assert_allclose(gradients["bordered/beta"], [4 * 3 * 5] * 2)
+    assert_allclose(gradients["bordered/beta"], [4 * 3 * 5] * 2)
 
 
 def network_of():
@@ -99,7 +104,7 @@ def test_one_step_of_every_method_is_that_of_keras(method, step_mode):
     assert_close(results_of(model), expected, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@both_step_modes
 def test_the_rate_gradient_is_that_of_bptt_where_each_step_has_its_rate(step_mode):
     frames = np.stack([X, X[::-1]], axis=1)
     results = [

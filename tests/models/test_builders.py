@@ -6,15 +6,14 @@ import inspect
 import math
 import re
 
-import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, assert_trains, to_numpy
+from helpers import BACKEND, assert_trains, data, to_numpy
+from numpy.testing import assert_allclose, assert_array_equal
 
-import keras_ratesnn as rsnn
 from keras_ratesnn import models
-from keras_ratesnn.layers import LIF
+from keras_ratesnn.layers import LIF, Neuron, ParametricLIF
 
 pytestmark = pytest.mark.runs_once
 
@@ -126,7 +125,7 @@ def firing(build, shape, arguments):
             layer.kernel.assign(np.ones(layer.kernel.shape))
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
-    model(helpers.data(4, shape)[0], training=True)
+    model(data(4, shape)[0], training=True)
     for layer in model.network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.9
@@ -138,7 +137,7 @@ WEIGHTED = {**NARROW, "normalization": "weight"}
 WEIGHTED["neuron"] = functools.partial(LIF, 0.5, 0.3)
 ONLINE = {**NARROW, "normalization": "online"}
 ONLINE |= {"gradient": "sltt", "step_mode": "single"}
-LEARNING = {**NARROW, "timesteps": 3, "neuron": rsnn.layers.ParametricLIF}
+LEARNING = {**NARROW, "timesteps": 3, "neuron": ParametricLIF}
 PROJECTED = {**LARGE, "shortcut_projection": True}
 
 
@@ -174,16 +173,16 @@ def test_a_network_trains_treats_samples_alike_comes_back_and_has_two_layouts(
         return network.predict(x, verbose=0)
 
     model = firing(build, shape, arguments)
-    x, y = helpers.data(4, shape)
+    x, y = data(4, shape)
     outputs = predict(model, x)
     assert np.ptp(outputs, axis=0).max() > 0
     close = {"rtol": 1e-4, "atol": 1e-5}
-    np.testing.assert_allclose(predict(model, x[2:3]), outputs[2:3], **close)
+    assert_allclose(predict(model, x[2:3]), outputs[2:3], **close)
     # Files.
     path = tmp_path / "some.keras"
     model.save(path)
     filled = build(shape[-3:], weights=path, **arguments)
-    np.testing.assert_array_equal(predict(filled, x), outputs)
+    assert_array_equal(predict(filled, x), outputs)
     assert filled.name == model.name
     # Names are the same each time, different, and have no dots, as in PyTorch.
     paths = [variable.path for variable in model.variables]
@@ -196,7 +195,7 @@ def test_a_network_trains_treats_samples_alike_comes_back_and_has_two_layouts(
         first = build((channels, height, width), **arguments)
         first.set_weights(model.get_weights())
         moved = predict(first, np.moveaxis(x, -1, -3))
-        np.testing.assert_allclose(moved, outputs, rtol=1e-3, atol=1e-4)
+        assert_allclose(moved, outputs, rtol=1e-3, atol=1e-4)
         keras.config.set_image_data_format("channels_last")
     assert_trains(model, x, y)
 
@@ -319,7 +318,7 @@ def test_an_espikeformer_takes_other_neurons_for_more_steps():
     with without_weights():
         model = models.ESpikeFormer((32, 32, 3), timesteps=2, neuron=LIF, **STAGES)
     layers = model.network.layers
-    neurons = {type(layer) for layer in layers if isinstance(layer, rsnn.layers.Neuron)}
+    neurons = {type(layer) for layer in layers if isinstance(layer, Neuron)}
     assert neurons == {LIF}
 
 
@@ -328,4 +327,4 @@ def test_factors_of_a_large_espikeformer_are_small_at_first():
     factors = [layer.kernel for layer in layers if layer.name.endswith("_factor")]
     assert len(factors) == 2
     for factor in factors:
-        np.testing.assert_allclose(to_numpy(factor), 1e-6)
+        assert_allclose(to_numpy(factor), 1e-6)

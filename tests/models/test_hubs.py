@@ -14,7 +14,8 @@ import pytest
 from keras import layers
 from made_networks import HuggingFace, Kaggle, sha256, small, write_network
 
-from keras_ratesnn.models import load_pretrained, place_to_publish
+from keras_ratesnn.models import load_pretrained
+from keras_ratesnn.models.pretrained import place_to_publish
 
 pytestmark = pytest.mark.runs_once
 

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 from helpers import BACKEND, chain, to_numpy
+from numpy.testing import assert_allclose, assert_array_equal
 from torch.nn import functional
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import models
 from keras_ratesnn.layer_kinds import kind_of
+from keras_ratesnn.layers import Neuron, OnlineRenormalization, WSConv2D
 from keras_ratesnn.layers.pooling import PaddedMaxPooling2D
 from tests.models.test_builders import without_weights
 
@@ -53,7 +55,7 @@ def test_defaults(network, shape, timesteps, neurons):
     assert model.network.input_shape == (None, *shape)
     assert (model.timesteps, model.step_mode) == (timesteps, "multi")
     for layer in model.network.layers:
-        if isinstance(layer, rsnn.layers.Neuron):
+        if isinstance(layer, Neuron):
             assert (layer.decay, layer.threshold, layer.reset) == neurons
         if isinstance(layer, keras.layers.BatchNormalization):
             # Those of PyTorch.
@@ -103,7 +105,7 @@ def test_max_pooling_pads_as_pytorch_does_and_never_chooses_the_padding(size):
     assert kind_of(layer).keeps_order
     outputs = to_numpy(layer(x))
     assert outputs.shape == layer.compute_output_shape(x.shape)
-    np.testing.assert_array_equal(np.moveaxis(outputs, -1, 1), expected)
+    assert_array_equal(np.moveaxis(outputs, -1, 1), expected)
 
 
 # How networks start.
@@ -151,7 +153,7 @@ def test_neurons_of_ms_resnets_spike_above_their_threshold_and_not_at_it():
     above = np.nextafter(np.float32(0.5), np.float32(1))
     frames = np.array([[[0.5, above, 0.5], [0.5, 0.5, 0.375]]], "float32")
     expected = [[[0, 1, 0], [1, 0, 0]]]
-    np.testing.assert_array_equal(to_numpy(model(frames)), expected)
+    assert_array_equal(to_numpy(model(frames)), expected)
 
 
 def test_blocks_of_ms_resnets_add_nothing_at_first():
@@ -198,9 +200,9 @@ def test_kernels_are_standardised_and_spikes_scaled(network):
     for layer in layers:
         assert not isinstance(layer, keras.layers.BatchNormalization)
         if isinstance(layer, keras.layers.Conv2D):
-            assert type(layer) is rsnn.layers.WSConv2D
+            assert type(layer) is WSConv2D
             assert layer.use_bias
-        if isinstance(layer, rsnn.layers.Neuron):
+        if isinstance(layer, Neuron):
             scale = by_name[f"{layer.name}_scale"]
             assert scale.scale == 2.74
             assert scale.input is layer.output
@@ -213,7 +215,7 @@ def test_blocks_divide_by_the_expected_standard_deviation():
     betas = [1 / layer.scale for layer in layers if layer.name.endswith("_beta")]
     # Each block adds 0.2² to the variance, from 1 on after the stem and after each
     # convolution in a shortcut.
-    np.testing.assert_allclose(np.square(betas), [1, 1.04, *[1.08, 1.04] * 3, 1.08])
+    assert_allclose(np.square(betas), [1, 1.04, *[1.08, 1.04] * 3, 1.08])
 
 
 @for_networks(WITH_A_CHOICE)
@@ -224,8 +226,8 @@ def test_an_online_network_renormalises_and_stabilises_its_thresholds(network):
         assert [*online] == [*layers_of(small(network))]
     for layer in online.values():
         if isinstance(layer, keras.layers.BatchNormalization):
-            assert type(layer) is rsnn.layers.OnlineRenormalization
-        if isinstance(layer, rsnn.layers.Neuron):
+            assert type(layer) is OnlineRenormalization
+        if isinstance(layer, Neuron):
             assert layer.threshold_stabilizer
 
 

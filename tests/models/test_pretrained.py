@@ -17,8 +17,10 @@ from sklearn import datasets, model_selection
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import models
+from keras_ratesnn.gradients.lookup import BY_NAME
 from keras_ratesnn.layers import LIF
 from keras_ratesnn.models import list_pretrained, load_pretrained
+from keras_ratesnn.models.precision import in_precision
 from keras_ratesnn.models.pretrained import Card
 
 pytestmark = pytest.mark.runs_once
@@ -42,8 +44,8 @@ def vgg(**kwargs):
 
 def on_pixels(network):
     """A network behind preprocessing of raw pixels."""
-    pixels = keras.Input(network.input_shape[1:])
-    return keras.Model(pixels, network(keras.layers.Rescaling(1 / 255)(pixels)))
+    rescaling = keras.layers.Rescaling(1 / 255)
+    return chain(rescaling, network, shape=network.input_shape[1:])
 
 
 def write(model, folder, **card):
@@ -137,7 +139,7 @@ def test_every_card_describes_its_file():
             model = load_pretrained(name)
             assert model.count_params() == card.parameters
             assert model.timesteps == card.timesteps
-            method = rsnn.gradients.BY_NAME[card.gradient.partition(",")[0]]
+            method = BY_NAME[card.gradient.partition(",")[0]]
             assert isinstance(model.gradient, method)
             size = (PACKAGE / "weights" / card.file).stat().st_size
             assert size < LARGEST_SHIPPED
@@ -160,19 +162,18 @@ def test_a_pretrained_network_has_the_precision_that_is_asked_for():
 
 
 def test_a_model_in_another_precision_has_the_same_weights_and_settings():
-    inputs = keras.Input((4,))
     recurrent = rsnn.layers.Recurrent(LIF(), keras.layers.Dense(4))
-    network = keras.Model(inputs, keras.layers.Dense(2)(recurrent(inputs)))
+    network = chain(recurrent, keras.layers.Dense(2), shape=(4,))
     settings = {"return_sequences": True, "mask_value": 0.0, "name": "own"}
     model = rsnn.SpikingModel(network, 3, "bptt", "single", **settings)
-    half = models.in_precision(model, "mixed_bfloat16")
+    half = in_precision(model, "mixed_bfloat16")
     for layer in half._flatten_layers():
         assert layer.dtype_policy.name == "mixed_bfloat16"
     assert precisions_of(model) == {"float32"}
     for name in (*settings, "timesteps", "step_mode"):
         assert getattr(half, name) == getattr(model, name)
     assert_close(half.get_weights(), model.get_weights(), rtol=0)
-    assert models.in_precision(model, "float32") is model
+    assert in_precision(model, "float32") is model
 
 
 @pytest.mark.on_each_backend

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from helpers import BACKEND, assert_close, chain, saved_and_loaded, to_numpy
+from keras import layers
+from numpy.testing import assert_allclose, assert_array_equal
 from published_cases import FOLDER, Case, counted
 
 import keras_ratesnn as rsnn
-from keras_ratesnn.layers import LIF
+from keras_ratesnn.layers import ILIF, LIF, ParametricLIF
 from keras_ratesnn.models import from_checkpoint, to_checkpoint
 
 BY_BACKEND = ["sew_resnet18", "qkformer_imagenet", "espikeformer_large"]
@@ -44,7 +46,7 @@ def test_logits_and_spikes_of_all_layers_steps_and_samples_are_the_authors(name)
     expected.pop(None, None)
     assert counts.keys() == expected.keys()
     for layer, spikes in expected.items():
-        np.testing.assert_array_equal(counts[layer], spikes, err_msg=layer)
+        assert_array_equal(counts[layer], spikes, err_msg=layer)
 
 
 def test_qkformer_with_a_shared_membrane_computes_what_its_program_does_with_a_batch():
@@ -58,10 +60,10 @@ def test_qkformer_with_a_shared_membrane_computes_what_its_program_does_with_a_b
     counts = np.rint(np.array(rates.by_step) * np.array(sizes)[:, None])
     authors = case.counts(batch=True)
     for layer, steps in zip(rates.layers, counts, strict=True):
-        np.testing.assert_array_equal(steps, authors[layer].sum(axis=0), err_msg=layer)
+        assert_array_equal(steps, authors[layer].sum(axis=0), err_msg=layer)
     # Also step by step.
     steps = [to_numpy(model.step(case.x)) for _ in range(model.timesteps)]
-    np.testing.assert_allclose(np.mean(steps, axis=0), expected, rtol=0, atol=1e-4)
+    assert_allclose(np.mean(steps, axis=0), expected, rtol=0, atol=1e-4)
 
 
 def test_a_shared_membrane_is_saved_and_refuses_what_takes_samples_apart(tmp_path):
@@ -77,8 +79,8 @@ def test_a_shared_membrane_is_saved_and_refuses_what_takes_samples_apart(tmp_pat
         lambda: model.fit(x, y),
         lambda: model(frames, mask=mask),
         lambda: model.export(path, "onnx"),
-        lambda: rsnn.export_step(model, path, "onnx"),
-        lambda: rsnn.unroll(model),
+        lambda: rsnn.deploy.export_step(model, path, "onnx"),
+        lambda: rsnn.deploy.unroll(model),
     ):
         with pytest.raises(ValueError, match=message):
             call()
@@ -119,7 +121,7 @@ def assert_same_weights(model, expected):
 
 
 def assert_computes(model, x, logits):
-    np.testing.assert_allclose(model.predict(x, verbose=0), logits, rtol=0, atol=1e-4)
+    assert_allclose(model.predict(x, verbose=0), logits, rtol=0, atol=1e-4)
 
 
 @on_torch
@@ -355,9 +357,7 @@ def test_unused_weights_tell_the_heads_of_a_spike_driven_transformer_and_its_hal
 @on_torch
 def test_neurons_given_to_espikeformer_count_before_the_classifier_as_its_own_do():
     case = Case("espikeformer")
-    model = case.model(
-        neuron=lambda: rsnn.layers.ILIF(levels=4, decay=0.0, normalize=True)
-    )
+    model = case.model(neuron=lambda: ILIF(levels=4, decay=0.0, normalize=True))
     assert_computes(model, case.x, case.logits)
 
 
@@ -369,7 +369,7 @@ def test_a_model_of_the_user_is_filled():
     case, own = Case("ratebp_vgg11"), built(gradient="bptt")
     assert from_checkpoint(case.path, own, verbose=False) is own
     assert_computes(own, case.x, case.logits)
-    prepared = chain(keras.layers.Rescaling(2.0), built().network, shape=(16, 16, 3))
+    prepared = chain(layers.Rescaling(2.0), built().network, shape=(16, 16, 3))
     prepared = rsnn.SpikingModel(prepared, timesteps=2)
     from_checkpoint(case.path, prepared, verbose=False)
     assert_computes(prepared, case.x / 2, case.logits)
@@ -483,7 +483,7 @@ def test_weights_made_here_come_back_bit_for_bit_even_from_behind_preprocessing(
         models.MSResNet104((32, 32, 3), stem="imagenet", **narrow),
     ):
         shape = model.network.input_shape[1:]
-        prepared = chain(keras.layers.Rescaling(1 / 255), model.network, shape=shape)
+        prepared = chain(layers.Rescaling(1 / 255), model.network, shape=shape)
         to_checkpoint(rsnn.SpikingModel(prepared, model.timesteps), path)
         again = from_checkpoint(path, input_shape=shape, timesteps=1, verbose=False)
         assert again.name == model.name
@@ -498,7 +498,7 @@ def test_sew_resnets_with_if_neurons_are_written_without_biases_and_compute_the_
     model = case.model()
     random = np.random.default_rng(0)
     for layer in model.network.layers:
-        if isinstance(layer, keras.layers.Conv2D):
+        if isinstance(layer, layers.Conv2D):
             layer.bias.assign(random.normal(size=layer.bias.shape))
     to_checkpoint(model, path)
     names = content_of("sew_resnet18")["model"].keys()
@@ -509,8 +509,8 @@ def test_sew_resnets_with_if_neurons_are_written_without_biases_and_compute_the_
 @on_torch
 def test_networks_of_no_program_are_not_written(tmp_path):
     models, images, narrow = rsnn.models, (16, 16, 3), {"width": 1 / 32}
-    learning = {"neuron": rsnn.layers.ParametricLIF, **narrow}
-    own = chain(keras.layers.Conv2D(2, 3), LIF(), shape=images)
+    learning = {"neuron": ParametricLIF, **narrow}
+    own = chain(layers.Conv2D(2, 3), LIF(), shape=images)
     path = tmp_path / "written.pth"
     for model, message in (
         (rsnn.SpikingModel(own, 2), "no name for conv2d"),

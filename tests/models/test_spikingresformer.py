@@ -5,8 +5,9 @@ import helpers
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, to_numpy, training_results
+from helpers import assert_close, both_step_modes, to_numpy, training_results
 from keras import layers, ops
+from numpy.testing import assert_allclose
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import models
@@ -84,20 +85,20 @@ def test_rates_move_once_a_batch_or_step_and_scale_it(gradient, step_mode):
             expected[:, steps] = scaled_sums(x[:, steps], rates)
         padded = np.where(mask[:, :, None, None, None], x, -9.0)
         outputs = outputs_of(model, padded)
-        np.testing.assert_allclose(to_numpy(layer.firing_rate), rates, rtol=1e-6)
+        assert_allclose(to_numpy(layer.firing_rate), rates, rtol=1e-6)
         sums = np.sum(expected, axis=1, where=mask[:, :, None, None])
         means = sums / np.maximum(lengths, 1)[:, None, None]
-        np.testing.assert_allclose(outputs, means.reshape(4, 6), rtol=1e-5)
+        assert_allclose(outputs, means.reshape(4, 6), rtol=1e-5)
     x = spikes_of(2)
     layer.trainable = False
     for outputs in (outputs_of(model, x), model.predict(x, verbose=0)):
         means = scaled_sums(x.mean(axis=1), rates)
-        np.testing.assert_allclose(outputs, means.reshape(4, 6), rtol=1e-5)
-    np.testing.assert_allclose(to_numpy(layer.firing_rate), rates, rtol=1e-6)
+        assert_allclose(outputs, means.reshape(4, 6), rtol=1e-5)
+    assert_allclose(to_numpy(layer.firing_rate), rates, rtol=1e-6)
 
 
 @pytest.mark.on_each_backend
-@pytest.mark.parametrize("step_mode", ["multi", "single"])
+@both_step_modes
 def test_the_rate_gradient_is_bptts_at_one_step(step_mode):
     x = spikes_of(0)[:, :1]
     network = scaled()[0].network

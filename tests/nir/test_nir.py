@@ -21,6 +21,7 @@ from keras import layers
 from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
+from keras_ratesnn import deploy
 from keras_ratesnn._lowered.neurons import LAYERS
 from keras_ratesnn.layers import IF, LIF, CuBaLIF, LeakyReadout, ParametricLIF
 
@@ -49,7 +50,7 @@ def convolutional(neuron):
 
 
 def exported(network, path, **kwargs):
-    rsnn.export_nir(network, path, **kwargs)
+    deploy.export_nir(network, path, **kwargs)
     return path
 
 
@@ -287,12 +288,12 @@ def test_spikes_of_a_file_of_snntorch_are_its_spikes(kinds, mechanism, file):
     if kinds != PLAIN:
         message = r"looks like one of snnTorch \(.*lif\).*Pass reset_delay=True"
         with pytest.warns(UserWarning, match=message):
-            rsnn.import_nir(file, T, reset=reset)
+            deploy.import_nir(file, T, reset=reset)
     x = dyadic((3, T, UNITS)).astype("float32")
     steps = [module(torch.tensor(x[:, t])).detach().numpy() for t in range(T)]
     theirs = np.stack(steps, axis=1)
     assert 0.05 < theirs.mean() < 0.95
-    model = rsnn.import_nir(file, T, reset=reset, reset_delay=True)
+    model = deploy.import_nir(file, T, reset=reset, reset_delay=True)
     assert_array_equal(steps_of(model, x), theirs)
 
 
@@ -308,7 +309,7 @@ def full(*values, size=4, dtype="float64"):
 
 def imported(path, **arguments):
     """The layers of the network of a file but for its input."""
-    return rsnn.import_nir(path, T, **arguments).network.layers[1:]
+    return deploy.import_nir(path, T, **arguments).network.layers[1:]
 
 
 def test_a_file_that_looks_like_one_of_snntorch_is_not_silently_read_without_its_delay(
@@ -357,7 +358,7 @@ def test_spikes_of_a_file_of_spikingjelly_are_its_spikes(v_reset, file):
     steps = [module(frames[:, t]).detach().numpy() for t in range(T)]
     theirs = np.stack(steps, axis=1)
     assert 0.05 < theirs.mean() < 0.95
-    assert_array_equal(steps_of(rsnn.import_nir(file, T, reset="hard"), x), theirs)
+    assert_array_equal(steps_of(deploy.import_nir(file, T, reset="hard"), x), theirs)
 
 
 TAU = np.array([2e-4, 4e-4, 2e-4, 1e-3])
@@ -375,7 +376,7 @@ FOREIGN = {
 @pytest.mark.parametrize("nodes", FOREIGN.values(), ids=FOREIGN)
 def test_a_file_of_another_program_is_that_of_the_equations_of_nir(nodes, file):
     """Also of neurons with a gain, and of membranes that rest elsewhere than at 0."""
-    model = rsnn.import_nir(written(file, *nodes), T, reset="hard")
+    model = deploy.import_nir(written(file, *nodes), T, reset="hard")
     x = dyadic((5, T, 4), -1.0, 3.0)
     outputs = steps_of(model, x)
     assert outputs.std() > 0.2
@@ -387,7 +388,7 @@ def test_an_unknown_surrogate_is_named_and_not_run(file):
     written(file, nir.LIF(*full(2e-4, 2.0, 0.0, 1.0, 0.0), metadata=metadata))
     message = "'lif' was trained with the surrogate __import__"
     with pytest.warns(UserWarning, match=message):
-        rsnn.import_nir(file, T)
+        deploy.import_nir(file, T)
 
 
 def test_graphs_in_graphs_are_read(file):
@@ -416,7 +417,7 @@ def test_padding_by_name_sum_pooling_and_decays_of_each_neuron_are_read(file):
     parts.append(nir.LIF(tau, tau / 1e-3, rest, threshold, rest))
     parts.append(nir.Flatten(np.array([1, 2, 2]), 0, -1))
     parts.append(nir.Flatten(np.array([4]), 0, -1))
-    model = rsnn.import_nir(written(file, *parts), 2, reset="hard", dt=1e-3)
+    model = deploy.import_nir(written(file, *parts), 2, reset="hard", dt=1e-3)
     # The sums are 9 · 25; after two steps membranes are at 337.5 and 393.75.
     assert_array_equal(to_numpy(model(np.ones((1, 6, 6, 1)))), [[0.0, 0.5, 0.5, 0.0]])
 
@@ -424,7 +425,7 @@ def test_padding_by_name_sum_pooling_and_decays_of_each_neuron_are_read(file):
 # Out and in again.
 def came_back(network, file, atol=1e-5, **arguments):
     """The network of its file, which gives the same outputs at every step."""
-    model = rsnn.import_nir(exported(network, file), T, **arguments)
+    model = deploy.import_nir(exported(network, file), T, **arguments)
     shape = (2, T, *network.inputs[0].shape[1:])
     x = np.random.default_rng(1).normal(0.5, 1.0, shape).astype("float32")
     expected = steps_of(network, x)
@@ -471,7 +472,7 @@ def varied():
 def test_a_file_that_went_out_and_in_again_is_the_same_network(file):
     network = varied()
     check_same_layers(came_back(network, file), network)
-    model = rsnn.import_nir(file, T, "bptt")
+    model = deploy.import_nir(file, T, "bptt")
     assert (model.timesteps, type(model.gradient)) == (T, rsnn.gradients.BPTT)
 
 
@@ -598,7 +599,7 @@ def test_a_network_keeps_its_precision(file):
         network = convolutional(lambda: LIF(0.9, 0.3))
         for weight in network.weights:
             weight.assign(weight + 0.1)
-        again = rsnn.import_nir(exported(network, file), T).network
+        again = deploy.import_nir(exported(network, file), T).network
         assert_close(again.get_weights(), network.get_weights(), rtol=0)
         neurons = [layer for layer in again.layers if isinstance(layer, LIF)]
         assert [layer.threshold for layer in neurons] == [0.3] * 3
@@ -622,7 +623,7 @@ def test_metadata_say_how_neurons_are_reset_and_the_time_step(file):
     message = "node 'neurons' of type LIF: its metadata says"
     for argument in ({"reset": "hard"}, {"dt": 1e-4}):
         with pytest.raises(ValueError, match=message):
-            rsnn.import_nir(file, 2, **argument)
+            deploy.import_nir(file, 2, **argument)
     # Older files say no reset value: 0, as a soft reset needs it.
     with h5py.File(file, "r+") as opened:
         del opened["node/nodes/neurons/v_reset"]
@@ -723,7 +724,7 @@ def test_what_nir_cannot_say_is_named_before_a_file_is_written(
 ):
     inputs = keras.Input(shape)
     with pytest.raises(ValueError, match=message):
-        rsnn.export_nir(keras.Model(inputs, call(inputs)), file)
+        deploy.export_nir(keras.Model(inputs, call(inputs)), file)
     assert list(file.parent.iterdir()) == []
 
 
@@ -731,4 +732,4 @@ def test_the_extra_is_named_when_it_is_missing(file, monkeypatch):
     message = r'python -m pip install "nir>='
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(ImportError, match=message):
-        rsnn.import_nir(file, 2)
+        deploy.import_nir(file, 2)

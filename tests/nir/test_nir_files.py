@@ -5,13 +5,13 @@ import shutil
 import tracemalloc
 
 import h5py
-import keras
 import nir
 import numpy as np
 import pytest
+from helpers import chain
 from keras import layers
 
-import keras_ratesnn as rsnn
+from keras_ratesnn import deploy
 from keras_ratesnn.layers import LIF, LeakyReadout
 
 pytestmark = pytest.mark.runs_once
@@ -22,18 +22,16 @@ MEBIBYTE = 2**20
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
     """A file of a network with the nodes convolution, lif, flatten, dense, readout."""
-    network = keras.Sequential(
-        [
-            keras.Input((4, 4, 2)),
-            layers.Conv2D(3, 3, name="convolution"),
-            LIF(reset="hard", name="lif"),
-            layers.Flatten(name="flatten"),
-            layers.Dense(5, name="dense"),
-            LeakyReadout(0.5, name="readout"),
-        ]
+    network = chain(
+        layers.Conv2D(3, 3, name="convolution"),
+        LIF(reset="hard", name="lif"),
+        layers.Flatten(name="flatten"),
+        layers.Dense(5, name="dense"),
+        LeakyReadout(0.5, name="readout"),
+        shape=(4, 4, 2),
     )
     path = tmp_path_factory.mktemp("nir") / "sound.nir"
-    rsnn.export_nir(network, path)
+    deploy.export_nir(network, path)
     return path
 
 
@@ -190,7 +188,7 @@ def test_what_is_wrong_with_a_file_is_named(damage, message, file):
     with h5py.File(file, "r+") as opened:
         change(opened["node"], damage)
     with pytest.raises(ValueError, match=message):
-        rsnn.import_nir(file, 4)
+        deploy.import_nir(file, 4)
 
 
 def change(root, damage):
@@ -212,7 +210,7 @@ def test_a_file_that_is_truncated_or_of_something_else_is_an_error(file):
     for part in wrong:
         file.write_bytes(part)
         with pytest.raises(ValueError, match="`path` must be a NIR file"):
-            rsnn.import_nir(file, 4)
+            deploy.import_nir(file, 4)
 
 
 def test_a_heap_that_hdf5_would_read_forever_is_an_error(file):
@@ -223,7 +221,7 @@ def test_a_heap_that_hdf5_would_read_forever_is_an_error(file):
     content[heap + 16 : heap + 32] = bytes(16)
     file.write_bytes(content)
     with pytest.raises(ValueError, match="an object of a heap has no size"):
-        rsnn.import_nir(file, 4)
+        deploy.import_nir(file, 4)
 
 
 def peak_of(function):
@@ -307,7 +305,7 @@ def test_a_file_that_declares_more_than_it_contains_takes_no_memory(bomb, file):
 
     def read():
         with pytest.raises(ValueError, match=BOMBS[bomb]):
-            rsnn.import_nir(file, 4)
+            deploy.import_nir(file, 4)
 
     assert peak_of(read) < 8 * MEBIBYTE + file.stat().st_size
 
@@ -326,7 +324,7 @@ def test_a_large_shape_takes_no_memory(tmp_path):
 
     def read():
         with pytest.raises(ValueError, match="must be 'channels_first' for this file"):
-            rsnn.import_nir(file, 4, reset="hard")
+            deploy.import_nir(file, 4, reset="hard")
 
     assert peak_of(read) < 8 * MEBIBYTE
 
@@ -339,4 +337,4 @@ def test_neurons_that_are_all_alike_take_little_memory(tmp_path):
     parts = [nir.Input(np.array(shape)), neurons, nir.Output(np.array(shape))]
     nir.write(file, nir.NIRGraph.from_list(*parts), compression_opts=1)
     assert file.stat().st_size < MEBIBYTE
-    assert peak_of(lambda: rsnn.import_nir(file, 4, reset="hard")) < 16 * MEBIBYTE
+    assert peak_of(lambda: deploy.import_nir(file, 4, reset="hard")) < 16 * MEBIBYTE

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import chain
+from keras import layers
 from published_cases import FOLDER
 
 import keras_ratesnn as rsnn
@@ -39,7 +40,7 @@ def test_two_audits_print_the_same_and_say_that_images_are_drawn(tmp_path, capsy
 def test_membranes_of_a_program_that_pass_them_on_are_named(tmp_path):
     file = str(FOLDER / "qkformer_cifar.pth")
     page, content = files_of(tmp_path / "files", file, "--samples", "3")
-    assert "attention_output_neuron" in content["leak"]
+    assert "attention_output_neuron" in content["dependence"]
     assert "from each sample of a batch to the next" in content["origin"]
     assert "sample's answer depends on its batch" in " ".join(page.split())
 
@@ -63,13 +64,13 @@ def test_what_weights_do_not_tell_is_an_argument(tmp_path, capsys):
 def test_shipped_networks_are_audited(name, tmp_path):
     data = ["--data", "digits"] if name == "digits" else []
     page, content = files_of(tmp_path / "files", name, *data)
-    assert content["leak"] == ""
+    assert content["dependence"] == ""
     assert page.startswith(f"# Audit of {name}\n")
     assert (content["accuracy"] is None) == (not data)
 
 
 def test_a_file_of_keras_and_a_folder_of_images_are_read(tmp_path):
-    parts = keras.layers.Flatten(), rsnn.layers.LIF(), keras.layers.Dense(2)
+    parts = layers.Flatten(), rsnn.layers.LIF(), layers.Dense(2)
     network = chain(*parts, shape=(4, 4, 3))
     rsnn.SpikingModel(network, timesteps=2).save(tmp_path / "saved.keras")
     for label, pixels in enumerate((0, 255)):
@@ -86,7 +87,7 @@ def test_a_file_of_keras_and_a_folder_of_images_are_read(tmp_path):
 
 def save(path, inputs, outputs):
     """Writes a `.keras` file of a network with neurons before its outputs."""
-    x = keras.layers.Dense(2)(rsnn.layers.LIF()(outputs))
+    x = layers.Dense(2)(rsnn.layers.LIF()(outputs))
     rsnn.SpikingModel(keras.Model(inputs, x), timesteps=2).save(path)
 
 
@@ -113,12 +114,12 @@ def test_what_cannot_be_audited_is_said_in_a_line(tmp_path, monkeypatch, capsys)
     (tmp_path / "cut.keras").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "cut.pth").write_bytes(b"PK")
     indices = keras.Input((3,), dtype="int32")
-    save("embedding.keras", indices, keras.layers.Embedding(9, 4)(indices))
+    save("embedding.keras", indices, layers.Embedding(9, 4)(indices))
     two = [keras.Input((3,)), keras.Input((4,))]
-    save("two.keras", two, keras.layers.Concatenate()(two))
+    save("two.keras", two, layers.Concatenate()(two))
     image = keras.Input((None, None, 3))
-    save("sizeless.keras", image, keras.layers.GlobalAveragePooling2D()(image))
-    keras.Model(inputs, keras.layers.Dense(2)(inputs)).save("ordinary.keras")
+    save("sizeless.keras", image, layers.GlobalAveragePooling2D()(image))
+    keras.Model(inputs, layers.Dense(2)(inputs)).save("ordinary.keras")
     for arguments, said in {
         "nosuch": "one of digits, fashion_mnist",
         "absent.keras": "Received: absent.keras",

@@ -298,7 +298,9 @@ def test_networks_of_integers_are_trained_once_and_published(tmp_path, capsys):
     assert "gradient rate, from the weights of digits, T = 4, 1 epochs, seed 0" in page
     model = rsnn.models.load_pretrained(hub)
     integers = json.loads((hub / "card.json").read_text())["integers"]
-    sizes = rsnn.export_c(rsnn.integer(model, verbose=False), tmp_path / "net.c")
+    sizes = rsnn.deploy.export_c(
+        rsnn.deploy.to_integers(model, verbose=False), tmp_path / "net.c"
+    )
     known = sizes.constants, sizes.memory
     assert known == (integers["constants"], integers["memory"])
     assert integers["memory"] > integers["memory_without_cache"] > 0

@@ -8,6 +8,7 @@ import urllib.error
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
 from recipes import catalogue
 from recipes.data import fashion_mnist, order
@@ -33,17 +34,17 @@ def clothes(tmp_path):
 def test_held_out_images_replace_the_test_images_and_are_not_trained_on(clothes):
     pixels, labels = made_clothes(FEW_IMAGES, seed=FEW_IMAGES)
     whole = fashion_mnist.load(clothes)
-    np.testing.assert_array_equal(whole.train_images[..., 0], pixels)
-    np.testing.assert_array_equal(whole.train_labels, labels)
+    assert_array_equal(whole.train_images[..., 0], pixels)
+    assert_array_equal(whole.train_labels, labels)
     tests = made_clothes(FEW_IMAGES // 4, seed=FEW_IMAGES // 4)
-    np.testing.assert_array_equal(whole.test_images[..., 0], tests[0])
-    np.testing.assert_array_equal(whole.test_labels, tests[1])
+    assert_array_equal(whole.test_images[..., 0], tests[0])
+    assert_array_equal(whole.test_labels, tests[1])
     recipe = catalogue.find("fashion_mnist").with_settings(["held_out=20"])
     assert recipe.load(clothes).train_size == FEW_IMAGES - 20
     data = recipe.with_settings(["train_images=250"]).load(clothes)
-    np.testing.assert_array_equal(data.test_images[..., 0], pixels[-20:])
-    np.testing.assert_array_equal(data.test_labels, labels[-20:])
-    np.testing.assert_array_equal(data.train_images[..., 0], pixels[:250])
+    assert_array_equal(data.test_images[..., 0], pixels[-20:])
+    assert_array_equal(data.test_labels, labels[-20:])
+    assert_array_equal(data.train_images[..., 0], pixels[:250])
 
 
 def test_no_part_of_a_stream_is_taken_and_no_batch():
@@ -61,9 +62,9 @@ def test_of_the_data_of_order_only_the_order_tells_the_class():
     dataset = catalogue.find("order").load(None)
     x, y = dataset.train_images, dataset.train_labels
     rates = [x[y == label].mean(axis=(0, 1)) for label in (0, 1)]
-    np.testing.assert_array_equal(*rates)
+    assert_array_equal(*rates)
     assert x.shape == (32, order.T, 4)
-    np.testing.assert_array_equal(x, dataset.test_images)
+    assert_array_equal(x, dataset.test_images)
     for data_dir, timesteps, said in (("data", 8, "The data are made"), (None, 4, "8")):
         with pytest.raises(ValueError, match=said):
             order.load(data_dir, timesteps)

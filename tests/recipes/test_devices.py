@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from helpers import BACKEND, assert_close, double_precision
 
-from recipes import batches, catalogue, engine
+from recipes import batches, catalogue, distribution
 from recipes.data.dataset import Dataset
 from recipes.train import main
 from tests.recipes.recipe_runs import stopped, trained
@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 def train(folder, devices, *settings):
     """Trains the digits recipe in a process of its own; returns what it has printed.
     On PyTorch torchrun starts a process for each device."""
-    command = [*engine.launcher(devices), "-m", "recipes.train", "digits"]
+    command = [*distribution.launcher(devices), "-m", "recipes.train", "digits"]
     command += ["--output", str(folder), "--devices", str(devices), "--set"]
     command += ["width=0.25", *settings]
     environment = {**os.environ, "KERAS_BACKEND": BACKEND, "PYTHONPATH": str(ROOT)}
@@ -105,21 +105,21 @@ def test_a_number_of_devices_that_is_none_is_an_error():
     for text in ("0", "-1", "two", "1.5", ""):
         said = f"--devices must be a positive number or all. Received: '{text}'"
         with pytest.raises(ValueError, match=said):
-            engine.wanted(text)
+            distribution.wanted(text)
     said = "`batch_size` must be a multiple of the number of devices, 3.*batch_size=8"
     with pytest.raises(ValueError, match=said):
         batches.ProcessShare(0, 3, 100, 8)
 
 
 def test_torchrun_starts_a_process_for_each_device_on_pytorch(monkeypatch):
-    monkeypatch.setattr(engine, "_accelerators", lambda: 2)
+    monkeypatch.setattr(distribution, "_accelerators", lambda: 2)
     monkeypatch.delenv("RANK", raising=False)
-    command = engine.launcher(2)
+    command = distribution.launcher(2)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     assert command[1:] == (torchrun if BACKEND == "torch" else [])
     if BACKEND == "torch":
         with pytest.raises(ValueError, match="at most the number of devices, 2"):
-            engine.launcher(3)
+            distribution.launcher(3)
         arguments = ["digits", "--devices", "2"]
         monkeypatch.setattr(os, "execv", lambda program, command: sys.exit(command))
         with pytest.raises(SystemExit) as replaced:

@@ -18,6 +18,7 @@ from made_recordings import (
     made_events,
     write_data_set,
 )
+from numpy.testing import assert_allclose, assert_array_equal
 
 from keras_ratesnn.events import event_frames, read_aedat
 from keras_ratesnn.events.aedat import SENSOR_SHAPE
@@ -62,11 +63,11 @@ def test_the_data_set_has_the_frames_and_the_class_of_every_recording(data_set, 
         assert (images.shape[1:], images.dtype) == ((3, 48, 48, 2), np.float32)
         numbers = numbers_of(images)
         seen += numbers.tolist()
-        np.testing.assert_array_equal(labels, numbers // RECORDINGS)
+        assert_array_equal(labels, numbers // RECORDINGS)
         for image, number in zip(images[::10], numbers[::10], strict=True):
             recording = made_events(50 + number, seed=number % RECORDINGS)
             wanted = event_frames(recording, 3, kind, SENSOR_SHAPE, (48, 48))
-            np.testing.assert_array_equal(image, wanted)
+            assert_array_equal(image, wanted)
     assert sorted(seen) == list(range(100))
 
 
@@ -86,7 +87,7 @@ def test_a_split_depends_on_names_alone_and_one_that_is_there_is_used(
     own.mkdir()
     for name in DVS.class_names:
         (own / name).symlink_to(data_set / name)
-    np.testing.assert_array_equal(DVS.load(own, 1).test_images, first.test_images)
+    assert_array_equal(DVS.load(own, 1).test_images, first.test_images)
     assert (own / SPLIT).read_text().splitlines() == lines
     # Recordings of number 5 are for testing.
     changed = [
@@ -157,7 +158,7 @@ def test_digits_and_gestures_before_a_camera_keep_their_labels_and_parts(tmp_pat
             # The column of the events shows the class.
             columns = images.sum((1, 2, 4)).astype(bool).argmax(axis=1)
             shown = columns // 3 if data is digits else columns // 10 - 1
-            np.testing.assert_array_equal(shown, labels)
+            assert_array_equal(shown, labels)
     assert (np.bincount(digits.train_labels) == 3).all()
     assert len(set(digits.train_labels[:8].tolist())) > 3
 
@@ -175,7 +176,7 @@ def test_spoken_words_are_counted_in_steps_of_ten_milliseconds(tmp_path):
     assert data.test_labels.tolist() == [3]
     # The channels show the class; what is after the last step is left out.
     channels = [np.flatnonzero(image.sum(0)).max() // 4 for image in images]
-    np.testing.assert_array_equal(channels, labels)
+    assert_array_equal(channels, labels)
     shorter = events.load_words("shd", 20, folder, 50)
     assert shorter.train_images.sum() < images.sum()
     assert len(set(labels[:20].tolist())) > 8
@@ -221,7 +222,7 @@ def test_files_that_change_are_counted_again_and_damaged_or_missing_ones_named(
     images[:] = -1
 
     def load_again(is_counted):
-        np.testing.assert_array_equal(load(folder, 2).train_images, first)
+        assert_array_equal(load(folder, 2).train_images, first)
         assert was_counted(capsys) == is_counted
 
     load_again(is_counted=False)
@@ -303,9 +304,7 @@ def test_made_recordings_are_the_same_for_everyone():
     means = [getattr(made, name).astype("float64").mean() for name in FIELDS]
     # As they were when each pixel by itself had the same events.
     assert len(made.x) == 72_942
-    np.testing.assert_allclose(
-        means, (73.763867, 70.721752, 0.499438, 144091.55), rtol=1e-6
-    )
+    assert_allclose(means, (73.763867, 70.721752, 0.499438, 144091.55), rtol=1e-6)
     assert (np.diff(made.timestamp) >= 0).all()
 
 

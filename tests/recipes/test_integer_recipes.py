@@ -42,8 +42,8 @@ def test_a_run_with_integer_spikes_resumes_with_its_neurons_and_is_published(
     assert kinds == [(keras_ratesnn.layers.ILIF, 3)] * 3
     assert evaluate.main([str(folder), "--timesteps", "1", "4"]) == 0
     printed = capsys.readouterr().out
-    assert "T = 1, 3 slots" in printed
-    assert "T = 4, 12 slots" in printed
+    assert "T = 1, 3 substeps" in printed
+    assert "T = 4, 12 substeps" in printed
     # The energy is the one that `describe` shows.
     sample = digits.load().test_images[: run.SAMPLE]
     described = keras_ratesnn.describe(model, sample, verbose=False)
@@ -86,4 +86,4 @@ def test_recipes_of_whole_models_have_integer_neurons_in_all_places():
     for name in ("fashion_mnist_resnet13", "cifar10_resnet18"):
         network = catalogue.find(name).with_settings(["levels=2"]).network(width=0.05)
         model = keras_ratesnn.SpikingModel(network, timesteps=1)
-        assert keras_ratesnn.unroll(model).timesteps == 2
+        assert keras_ratesnn.deploy.unroll(model).timesteps == 2

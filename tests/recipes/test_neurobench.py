@@ -10,6 +10,7 @@ from helpers import chain
 from keras import layers
 
 import keras_ratesnn as rsnn
+from keras_ratesnn.layers import IF, LIF
 from recipes.neurobench_model import firing_rate, neurobench_model
 
 pytestmark = pytest.mark.runs_once
@@ -19,7 +20,7 @@ T = 4
 def network(reset="soft", padding="valid"):
     """Convolutions and dense layers with batch normalisation; frames of 8 x 6 pixels of
     2 channels."""
-    neurons = [rsnn.layers.LIF(0.5, 0.5, reset=reset) for _ in range(3)]
+    neurons = [LIF(0.5, 0.5, reset=reset) for _ in range(3)]
     parts = [
         layers.Conv2D(4, 3, padding=padding),
         layers.BatchNormalization(),
@@ -71,7 +72,7 @@ def test_networks_that_cannot_be_read_the_same_way_are_errors(stand_in):
         with pytest.raises(ValueError, match=said):
             neurobench_model(model)
 
-    neurons = rsnn.layers.IF(), layers.Dense(3), rsnn.layers.IF(reset="hard")
+    neurons = IF(), layers.Dense(3), IF(reset="hard")
     fails((4,), *neurons, said=r"all neurons in the same way.*\['hard', 'soft'\]")
     fails((5, 2), neurons[0], said=r"one input, of 1 axis or of 3.*\(None, 5, 2\)")
 
@@ -125,7 +126,7 @@ def test_neurobench_agrees_with_describe_and_energy(reset, scores):
     ]
     share = 7 / sum(np.prod(kernel.shape) for kernel in kernels)
     assert seen["ConnectionSparsity"] == pytest.approx(share, abs=1e-4)
-    folded = rsnn.fold_batch_normalization(model, verbose=False)
+    folded = rsnn.deploy.fold_batch_normalization(model, verbose=False)
     assert seen["ParameterCount"] == folded.count_params()
 
 

@@ -178,7 +178,7 @@ from keras_ratesnn import gradients
 class Half(gradients.GradientMethod):
     def call(self, run):
         outputs = gradients.BPTT().call(run)
-        return gradients.graft(keras.ops.stop_gradient(outputs), outputs, 0.5)
+        return gradients.extend.graft(keras.ops.stop_gradient(outputs), outputs, 0.5)
 
 class Unregistered(Half):
     pass

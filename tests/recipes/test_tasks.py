@@ -7,7 +7,9 @@ import operator
 import keras
 import numpy as np
 import pytest
+from keras import ops
 from made_scenes import write_coco
+from numpy.testing import assert_allclose, assert_array_equal
 
 from recipes import evaluate
 from recipes.data import coco, digits, scenes
@@ -23,7 +25,7 @@ def test_scenes_are_the_same_for_everyone():
         data.train_images, data.train_labels, 40, seed=3
     )
     means = [array.mean(dtype="float64") for array in (images, boxes, classes, masks)]
-    np.testing.assert_allclose(means, [54.054700, 22.415625, 3.0375, 0.924329], 1e-6)
+    assert_allclose(means, [54.054700, 22.415625, 3.0375, 0.924329], 1e-6)
     for scene in np.flatnonzero((classes >= 0).sum(axis=1) == 1):
         rows, columns = np.nonzero(masks[scene])
         edges = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
@@ -35,13 +37,13 @@ def test_coco_images_are_resized_with_their_boxes(tmp_path):
     assert data.class_names == ("dark", "light")
     assert data.train_images.shape == (3, 32, 32, 3)
     labels = data.train_labels
-    np.testing.assert_array_equal(labels["classes"].max(axis=1), [0, 1, 0])
+    assert_array_equal(labels["classes"].max(axis=1), [0, 1, 0])
     sides = [(40, 60), (64, 64), (30, 20)]
     for image, boxes, (height, width) in zip(
         data.train_images, labels["boxes"], sides, strict=True
     ):
         edges = np.array([10 / width, 5 / height, 20 / width, 15 / height]) * 32
-        np.testing.assert_allclose(boxes[0], edges, rtol=1e-6)
+        assert_allclose(boxes[0], edges, rtol=1e-6)
         # The middle of the box is bright, a corner of the image is black.
         column, row = edges.reshape(2, 2).mean(axis=0).astype(int)
         assert image[row, column].min() >= 90 > 10 > image[0, 0].max()
@@ -139,17 +141,17 @@ def test_the_detector_has_keras_cvs_loss_and_no_activations_but_relus():
     for model in (detector, plain):
         model.compile(box_loss="ciou", classification_loss="binary_crossentropy")
     random = np.random.default_rng(0)
-    images = keras.ops.zeros((2, 32, 32, 1))
+    images = ops.zeros((2, 32, 32, 1))
     corners = [[[2, 2, 20, 20]], [[8, 4, 30, 28]]]
     labels = {
-        "boxes": keras.ops.convert_to_tensor(corners, "float32"),
-        "classes": keras.ops.convert_to_tensor([[0], [2]], "float32"),
+        "boxes": ops.convert_to_tensor(corners, "float32"),
+        "classes": ops.convert_to_tensor([[0], [2]], "float32"),
     }
     boxes, logits = (
-        keras.ops.convert_to_tensor(random.normal(size=(2, 21, size)), "float32")
+        ops.convert_to_tensor(random.normal(size=(2, 21, size)), "float32")
         for size in (64, 3)
     )
-    scores = {"boxes": boxes, "classes": keras.ops.sigmoid(logits)}
+    scores = {"boxes": boxes, "classes": ops.sigmoid(logits)}
     outputs = {"boxes": boxes, "classes": logits}
     loss = detector.compute_loss(images, labels, outputs)
     assert float(loss) == float(plain.compute_loss(images, labels, scores))

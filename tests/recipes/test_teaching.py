@@ -10,7 +10,7 @@ import pytest
 from helpers import to_numpy
 
 import keras_ratesnn as rsnn
-from recipes import catalogue, engine, evaluate, publish, run, run_folder
+from recipes import catalogue, distribution, evaluate, publish, run, run_folder
 from recipes.data import digits
 from recipes.run import calibration_images
 from tests.recipes.made_clothes import write_clothes
@@ -216,6 +216,6 @@ def test_the_mean_of_pretrained_networks_teaches(clothes):
 
 def test_several_devices_have_no_teacher(tmp_path, monkeypatch):
     recipe = catalogue.find("digits").with_settings([*TINY, *TAUGHT])
-    monkeypatch.setattr(engine, "current", engine.Engine(devices=2))
+    monkeypatch.setattr(distribution, "current", distribution.Distribution(devices=2))
     with pytest.raises(ValueError, match="--devices must be 1 with `teacher_weight`"):
         run.build(recipe, digits.load(), tmp_path / "ordinary.keras")

@@ -10,6 +10,7 @@ from helpers import chain, compiled
 import keras_ratesnn as rsnn
 from recipes import temporal_map
 from recipes.data import order, temporal_tasks
+from tests.recipes.made_clothes import write_clothes
 
 pytestmark = pytest.mark.runs_once
 
@@ -46,29 +47,32 @@ def test_one_rate_does_not_tell_the_order_of_spikes_and_two_do(
 def test_what_was_trained_is_kept_shown_and_not_trained_again(
     tmp_path, monkeypatch, capsys
 ):
-    task = temporal_tasks.TASKS["order-1"]
+    task = temporal_tasks.TASKS["order-4"]
     data = {part: (x[:64], y[:64]) for part, (x, y) in task.load(None).items()}
-    task = dataclasses.replace(task, load=lambda _: data, epochs=1)
-    monkeypatch.setitem(temporal_map.TASKS, "order-1", task)
-    monkeypatch.setattr(temporal_map, "LEARNING_RATES", (5e-3, 1e-2))
-    monkeypatch.setattr(temporal_map, "WINDOWS", (1,))
-    monkeypatch.setattr(temporal_map, "FIRST_WINDOWS", ())
+    changes = {"epochs": 1, "networks": ("lif", "delays")}
+    task = dataclasses.replace(task, load=lambda _: data, **changes)
+    monkeypatch.setitem(temporal_map.TASKS, "order-4", task)
+    monkeypatch.setattr(temporal_map, "LEARNING_RATES", (5e-3,))
+    monkeypatch.setattr(temporal_map, "WINDOWS", (1, 2))
     monkeypatch.setattr(temporal_map, "MORE_SEEDS", 0)
     probe = {"recommended": "rate-2", "seconds": 1.0}
     monkeypatch.setattr(temporal_map, "probed", lambda *_: probe)
-    command = ["order-1", "--seeds", "2", "--output", str(tmp_path)]
+    command = ["order-4", "--seeds", "1", "--output", str(tmp_path), "--probe"]
     assert temporal_map.main(command) == 0
     printed = capsys.readouterr().out
-    assert "lif, rate-7, learning rate 0.01, seed 1 of 2" in printed
-    kept = (tmp_path / "order-1.jsonl").read_text()
-    assert len(kept.splitlines()) == 5 * (2 + 1 + 1) + 1
+    said = "network delays, method bptt, kernels wide, learning_rate 0.005, seed 0"
+    assert f"order-4: {said}" in printed
+    path = tmp_path / "order-4.jsonl"
+    kept = path.read_text()
+    # The probe, and two settings of the methods that choose them, one or two of others.
+    assert 1 + 2 * 7 <= len(kept.splitlines()) <= 1 + 2 * 10
     assert temporal_map.main(command) == 0
     assert temporal_map.main([*command, "--show"]) == 0
     printed = capsys.readouterr().out
-    assert "rate-7, learning" not in printed
+    assert "learning_rate" not in printed
     assert "| smallest W |" in printed
     assert (tmp_path / "map.png").exists()
-    assert (tmp_path / "order-1.jsonl").read_text() == kept
+    assert path.read_text() == kept
 
 
 def test_a_method_that_refuses_a_network_is_a_row_that_says_so(tmp_path):
@@ -78,14 +82,25 @@ def test_a_method_that_refuses_a_network_is_a_row_that_says_so(tmp_path):
     assert "| ottt | refused |" in temporal_map.table(again, "recurrent")
 
 
+def test_wide_kernels_are_drawn_by_the_seed():
+    task, kernels = temporal_tasks.TASKS["order-4"], []
+    for seed in range(2):
+        keras.utils.set_random_seed(seed)
+        model = temporal_map.build(task, (10, 8), "learned", "rate", "wide", 1e-3)
+        kernels.append(keras.ops.convert_to_numpy(model.trainable_weights[0]))
+    # 8 inputs.
+    assert np.var(kernels) == pytest.approx(6 / 8, rel=0.1)
+    assert not np.array_equal(*kernels)
+
+
 def made_results(path, scores):
-    """Results as they are kept, with these scores of the seeds of each method."""
+    """Results as they are kept, with these scores of the seeds of each method, on test
+    and validation data."""
     results = temporal_map.Results(path)
     for method, values in scores.items():
         key = {"network": "lif", "method": method}
-        results.add(**key, what="cost")
         for seed, value in enumerate(values):
-            run = {"learning_rate": 0.01, "seed": seed}
+            run = {"kernels": "wide", "learning_rate": 0.01, "seed": seed}
             results.add(**key, **run, test=value, validation=value)
     return results
 
@@ -94,24 +109,57 @@ def test_methods_that_are_not_told_from_bptt_get_more_seeds(tmp_path):
     scores = {
         "rate-1": (0.50, 0.52, 0.51),
         "rate-2": (0.88, 0.90, 0.90),
-        "bptt": (0.90, 0.92, 0.91),
+        "rate-4": (0.907, 0.906, 0.907),
+        "bptt": (0.91, 0.91, 0.911),
     }
     results = made_results(tmp_path / "close.jsonl", scores)
-    assert temporal_map.undecided(results, "lif", 3) == ["rate-2", "bptt"]
+    assert temporal_map.undecided(results, "lif", 3) == ["rate-2", "rate-4", "bptt"]
     results = made_results(tmp_path / "same.jsonl", dict.fromkeys(scores, (1.0, 1.0)))
     assert temporal_map.undecided(results, "lif", 2) == []
 
 
+def test_bptt_and_one_window_choose_settings_and_others_the_better_of_the_two(
+    tmp_path,
+):
+    results = temporal_map.Results(tmp_path / "made.jsonl")
+
+    def keep(method, best):
+        key = {"network": "lif", "method": method}
+        tried = temporal_map.to_try(results, key)
+        for settings in tried:
+            score = float(settings == best)
+            results.add(**key, **settings, seed=0, validation=score)
+        assert temporal_map.chosen(results, key) == best
+        return tried
+
+    settings = keep("bptt", {"kernels": "wide", "learning_rate": 2e-3})
+    keep("rate-1", settings[1])
+    assert keep("rate-2", settings[1]) == [settings[3], settings[1]]
+
+
 def test_the_smallest_number_of_windows_is_within_a_point_of_bptt(tmp_path):
-    scores = {"rate-1": (0.7,), "rate-2": (0.895,), "first-2": (0.8,), "bptt": (0.9,)}
+    scores = {"bptt": (0.9,), "rate-1": (0.7,), "rate-2": (0.895,), "rate-4": (0.9,)}
     results = made_results(tmp_path / "made.jsonl", scores)
-    task = temporal_tasks.TASKS["order-1"]
+    task = temporal_tasks.TASKS["order-4"]
     shown = temporal_map.TaskMap(results, task, "lif")
     assert shown.is_learnt()
-    assert (shown.smallest("rate"), shown.smallest("first")) == (2, None)
+    assert shown.smallest() == 2
     chance = dict.fromkeys(scores, (0.52,))
     results = made_results(tmp_path / "chance.jsonl", chance)
     assert not temporal_map.TaskMap(results, task, "lif").is_learnt()
+
+
+@pytest.mark.parametrize("steps", [28, 112])
+def test_clothes_are_seen_row_by_row_or_pixel_by_pixel(steps, tmp_path, monkeypatch):
+    counts = {"train": 200, "validation": 100, "test": 50}
+    monkeypatch.setattr(temporal_tasks, "CLOTHES", counts)
+    task = temporal_tasks.TASKS[f"clothes-{steps}"]
+    x, y = task.load(write_clothes(tmp_path))["validation"]
+    assert x.shape == (100, steps, 784 // steps)
+    # A bar in two rows, which are those of the class, or everywhere in another order.
+    bright = (x > 0.9).any(axis=2)
+    of_class = np.array_equal(bright.argmax(1), 4 + 2 * y)
+    assert of_class == np.all(bright.sum(1) == 2) == (steps == 28)
 
 
 @pytest.mark.parametrize("name", ["order-4", "match-8", "adding-50", "poisson-16"])

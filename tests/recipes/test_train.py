@@ -11,7 +11,9 @@ import time
 import keras
 import numpy as np
 import pytest
-from helpers import to_numpy
+from helpers import rate_and_bptt, to_numpy
+from keras import ops
+from numpy.testing import assert_allclose, assert_array_equal
 
 from recipes import (
     batches,
@@ -127,7 +129,7 @@ def test_float64_has_64_bits():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("gradient", ["rate", "bptt"])
+@rate_and_bptt
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_whole_digits_recipe_reaches_its_accuracy(tmp_path, gradient, seed):
     settings = f"gradient={gradient}", f"seed={seed}"
@@ -144,11 +146,11 @@ def test_weight_decay_is_on_kernels_only():
     optimizer.build(variables)
     for variable in variables:
         variable.assign(np.ones(variable.shape))
-    optimizer.apply([keras.ops.zeros(variable.shape) for variable in variables])
+    optimizer.apply([ops.zeros(variable.shape) for variable in variables])
     for variable in variables:
         wanted = 0.75 if variable.path.endswith("/kernel") else 1.0
-        value = keras.ops.convert_to_numpy(variable)
-        np.testing.assert_allclose(value, wanted, err_msg=variable.path)
+        value = ops.convert_to_numpy(variable)
+        assert_allclose(value, wanted, err_msg=variable.path)
 
 
 def test_the_learning_rate_falls_to_zero_and_restarts_at_half():
@@ -175,8 +177,8 @@ def test_the_authors_settings_give_the_authors_steps():
     ours = keras.Variable(1.0, name="kernel")
     optimizer.build([ours])
     for _ in range(500):
-        optimizer.apply([keras.ops.convert_to_tensor(gradient)])
-    assert float(keras.ops.convert_to_numpy(ours)) == pytest.approx(theirs, rel=0.02)
+        optimizer.apply([ops.convert_to_tensor(gradient)])
+    assert float(ops.convert_to_numpy(ours)) == pytest.approx(theirs, rel=0.02)
 
 
 # Batches
@@ -191,7 +193,7 @@ def test_every_epoch_has_all_images_with_their_labels_in_its_own_order():
         recipe = catalogue.find("digits").with_settings(settings)
         pairs = batches.training_batches(data, recipe, 0).unbatch()
         shown, labels = zip(*pairs.as_numpy_iterator(), strict=True)
-        np.testing.assert_array_equal(np.ravel(shown), labels)
+        assert_array_equal(np.ravel(shown), labels)
         orders += np.split(np.array(labels), 2)
     for order in orders:
         assert sorted(order) == numbers.tolist()
@@ -218,7 +220,7 @@ def test_batches_that_start_later_are_the_same(augment, mix):
     assert len(whole) == 10
     for batch, later_batch in zip(whole[-5:], later, strict=True):
         for array, later_array in zip(batch, later_batch, strict=True):
-            np.testing.assert_array_equal(array, later_array)
+            assert_array_equal(array, later_array)
 
 
 def test_batches_larger_than_the_data_are_all_of_it():

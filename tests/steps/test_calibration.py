@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import keras_ratesnn as rsnn
+from keras_ratesnn import deploy
 from keras_ratesnn.analysis import AccuracyUntilSure
 
 pytestmark = pytest.mark.runs_once
@@ -72,13 +73,13 @@ def digits():
 def test_a_model_is_calibrated_by_what_it_answers(digits):
     model, images, labels = digits
     curve = rsnn.analysis.accuracy_until_sure(model, images, labels, batch_size=16)
-    confidence = rsnn.calibrate_confidence(model, images, labels, error=0.05)
+    confidence = deploy.calibrate_confidence(model, images, labels, error=0.05)
     assert confidence == curve.confidence_for(0.05)
     one_hot = keras.utils.to_categorical(labels, 10)
-    assert rsnn.calibrate_confidence(model, images, one_hot, error=0.05) == confidence
+    assert deploy.calibrate_confidence(model, images, one_hot, error=0.05) == confidence
     is_right_at_last = model.predict(images, verbose=0).argmax(axis=1) == labels
     for chosen in (0.0, 0.5, confidence, 1.0):
-        outputs, steps = rsnn.predict_until_sure(model, images, chosen)
+        outputs, steps = deploy.predict_until_sure(model, images, chosen)
         is_right = outputs.argmax(axis=1) == labels
         measured = curve.at(chosen)
         assert measured.mean_steps == steps.mean()
@@ -99,4 +100,4 @@ def test_labels_that_do_not_fit_are_an_error(digits):
         (labels, 0.01, "Pass at least 99 samples"),
     ):
         with pytest.raises(ValueError, match=said):
-            rsnn.calibrate_confidence(model, images, y, error=error)
+            deploy.calibrate_confidence(model, images, y, error=error)

@@ -15,13 +15,26 @@ from helpers import (
     chain,
     compiled,
     data,
+    not_on,
+    only_on,
     saved_and_loaded,
     spiking,
     to_numpy,
 )
 from keras import layers
 
-import keras_ratesnn as rsnn
+from keras_ratesnn import deploy
+from keras_ratesnn.layers import (
+    ALIF,
+    IF,
+    LIF,
+    BernoulliEncoder,
+    CuBaLIF,
+    LatencyEncoder,
+    MaskedPSN,
+    ParametricLIF,
+    TemporalEffectiveBatchNormalization,
+)
 
 FORMATS = {
     "tensorflow": ["tf_saved_model", "litert", "onnx"],
@@ -33,26 +46,22 @@ MORE_FORMATS = {"tensorflow": ["openvino"], "torch": ["openvino", "torch"], "jax
 ALL_FORMATS = [*FORMATS, *MORE_FORMATS[BACKEND]]
 T = 4
 every_format = pytest.mark.parametrize("format", FORMATS)
-on_pytorch = pytest.mark.skipif(BACKEND != "torch", reason="a format of PyTorch")
-not_on_jax = pytest.mark.skipif(
-    BACKEND == "jax", reason="JAX offers neither OpenVINO nor LiteRT"
-)
+on_pytorch = only_on("torch", "a format of PyTorch")
+not_on_jax = not_on("jax", "JAX offers neither OpenVINO nor LiteRT")
 
 
 def every_neuron():
     """A small network with each kind of neurons of the library."""
     inputs = keras.Input((6, 6, 2), name="frame")
     x = layers.Conv2D(4, 3, padding="same", use_bias=False)(inputs)
-    x = rsnn.layers.LIF(threshold=0.3, name="lif")(layers.BatchNormalization()(x))
+    x = LIF(threshold=0.3, name="lif")(layers.BatchNormalization()(x))
     x = layers.Flatten()(layers.MaxPooling2D(2)(x))
     settings = {"reset": "hard", "decay_input": True}
     neurons = [
-        rsnn.layers.IF(threshold=0.3, initial_membrane=0.15, name="if"),
-        rsnn.layers.ParametricLIF(threshold=0.3, name="parametric", **settings),
-        rsnn.layers.CuBaLIF(threshold=0.3, reset_delay=True, name="cuba"),
-        rsnn.layers.ALIF(
-            threshold=0.3, learn_threshold=True, initial_membrane=-0.1, name="alif"
-        ),
+        IF(threshold=0.3, initial_membrane=0.15, name="if"),
+        ParametricLIF(threshold=0.3, name="parametric", **settings),
+        CuBaLIF(threshold=0.3, reset_delay=True, name="cuba"),
+        ALIF(threshold=0.3, learn_threshold=True, initial_membrane=-0.1, name="alif"),
     ]
     parts = [neuron(layers.Dense(4)(x)) for neuron in neurons]
     return keras.Model(inputs, layers.Dense(3)(layers.Concatenate()(parts)))
@@ -62,7 +71,7 @@ def dense():
     return chain(
         layers.Dense(8),
         layers.BatchNormalization(),
-        rsnn.layers.LIF(threshold=0.4),
+        LIF(threshold=0.4),
         layers.Dense(3),
         name="frame",
     )
@@ -70,16 +79,16 @@ def dense():
 
 def with_step_factors():
     """A network whose normalisation has another factor at each time step."""
-    normalization = rsnn.layers.TemporalEffectiveBatchNormalization(T)
-    parts = layers.Dense(8), normalization, rsnn.layers.LIF(threshold=0.3)
+    normalization = TemporalEffectiveBatchNormalization(T)
+    parts = layers.Dense(8), normalization, LIF(threshold=0.3)
     network = chain(*parts, layers.Dense(3), name="frame")
     normalization.step_factors.assign([1.0, -0.5, 2.0, 0.7])
     return network
 
 
 def noisy():
-    encoder = rsnn.layers.BernoulliEncoder(seed=0)
-    return spiking(chain(encoder, rsnn.layers.IF(), layers.Dense(3)), T)
+    encoder = BernoulliEncoder(seed=0)
+    return spiking(chain(encoder, IF(), layers.Dense(3)), T)
 
 
 def export(model, folder, format, **kwargs):
@@ -146,7 +155,7 @@ def test_a_model_is_exported_for_inputs_as_last_fitted_with_under_their_names(
     models = [model]
     if format == FIRST:
         # Files, and models that are made of a model, are fitted as it is.
-        folded = rsnn.fold_batch_normalization(model, verbose=False)
+        folded = deploy.fold_batch_normalization(model, verbose=False)
         models += [saved_and_loaded(model), folded]
     for made in models:
         function = function_of(export(made, tmp_path, format), format)
@@ -170,7 +179,7 @@ PADDED = [(LAST, np.nan), (LAST, np.inf), *(("openvino", -9.0),) * (BACKEND != "
 @pytest.mark.parametrize(("format", "value"), PADDED)
 def test_padding_is_left_out_in_an_exported_graph(format, value, tmp_path):
     """In images, and if it is no number."""
-    images = layers.Conv2D(4, 2), rsnn.layers.LIF(threshold=0.3), layers.Flatten()
+    images = layers.Conv2D(4, 2), LIF(threshold=0.3), layers.Flatten()
     network = chain(*images, layers.Dense(3), shape=(2, 2, 3))
     model, (x, _) = spiking(network, T, mask_value=value), data(4, (T, 2, 2, 3))
     x[0, 2:] = x[1, :1] = value
@@ -186,7 +195,7 @@ def test_a_model_around_a_model_becomes_a_program_of_pytorch(tmp_path):
 def exported_step(model, folder, format, batch_size=None):
     """The first states and the function of a step."""
     path = folder / f"step{SUFFIXES[format]}"
-    start = rsnn.export_step(model, path, format, batch_size, verbose=False)
+    start = deploy.export_step(model, path, format, batch_size, verbose=False)
     return start, function_of(path, format)
 
 
@@ -222,8 +231,8 @@ def test_exported_steps_are_those_of_the_model(format, tmp_path):
 
 def test_an_exported_step_counts_the_steps_where_a_layer_depends_on_them(tmp_path):
     inputs = [keras.Input((4,), name="x 1"), keras.Input((4,), name="other")]
-    spikes = rsnn.layers.LatencyEncoder()(inputs[0])
-    shared = rsnn.layers.IF(name="twice")
+    spikes = LatencyEncoder()(inputs[0])
+    shared = IF(name="twice")
     twice = shared(layers.Add()([shared(spikes), inputs[1]]))
     network = keras.Model(inputs, {"first": spikes, "sum": twice})
     model = spiking(network, T)
@@ -237,7 +246,7 @@ def test_an_exported_step_counts_the_steps_where_a_layer_depends_on_them(tmp_pat
 
 
 def masked_neurons():
-    neurons = rsnn.layers.MaskedPSN(T, order=2, threshold=0.1)
+    neurons = MaskedPSN(T, order=2, threshold=0.1)
     return chain(neurons, name="frame")
 
 
@@ -252,7 +261,7 @@ def test_layers_with_a_factor_for_each_step_are_exported_step_by_step(make, tmp_
 def test_convolutions_over_three_axes_are_exported(tmp_path):
     network = chain(
         layers.Conv3D(3, 2, padding="same"),
-        rsnn.layers.LIF(),
+        LIF(),
         layers.MaxPooling3D(2),
         layers.Conv3DTranspose(2, 2, strides=2),
         layers.GlobalAveragePooling3D(),
@@ -269,7 +278,7 @@ def test_convolutions_over_three_axes_are_exported(tmp_path):
 def test_names_that_a_format_refuses_become_names_like_them(format, tmp_path):
     names = {"ähnlich": "hnlich", "_x": "x", "x": "x_1", "1 y": "1_y", "ä": "tensor"}
     inputs = [keras.Input((3,), name=name) for name in names]
-    outputs = {"_out": rsnn.layers.IF(name="_if")(layers.Add()(inputs))}
+    outputs = {"_out": IF(name="_if")(layers.Add()(inputs))}
     model = spiking(keras.Model(inputs, outputs), T)
     start, step = exported_step(model, tmp_path, format, batch_size=2)
     assert list(start) == ["if_membrane"]
@@ -277,9 +286,7 @@ def test_names_that_a_format_refuses_become_names_like_them(format, tmp_path):
     check_steps(model, start, step, [dict(zip(names.values(), x, strict=True))])
 
 
-@pytest.mark.skipif(
-    BACKEND == "torch", reason="Keras exports a SavedModel from TensorFlow and JAX"
-)
+@not_on("torch", "Keras exports a SavedModel from TensorFlow and JAX")
 def test_a_random_encoder_draws_anew_in_each_call_of_a_saved_model(tmp_path):
     import tensorflow as tf
 
@@ -297,7 +304,7 @@ def test_random_encoders_are_an_error_where_a_file_cannot_hold_their_state(tmp_p
             export(noisy(), tmp_path, format)
     message = f"must not have hidden states .* {layer} of type BernoulliEncoder"
     with pytest.raises(ValueError, match=message):
-        rsnn.export_step(noisy(), tmp_path / "step", FIRST)
+        deploy.export_step(noisy(), tmp_path / "step", FIRST)
 
 
 def test_a_format_that_a_backend_does_not_offer_is_an_error_that_names_another_backend(
@@ -314,7 +321,7 @@ def test_a_format_that_a_backend_does_not_offer_is_an_error_that_names_another_b
         export(model, tmp_path, format)
     message = "`format` must be one of 'tf_saved_model', 'onnx', "
     with pytest.raises(ValueError, match=rf"{message}'litert'\. Received: .*'torch'"):
-        rsnn.export_step(model, tmp_path / "step", "torch")
+        deploy.export_step(model, tmp_path / "step", "torch")
 
 
 def test_a_missing_package_is_an_error_that_says_how_to_install_it(
@@ -341,12 +348,12 @@ def test_a_dtype_that_runtimes_do_not_have_is_an_error(tmp_path):
 
 
 def test_a_step_of_unknown_shape_and_other_mistakes_are_errors(tmp_path):
-    network = chain(rsnn.layers.IF(), layers.GlobalAveragePooling1D(), shape=(None, 4))
+    network = chain(IF(), layers.GlobalAveragePooling1D(), shape=(None, 4))
     message = r"must know the shape of its inputs.* of shape \(None, None, 4\)"
     with pytest.raises(ValueError, match=message):
-        rsnn.export_step(spiking(network, T), tmp_path / "step", FIRST)
+        deploy.export_step(spiking(network, T), tmp_path / "step", FIRST)
     with pytest.raises(TypeError, match="`model` must be a SpikingModel"):
-        rsnn.export_step(network, tmp_path / "step")
+        deploy.export_step(network, tmp_path / "step")
 
 
 def test_a_folder_that_is_missing_is_an_error_before_anything_is_done(
@@ -363,12 +370,10 @@ def test_a_folder_that_is_missing_is_an_error_before_anything_is_done(
         model.export(path, "onnx")
     for folder in (tmp_path, "."):
         with pytest.raises(IsADirectoryError, match=f"{message}.*which is a folder"):
-            rsnn.export_step(model, folder, "onnx")
+            deploy.export_step(model, folder, "onnx")
 
 
-@pytest.mark.skipif(
-    BACKEND != "jax", reason="the converters of the other backends take time loops"
-)
+@only_on("jax", "the converters of the other backends take time loops")
 @both_step_modes
 def test_time_loops_are_unrolled_for_the_converter_from_jax_to_onnx(
     step_mode, tmp_path, monkeypatch

@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 from helpers import BACKEND, both_step_modes, chain, compiled, data, spiking
 from keras import layers
+from numpy.testing import assert_allclose, assert_array_equal
 
-import keras_ratesnn as rsnn
+from keras_ratesnn import deploy
+from keras_ratesnn.layers import (
+    ILIF,
+    LIF,
+    PSN,
+    BernoulliEncoder,
+    CuBaLIF,
+    Neuron,
+    TimeMean,
+)
 from keras_ratesnn.layers.shared_membrane import SharedMembraneCell
 
 T = 4
@@ -19,11 +29,11 @@ def classifier(*end, middle=(), **settings):
     network = chain(
         layers.Dense(8),
         layers.BatchNormalization(),
-        rsnn.layers.LIF(decay=0.5, threshold=0.4),
+        LIF(decay=0.5, threshold=0.4),
         *middle,
         layers.Dropout(0.5),
         layers.Dense(8),
-        rsnn.layers.CuBaLIF(threshold=0.3),
+        CuBaLIF(threshold=0.3),
         layers.Dense(3),
         *end,
     )
@@ -52,10 +62,10 @@ def expected_answers(model, x, confidence, lengths=None, probabilities=False):
 
 
 def check(model, x, confidence, different, **expected):
-    outputs, steps = rsnn.predict_until_sure(model, x, confidence, batch_size=12)
+    outputs, steps = deploy.predict_until_sure(model, x, confidence, batch_size=12)
     wanted, at = expected_answers(model, x, confidence, **expected)
-    np.testing.assert_array_equal(steps, at)
-    np.testing.assert_allclose(outputs, wanted, rtol=1e-4, atol=1e-5)
+    assert_array_equal(steps, at)
+    assert_allclose(outputs, wanted, rtol=1e-4, atol=1e-5)
     assert (steps.dtype, outputs.dtype) == ("int32", "float32")
     assert len(set(steps)) >= different
 
@@ -67,8 +77,8 @@ def test_a_sample_stops_at_the_first_step_at_which_it_is_sure(step_mode):
     check(model, x, 0.6, different=4)
     check(model, x, 0.0, different=1)
     check(model, x, 1.0, different=1)
-    assert set(rsnn.predict_until_sure(model, x, 0.0)[1]) == {1}
-    assert set(rsnn.predict_until_sure(model, x, 1.0)[1]) == {T}
+    assert set(deploy.predict_until_sure(model, x, 0.0)[1]) == {1}
+    assert set(deploy.predict_until_sure(model, x, 1.0)[1]) == {T}
 
 
 def test_a_sequence_stops_when_it_is_sure_or_where_its_padding_begins():
@@ -78,13 +88,13 @@ def test_a_sequence_stops_when_it_is_sure_or_where_its_padding_begins():
     lengths = 1 + np.arange(13) % T
     frames[np.arange(T) >= lengths[:, None]] = -9.0
     check(model, frames, 0.6, different=3, lengths=lengths)
-    outputs, steps = rsnn.predict_until_sure(model, frames, 0.6)
+    outputs, steps = deploy.predict_until_sure(model, frames, 0.6)
     # Padding before a sequence changes nothing.
     ends = zip(frames, T - lengths, strict=True)
     before = np.array([np.roll(sequence, rest, axis=0) for sequence, rest in ends])
-    moved, as_many = rsnn.predict_until_sure(model, before, 0.6)
-    np.testing.assert_allclose(moved, outputs, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(as_many, steps)
+    moved, as_many = deploy.predict_until_sure(model, before, 0.6)
+    assert_allclose(moved, outputs, rtol=1e-5, atol=1e-6)
+    assert_array_equal(as_many, steps)
 
 
 def test_probabilities_are_compared_as_they_are():
@@ -113,7 +123,7 @@ def test_few_sizes_are_compiled_and_what_is_static_runs_once_a_batch():
     network = classifier(middle=[Counted(dynamic)]).network
     model = spiking(chain(Counted(static), network), T)
     x, _ = data(45)
-    first = rsnn.predict_until_sure(model, x, 0.6, batch_size=12)
+    first = deploy.predict_until_sure(model, x, 0.6, batch_size=12)
     # Batches of 12, 12, 12 and 9, which has the size of 12, too. Those of fewer rows
     # are powers of two.
     assert set(dynamic) <= {12, 8, 4, 2, 1}
@@ -125,21 +135,21 @@ def test_few_sizes_are_compiled_and_what_is_static_runs_once_a_batch():
         assert static == [12]
         assert len(dynamic) <= 1 + len(set(dynamic))
     before = len(dynamic)
-    again = rsnn.predict_until_sure(model, x[::-1], 0.6, batch_size=12)
-    np.testing.assert_array_equal(again[1][::-1], first[1])
+    again = deploy.predict_until_sure(model, x[::-1], 0.6, batch_size=12)
+    assert_array_equal(again[1][::-1], first[1])
     if BACKEND != "torch":
         assert len(dynamic) - before <= 5 - len(set(dynamic[:before]))
 
 
 def test_weights_may_change_between_calls_and_layers_draw_numbers():
     model, (x, y) = compiled(classifier()), data(8)
-    rsnn.predict_until_sure(model, x, 0.6)
+    deploy.predict_until_sure(model, x, 0.6)
     model.fit(x, y, verbose=0)
     check(model, x, 0.6, different=1)
-    parts = rsnn.layers.BernoulliEncoder(), layers.Dense(8), rsnn.layers.LIF()
+    parts = BernoulliEncoder(), layers.Dense(8), LIF()
     model = spiking(chain(*parts, layers.Dense(3)), T)
     shared = np.full((8, 6), 0.5)
-    first, second = (rsnn.predict_until_sure(model, shared, 1.0)[0] for _ in range(2))
+    first, second = (deploy.predict_until_sure(model, shared, 1.0)[0] for _ in range(2))
     assert not np.allclose(first, second)
 
 
@@ -163,7 +173,7 @@ def with_table(x):
 
 
 def shared_membrane():
-    return rsnn.layers.Neuron(SharedMembraneCell(rsnn.layers.LIF().cell))
+    return Neuron(SharedMembraneCell(LIF().cell))
 
 
 X, _ = data(4)
@@ -175,24 +185,24 @@ X, _ = data(4)
         ([two_outputs], r"one output for each class.*\(None, 3\), \(None, 3\)"),
         ([layers.Dense(1)], "two classes or more"),
         (
-            [rsnn.layers.TimeMean(name="mean"), layers.Dense(3)],
+            [TimeMean(name="mean"), layers.Dense(3)],
             "an output at each step.*'mean'",
         ),
-        ([rsnn.layers.PSN(timesteps=T), layers.Dense(3)], "inputs of later steps"),
+        ([PSN(timesteps=T), layers.Dense(3)], "inputs of later steps"),
         ([shared_membrane(), layers.Dense(3)], "shared_membrane=False"),
         ([with_table], r"'table', whose output has the shape \(4, 3\)"),
     ],
 )
 def test_what_cannot_stop_early_is_an_error_that_says_why(parts, said):
-    hidden = layers.Dense(8, name="hidden"), rsnn.layers.LIF()
+    hidden = layers.Dense(8, name="hidden"), LIF()
     network = chain(*hidden, *parts)
     with pytest.raises(ValueError, match=said):
-        rsnn.predict_until_sure(spiking(network, T), X)
+        deploy.predict_until_sure(spiking(network, T), X)
 
 
 def test_integers_stop_early_before_they_are_unrolled():
-    parts = layers.Dense(8), rsnn.layers.ILIF(levels=2), layers.Dense(3)
+    parts = layers.Dense(8), ILIF(levels=2), layers.Dense(3)
     integers = spiking(chain(*parts), T)
     check(integers, X, 0.6, different=1)
     with pytest.raises(ValueError, match="Use the model that was unrolled"):
-        rsnn.predict_until_sure(rsnn.unroll(integers), X)
+        deploy.predict_until_sure(deploy.unroll(integers), X)

@@ -1,5 +1,5 @@
-"""The check of sample independence: networks of the library pass, and leaks between
-samples and calls are found and named."""
+"""The check of sample independence: networks of the library pass, and dependence
+between samples and calls is found and named."""
 
 import keras
 import numpy as np
@@ -8,6 +8,7 @@ from helpers import chain
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
+from keras_ratesnn.layers import LIF, Recurrent
 from keras_ratesnn.testing import check_sample_independence
 
 RANDOM = np.random.default_rng(0)
@@ -78,7 +79,7 @@ def test_spiking_networks_have_no_leaks(step_mode, policy):
     keras.config.set_dtype_policy(policy)
     inputs = {name: keras.Input((6,), name=name) for name in ("one", "other")}
     x = layers.Add()([layers.Dense(5)(part) for part in inputs.values()])
-    neurons = rsnn.layers.Recurrent(rsnn.layers.LIF(decay=0.9), layers.Dense(5))
+    neurons = Recurrent(LIF(decay=0.9), layers.Dense(5))
     x = layers.Dropout(0.5)(neurons(layers.BatchNormalization()(x)))
     settings = {"return_sequences": step_mode == "multi", "mask_value": 0.0}
     network = keras.Model(inputs, x)
@@ -92,7 +93,7 @@ def test_spiking_networks_have_no_leaks(step_mode, policy):
     np.testing.assert_array_equal(ops.convert_to_numpy(model(x)), before)
 
 
-SILENT = rsnn.layers.LIF(threshold=1e6)
+SILENT = LIF(threshold=1e6)
 
 
 class OfThree(OwnLayer):
@@ -134,7 +135,7 @@ class OfThree(OwnLayer):
             "^Model 'reversing' gives a sample other outputs beside copies",
         ),
         (
-            lambda: CountingModel(plain(rsnn.layers.LIF()), 2, name="counting"),
+            lambda: CountingModel(plain(LIF()), 2, name="counting"),
             VECTORS,
             "^Model 'counting' .*It keeps state",
         ),

@@ -1,4 +1,4 @@
-"""What Keras does not provide portably: `engine`, which does it on this backend."""
+"""`engine`: the operations that Keras does not provide portably, for this backend."""
 
 import importlib.util
 

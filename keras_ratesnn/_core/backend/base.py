@@ -1,5 +1,4 @@
-"""What each backend provides: the functions that Keras has not, or not for all
-backends."""
+"""Functions of each backend that Keras has not, or not for all backends."""
 
 import abc
 import contextlib
@@ -55,7 +54,7 @@ class CallGraphs:
 
     @property
     def engine(self) -> str:
-        """What runs the calls: `"keras"`, or where they are recorded `"eager"`,
+        """The runner of calls: `"keras"`, or where they are recorded `"eager"`,
         `"recorded"` or `"compiled"`."""
         return "keras"
 
@@ -96,7 +95,7 @@ class Replicas:
 
 
 class Backend(abc.ABC):
-    """What differs between backends. A new backend is a subclass, which has what is
+    """All differences between backends. A new backend is a subclass, which has what is
     abstract here; what it needs nothing for, it leaves out.
 
     The defaults are those of a backend with one replica whose compiler sees a whole
@@ -511,7 +510,7 @@ class Backend(abc.ABC):
         self,
         steps: list[Callable[..., Any]],
         begin: Callable[..., Structure],
-        finish: Callable[..., Structure],
+        summarize: Callable[..., Structure],
         cell: Any,
         key: Hashable,
         inputs: list[Tensor],
@@ -527,7 +526,7 @@ class Backend(abc.ABC):
                 outputs)` of one step, as in `elementwise`; tensors, or lists.
             begin: Function of the inputs of the first step that returns the state
                 before it.
-            finish: Function of the last state that returns what takes its place.
+            summarize: Function of the last state that returns what takes its place.
             cell: A neuron cell.
             key: What else these functions depend on.
             inputs: List of tensors `(batch, T, ...)`, or `(batch, ...)` where they are

@@ -1,5 +1,5 @@
-"""What a cell computes, as a function of tensors alone, for compilers of element-wise
-operations."""
+"""The computation of a cell as a function of tensors alone, for compilers of
+element-wise operations."""
 
 from keras_ratesnn._core import keras_internals, tree
 

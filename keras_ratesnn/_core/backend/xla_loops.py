@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_ratesnn._core.contexts import setting
 
-UNROLLED_STEPS = {"cpu": {False: 1, True: 4}, "gpu": {False: 16, True: 8}}
+UNROLLED_STEPS = {"cpu": {False: 1, True: 4}, "gpu": {False: 16, True: 16}}
 """Up to this T the time loop of a layer is unrolled, by device and by whether the loop
 has a gradient.
 
@@ -17,11 +17,16 @@ keeps the input of all steps in memory. A compiled loop is computed once, in pla
 gradient it needs more copies, which pay off from T = 5.
 
 On GPUs and TPUs, where `optimization_barrier` keeps the order, an unrolled loop is one
-pass over memory. The numbers for them are the largest T for which programs that JAX
-compiled for an H100 (ResNet-18, batch 128) needed less memory unrolled: 2191 instead of
-2438 MiB at T = 16 without gradient, 5566 instead of 9094 at T = 8 with it. `python -m
-recipes.benchmark --loops` measures what is faster on a device.
+pass over memory. For an H100 programs that JAX compiled (ResNet-18, batch 128, T = 16)
+needed less memory unrolled: 2191 instead of 2438 MiB without gradient; with it 11,048
+instead of 17,816, and a tenth of the memory traffic. Compiling them takes longer, so
+longer loops were not tried. `python -m recipes.benchmark --loops` measures what is
+faster on a device.
 """
+
+PLATFORM = "auto"
+"""The platform that JAX compiles for, as in `unrolled_steps`; `"auto"` is this machine.
+A program that is compiled ahead of time for another one needs it."""
 
 _unrolled = contextvars.ContextVar("keras_ratesnn_unrolled", default=False)
 

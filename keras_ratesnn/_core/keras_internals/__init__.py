@@ -76,6 +76,7 @@ from keras_ratesnn._core.keras_internals.saving import (
     without_code,
 )
 from keras_ratesnn._core.keras_internals.scopes import (
+    Closed,
     CollectingScope,
     NoticingScope,
     ReadOnce,

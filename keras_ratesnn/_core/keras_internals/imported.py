@@ -1,5 +1,5 @@
-"""What is imported of Keras' private modules. If a part is missing, the error says
-which, and what to do."""
+"""Imports of Keras' private modules. If a part is missing, the error says which, and
+what to do."""
 
 import keras
 

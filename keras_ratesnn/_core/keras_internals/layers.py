@@ -1,4 +1,4 @@
-"""What layers are made of: sublayers and state."""
+"""The parts of layers: sublayers and state."""
 
 from keras_ratesnn._core.keras_internals.graph import is_graph
 

@@ -1,4 +1,4 @@
-"""What Keras saves and exports of models, and how it reads that."""
+"""How Keras saves, exports and reads models."""
 
 from keras_ratesnn._core import tree
 from keras_ratesnn._core.contexts import replaced

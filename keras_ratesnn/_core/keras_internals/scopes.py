@@ -153,6 +153,22 @@ class Replaced(Values):
         )
 
 
+class Closed(Replaced):
+    """`Replaced`, with all variables that a step may assign; raises ValueError at the
+    assignment of another one, which would be lost."""
+
+    def add_update(self, update):
+        variable, _ = update
+        if self.get_current_value(variable) is None:
+            raise ValueError(
+                "A step that is differentiated by itself, run again, or the body of a "
+                "loop may assign variables of its own layers alone. Received: an "
+                f"assignment of {variable.path!r}. Draw random numbers from a "
+                "keras.random.SeedGenerator, an attribute of the cell or layer."
+            )
+        super().add_update(update)
+
+
 class Tried(Replaced):
     """`Replaced`, for a model that is run without being changed: the losses that its
     layers add end with the scope, too.

@@ -40,8 +40,8 @@ def _mended_keras():
 
 
 def transfers_that_overlap():
-    """What lets Keras on PyTorch, with a GPU, wait for no numbers in a step, as for
-    `Replacements`. The values are the same."""
+    """Replacements that let Keras on PyTorch, with a GPU, wait for no numbers in a
+    step, for `Replacements`. The values are the same."""
     import torch
     from keras.src.backend.torch.optimizers.torch_sgd import SGD
 

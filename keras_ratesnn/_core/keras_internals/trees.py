@@ -4,8 +4,8 @@ import keras
 
 
 def trees_that_free_tensors():
-    """What lets `keras.tree` on PyTorch keep no tensors that it has looked at, as for
-    `Replacements`. It takes less time, too.
+    """Replacements that let `keras.tree` on PyTorch keep no tensors that it has looked
+    at, for `Replacements`. It takes less time, too.
 
     Keras hands PyTorch's `tree_flatten` a function that refers to the structure, and
     that keeps it in an inner function that refers to itself: the tensors stay in memory

@@ -16,7 +16,7 @@ _POINTS = 200
 
 
 class UntilSure(NamedTuple):
-    """What stopping with some confidence gives.
+    """Accuracy and steps of stopping at some confidence.
 
     Args:
         accuracy: Float.
@@ -56,7 +56,7 @@ class AccuracyUntilSure:
         )
 
     def at(self, confidence: float) -> UntilSure:
-        """What `keras_ratesnn.predict_until_sure` gives with this confidence.
+        """The results of `keras_ratesnn.deploy.predict_until_sure` at this confidence.
 
         Raises:
             TypeError: If it is not a number.
@@ -80,7 +80,8 @@ class AccuracyUntilSure:
         return np.take_along_axis(self.right, steps[:, None] - 1, axis=1)[:, 0]
 
     def confidence_for(self, error: float) -> float:
-        """What `keras_ratesnn.calibrate_confidence` finds on these samples.
+        """The confidence that `keras_ratesnn.deploy.calibrate_confidence` finds on
+        these samples.
 
         Raises:
             TypeError: If `error` is not a number.
@@ -125,8 +126,8 @@ class AccuracyUntilSure:
 def accuracy_until_sure(
     model: SpikingModel, x: Structure, y: Any, batch_size: int = 128
 ) -> AccuracyUntilSure:
-    """Measures for every confidence what `keras_ratesnn.predict_until_sure` would give,
-    in one run of all steps.
+    """Measures for every confidence what `keras_ratesnn.deploy.predict_until_sure`
+    would give, in one run of all steps.
 
     Example:
 

@@ -1,1 +1,1 @@
-"""What neurons do: their spikes and membranes."""
+"""The activity of neurons: their spikes and membranes."""

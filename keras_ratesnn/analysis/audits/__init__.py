@@ -1,1 +1,1 @@
-"""What a network is, does and costs, side by side."""
+"""Audits: structure, behaviour and costs of a network, side by side."""

@@ -1,5 +1,4 @@
-"""What a published network is, does and costs: what other analyses measure, side by
-side."""
+"""Audits of published networks: the results of other analyses, side by side."""
 
 import dataclasses
 import textwrap
@@ -16,6 +15,7 @@ from keras_ratesnn.analysis.accuracy.accuracy_over_time import (
     AccuracyOverTime,
     accuracy_over_time,
 )
+from keras_ratesnn.analysis.costs.breakdown import Costs
 from keras_ratesnn.analysis.costs.description import (
     Description,
     activity_table,
@@ -23,9 +23,8 @@ from keras_ratesnn.analysis.costs.description import (
     names_of,
 )
 from keras_ratesnn.analysis.costs.energy import Energy
-from keras_ratesnn.analysis.costs.ledger import Costs
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
-from keras_ratesnn.testing import check_sample_independence
+from keras_ratesnn.testing.samples import sample_dependence
 
 BATCH = 32
 """Samples that are processed at once. Rates and costs are those of the first batch."""
@@ -62,11 +61,11 @@ class Audit:
 
     Args:
         description: What `keras_ratesnn.describe` says of the first 32 samples.
-        energy: `Energy` of these, in int8. Its `without_spikes` is what the same
+        energy: `Energy` of these, in int8. Its `dense` is what the same
             network spends without spikes.
         inputs: String, what the network sees at each step.
-        leak: String, where an answer depends on other samples or on earlier calls; `""`
-            if it does not.
+        dependence: String, where an answer depends on other samples or on earlier
+            calls; `""` if it does not.
         accuracy: `AccuracyOverTime`, or `None` without labels.
         data: String, how many samples there are, and of what.
         origin: String, where the network comes from, and what was assumed.
@@ -75,7 +74,7 @@ class Audit:
     description: Description
     energy: Energy
     inputs: str
-    leak: str
+    dependence: str
     accuracy: AccuracyOverTime | None
     data: str
     origin: str
@@ -89,12 +88,12 @@ class Audit:
     def numbers(self) -> tuple[AuditedNumber, ...]:
         """All numbers, each with its definition, source and command."""
         description, energy = self.description, self.energy
-        rival = energy.without_spikes
+        dense = energy.dense
         described = "rsnn.describe(model, x)"
         spent = "rsnn.analysis.energy(model, x, rsnn.analysis.Costs.int8())"
         traffic = [
-            f"{ledger.memory / energy.costs.memory / 8:,.0f}"
-            for ledger in (energy.spiking, rival)
+            f"{breakdown.memory / energy.costs.memory / 8:,.0f}"
+            for breakdown in (energy.spiking, dense)
         ]
         numbers = [
             AuditedNumber(
@@ -143,7 +142,7 @@ class Audit:
             ),
             AuditedNumber(
                 "energy",
-                f"{_text.joules(energy.total)} a sample; {_text.joules(rival.total)} "
+                f"{_text.joules(energy.total)} a sample; {_text.joules(dense.total)} "
                 "without spikes",
                 "operations and memory traffic, both in int8 and 45 nm CMOS",
                 "Horowitz, ISSCC 2014",
@@ -151,15 +150,15 @@ class Audit:
             ),
             AuditedNumber(
                 "breaks even",
-                f"spiking wins {energy.wins(rival)}",
+                f"spiking wins {energy.wins(dense)}",
                 "where both spend the same, if the rates of all layers change by one "
                 "factor",
                 "docs/analysis.md",
-                f"{spent}.without_spikes.crossover",
+                f"{spent}.dense.crossover",
             ),
             AuditedNumber(
                 "depends on its batch",
-                self.leak or "no",
+                self.dependence or "no",
                 "whether answers of two samples change with others or earlier calls, "
                 "and the first layer where they do",
                 "this library",
@@ -182,10 +181,10 @@ class Audit:
 
     @property
     def verdict(self) -> str:
-        """What the numbers come to, and what that rests on: a sentence, after one that
-        names silent layers."""
-        energy, rival = self.energy, self.energy.without_spikes
-        if self.description.nan or not rival.total:
+        """The conclusion from the numbers, with its assumptions: a sentence, after one
+        that names silent layers."""
+        energy, dense = self.energy, self.energy.dense
+        if self.description.nan or not dense.total:
             reason = self.description.nan or energy.verdict
             return f"No verdict on {self.measured}: {reason}"
         silent = ""
@@ -196,10 +195,10 @@ class Audit:
             )
         return (
             f"{silent}On {self.measured}, by costs of int8 in 45 nm CMOS with memory "
-            f"traffic, the network spends {energy.total / rival.total:.3g} of what it "
-            f"would spend without spikes: spiking wins {energy.wins(rival)}, and the "
+            f"traffic, the network spends {energy.total / dense.total:.3g} of what it "
+            f"would spend without spikes: spiking wins {energy.wins(dense)}, and the "
             f"network fires at {energy.firing_rate:.1%}; a sample's answer "
-            f"{'depends' if self.leak else 'does not depend'} on its batch."
+            f"{'depends' if self.dependence else 'does not depend'} on its batch."
         )
 
     def __str__(self) -> str:
@@ -239,7 +238,7 @@ class Audit:
         axes.set_yticks(range(len(rates)), [layer.name for layer in layers])
         axes.invert_yaxis()
         lines = {
-            "--": (self.energy.without_spikes.crossover, "breaks even with int8"),
+            "--": (self.energy.dense.crossover, "breaks even with int8"),
             ":": (self.energy.firing_rate, "mean at synapses"),
         }
         for style, (rate, label) in lines.items():
@@ -256,8 +255,8 @@ class Audit:
         """All numbers as Python's own types, as for JSON; what is not finite is
         `None`."""
         description, energy = self.description, self.energy
-        rival = energy.without_spikes
-        rates = {"firing_rate": energy.firing_rate, "break_even": rival.crossover}
+        dense = energy.dense
+        rates = {"firing_rate": energy.firing_rate, "break_even": dense.crossover}
         accuracy = None if self.accuracy is None else self.accuracy.accuracy.tolist()
         return {
             "origin": self.origin,
@@ -270,12 +269,12 @@ class Audit:
             "multiply_adds": float(energy.multiply_adds.sum()),
             "multiply_adds_without_spikes": description.dense_multiply_adds,
             "joules": energy.spiking.parts,
-            "joules_without_spikes": rival.parts,
+            "joules_without_spikes": dense.parts,
             **{
                 name: rate if np.isfinite(rate) else None
                 for name, rate in rates.items()
             },
-            "leak": self.leak,
+            "dependence": self.dependence,
             "accuracy": accuracy,
             "verdict": self.verdict,
         }
@@ -283,19 +282,19 @@ class Audit:
 
 def audit(model: SpikingModel, x: Structure, y: Any = None) -> Audit:
     """Puts side by side what a network is, does and costs, as for a file that somebody
-    published: activity, operations, energy, leaks between samples, accuracy.
+    published: activity, operations, energy, dependence between samples, accuracy.
 
     It runs `keras_ratesnn.describe`, whose energy it takes in int8,
     `keras_ratesnn.testing.check_sample_independence`, and `accuracy_over_time`. Rates
     and costs are those of the first 32 samples, and answers of two are compared. The
-    model runs in inference mode and, if it has no leak, is not changed.
+    model runs in inference mode and, if it depends on neither, is not changed.
 
     Example:
 
     >>> model = keras_ratesnn.models.load_pretrained("digits")
     >>> x = np.random.default_rng(0).integers(0, 17, (8, 8, 8, 1))
     >>> found = audit(model, x, np.zeros(8))
-    >>> found.inputs, found.leak, len(found.accuracy.accuracy)
+    >>> found.inputs, found.dependence, len(found.accuracy.accuracy)
     ('the same (8, 8, 1)', '', 4)
     >>> found.numbers[0].name, found.numbers[0].value
     ('trainable parameters', '223,690')
@@ -317,11 +316,6 @@ def audit(model: SpikingModel, x: Structure, y: Any = None) -> Audit:
     model = checked_model(model)
     batch = _first(x, BATCH)
     description = describe(model, batch, verbose=False)
-    try:
-        check_sample_independence(model, _first(x, COMPARED))
-        leak = ""
-    except AssertionError as error:
-        leak = str(error)
     accuracy = None
     if y is not None:
         accuracy = accuracy_over_time(model, x, y, batch_size=BATCH, verbose=0)
@@ -332,7 +326,7 @@ def audit(model: SpikingModel, x: Structure, y: Any = None) -> Audit:
         description,
         dataclasses.replace(description.energy, costs=Costs.int8()),
         inputs=f"{'its own' if has_time else 'the same'} {', '.join(shapes)}",
-        leak=leak,
+        dependence=sample_dependence(model, _first(x, COMPARED)),
         accuracy=accuracy,
         data=f"{_observation.samples(x)} samples",
         origin=str(getattr(model, "checkpoint_report", model.name)),

@@ -1,2 +1,2 @@
-"""What a prediction costs: operations, memory traffic and joules, and the table of
+"""The costs of a prediction: operations, memory traffic and joules, and the table of
 `describe`."""

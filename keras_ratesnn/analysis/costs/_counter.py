@@ -15,7 +15,7 @@ from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._graph import Signal
 from keras_ratesnn._model.input_checks import inputs_with_time
 from keras_ratesnn.analysis import _observation
-from keras_ratesnn.analysis.costs.ledger import Traffic
+from keras_ratesnn.analysis.costs.breakdown import Traffic
 from keras_ratesnn.gradients.observing import ObservedCall
 from keras_ratesnn.spiking_model import SpikingModel
 
@@ -43,8 +43,8 @@ class OperationCounter:
 
     Args:
         counts: Boolean array `(batch, T)`, which steps are not padding.
-        slots: Integer, how many time steps are the slots of one longer step. Defaults
-            to `1`.
+        substeps: Integer, how many time steps are the substeps of one longer step.
+            Defaults to `1`.
         frames: Boolean, whether an input of the network has time, so that a network
             without spikes runs for each frame. Defaults to `False`.
 
@@ -54,12 +54,12 @@ class OperationCounter:
     """
 
     def __init__(
-        self, counts: np.ndarray, slots: int = 1, frames: bool = False
+        self, counts: np.ndarray, substeps: int = 1, frames: bool = False
     ) -> None:
         self.counts = counts
         self.timesteps = counts.shape[1]
-        self.slots = slots
-        self.passes = self._steps / slots if frames else 1.0
+        self.substeps = substeps
+        self.passes = self._steps / substeps if frames else 1.0
         self.names = _graph.Names()
         self.calls: list[Counted] = []
         self.levels = 1
@@ -78,7 +78,7 @@ class OperationCounter:
         network = _graph.as_graph(model.network)
         frames = bool(inputs_with_time(network, x, model.timesteps))
         return cls(
-            _observation.steps_that_count(model, x), _graph.slots_of(network), frames
+            _observation.steps_that_count(model, x), _graph.substeps_of(network), frames
         )
 
     def __call__(self, call: ObservedCall, outputs: Structure) -> Structure:
@@ -124,7 +124,7 @@ class OperationCounter:
             **sizes: Other fields of `Traffic`.
         """
         passes = 1.0 if static else self.passes
-        steps = self.counts.sum(axis=1) / self.slots
+        steps = self.counts.sum(axis=1) / self.substeps
         carried = float(np.maximum(steps - 1, 0).mean())
         if static and self._after_time_means:
             # What follows a time mean is added into no membranes.
@@ -170,16 +170,16 @@ class OperationCounter:
     def _once_in_a_step(
         self, signal: Signal, values: np.ndarray, spikes: np.ndarray | None
     ) -> tuple[Any, Any]:
-        """Values and their spikes: once in all slots of a step, if they are the same in
-        all or no spikes."""
-        if signal.static or self.slots == 1:
+        """Values and their spikes: once in all substeps of a step, if they are the same
+        in all or no spikes."""
+        if signal.static or self.substeps == 1:
             return values, spikes
-        if _same_in_slots(values, self.slots):
-            once = slice(None, None, self.slots)
+        if _same_in_substeps(values, self.substeps):
+            once = slice(None, None, self.substeps)
             return values[once], None if spikes is None else spikes[once]
         if spikes is not None:
             return values, spikes
-        return values.reshape(-1, self.slots, *values.shape[1:]).sum(axis=1), None
+        return values.reshape(-1, self.substeps, *values.shape[1:]).sum(axis=1), None
 
     def _count(self, call: ObservedCall, signal: Signal, outputs: Signal) -> None:
         values, samples = self._rows(signal), len(self.counts)
@@ -251,8 +251,10 @@ class OperationCounter:
             has_spikes |= counts_spikes
             factors.append(rows)
         dense = math.prod(outputs.value.shape[1:]) * factors[0].shape[-1]
-        if not static and all(_same_in_slots(rows, self.slots) for rows in factors):
-            events = [rows[:: self.slots] for rows in events]
+        if not static and all(
+            _same_in_substeps(rows, self.substeps) for rows in factors
+        ):
+            events = [rows[:: self.substeps] for rows in events]
         samples = len(self.counts)
         runs = 1.0 if static else len(events[0]) / samples
         traffic = self._traffic(outputs, static, runs, dense, **sizes)
@@ -263,7 +265,7 @@ class OperationCounter:
             traffic = traffic._replace(most_accumulates=dense)
             counted = Counted(dense, 0.0, accumulates, traffic)
         else:
-            steps = 1 if static else self._steps / self.slots
+            steps = 1 if static else self._steps / self.substeps
             counted = Counted(dense, dense * steps, 0.0, traffic)
         self.add(call.operation.name, counted)
 
@@ -274,7 +276,7 @@ class OperationCounter:
         shape = (1, *outputs.value.shape[1:])
         independent = cell.independent_cell()
         if independent.in_parallel:
-            counts = self.counts[:, :: self.slots].astype("float64")
+            counts = self.counts[:, :: self.substeps].astype("float64")
             reaching = independent.reaching_inputs(counts.shape[1])
             reached = np.einsum("bt,tj,bj->", counts, reaching, counts) / len(counts)
             multiply_adds = reached * math.prod(shape)
@@ -293,16 +295,16 @@ class OperationCounter:
     ) -> None:
         """The layer that spikes come back by: it acts at each step but the first, on
         the spikes of the step before."""
-        layer, slots = call.operation.cell.feedback, self.slots
+        layer, substeps = call.operation.cell.feedback, self.substeps
         name, kind = f"{call.operation.name}/{layer.name}", layer_kinds.kind_of(layer)
         if kind.multiply_adds is None:
             if matrices(layer):
                 self.not_counted.append(name)
             return
         spikes = _observation.spikes(call, outputs, self.timesteps)
-        by_slot = spikes.reshape(len(spikes), -1, slots, *spikes.shape[2:])
-        by_step = by_slot.sum(axis=2, dtype="float64")
-        counts = self.counts[:, ::slots]
+        by_substep = spikes.reshape(len(spikes), -1, substeps, *spikes.shape[2:])
+        by_step = by_substep.sum(axis=2, dtype="float64")
+        counts = self.counts[:, ::substeps]
         # Neither padding nor what follows it gets spikes.
         feeds = counts[:, :-1] & counts[:, 1:]
         runs = feeds.sum() / len(spikes)
@@ -327,7 +329,7 @@ class OperationCounter:
         outputs."""
         if _observation.is_neuron(call):
             self.levels = max(self.levels, call.operation.cell.levels)
-            if self.slots > 1 or call.operation.cell.levels > 1:
+            if self.substeps > 1 or call.operation.cell.levels > 1:
                 self._sizes[outputs] = call.operation.cell.spike_size
             return
         if call.kind.multilinear and len(call.signals) > 1:
@@ -376,10 +378,10 @@ def _fed(
     return float(events.mean()) * kind.multiply_adds(layer, input_shape, output_shape)
 
 
-def _same_in_slots(rows: np.ndarray, slots: int) -> bool:
-    """Whether rows are the same in all slots of a step."""
-    by_slot = rows.reshape(-1, slots, *rows.shape[1:])
-    return bool((by_slot == by_slot[:, :1]).all())
+def _same_in_substeps(rows: np.ndarray, substeps: int) -> bool:
+    """Whether rows are the same in all substeps of a step."""
+    by_substep = rows.reshape(-1, substeps, *rows.shape[1:])
+    return bool((by_substep == by_substep[:, :1]).all())
 
 
 def matrices(operation: keras.Operation) -> int:

@@ -15,8 +15,8 @@ from keras_ratesnn._model import silence_causes
 from keras_ratesnn.analysis import _observation, _text
 from keras_ratesnn.analysis.costs._counter import OperationCounter
 from keras_ratesnn.analysis.costs._integer_counter import counter_of_integers
+from keras_ratesnn.analysis.costs.breakdown import COSTS
 from keras_ratesnn.analysis.costs.energy import Energy, energy_of
-from keras_ratesnn.analysis.costs.ledger import COSTS
 from keras_ratesnn.integers import IntegerModel
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
@@ -109,7 +109,7 @@ class Description:
     @property
     def dense_multiply_adds(self) -> float:
         """Multiply-adds per sample of the same network without spikes."""
-        return float(self.energy.multiply_adds_without_spikes.sum())
+        return float(self.energy.dense_multiply_adds.sum())
 
     @property
     def not_counted(self) -> tuple[str, ...]:
@@ -123,8 +123,8 @@ class Description:
 
     @property
     def remedy(self) -> str:
-        """What helps dead layers: their currents are NaN, moving statistics have not
-        settled, or currents are too small."""
+        """The remedy for dead layers: their currents are NaN, moving statistics have
+        not settled, or currents are too small."""
         if self.nan:
             return self.nan
         if self.normalized:

@@ -10,10 +10,15 @@ from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._model.silence_causes import origin_of_nan
 from keras_ratesnn.analysis import _figures, _observation, _text
-from keras_ratesnn.analysis.costs import ledger
+from keras_ratesnn.analysis.costs import breakdown
 from keras_ratesnn.analysis.costs._counter import OperationCounter
 from keras_ratesnn.analysis.costs._integer_counter import counter_of_integers
-from keras_ratesnn.analysis.costs.ledger import Costs, Ledger, Rival, Traffic
+from keras_ratesnn.analysis.costs.breakdown import (
+    Costs,
+    DenseNetwork,
+    EnergyBreakdown,
+    Traffic,
+)
 from keras_ratesnn.integers import IntegerModel
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
@@ -23,8 +28,8 @@ class Energy:
     """The result of `energy`; it can be printed. All numbers are those of one sample, a
     mean over the batch.
 
-    The rival is the same network without spikes and time, `quantized`. It runs once, or
-    for each frame if an input has time.
+    The dense network is the same one without spikes and time, `dense`, or with narrow
+    activations, `quantized`. It runs once, or for each frame if an input has time.
 
     Args:
         timesteps: Integer T.
@@ -32,7 +37,7 @@ class Energy:
             execution order, with one entry for each call.
         multiply_adds: Array `(N,)`: the multiply-adds over all steps.
         accumulates: Array `(N,)`: the additions for spikes over all steps.
-        multiply_adds_without_spikes: Array `(N,)`: the multiply-adds of the same layer
+        dense_multiply_adds: Array `(N,)`: the multiply-adds of the same layer
             in a network without spikes, over all its passes.
         not_counted: Tuple of strings, the layers with weights whose operations are not
             known.
@@ -45,7 +50,7 @@ class Energy:
     layers: tuple[str, ...]
     multiply_adds: np.ndarray
     accumulates: np.ndarray
-    multiply_adds_without_spikes: np.ndarray
+    dense_multiply_adds: np.ndarray
     not_counted: tuple[str, ...]
     costs: Costs
     levels: int
@@ -57,8 +62,8 @@ class Energy:
         return self.spiking.layers
 
     @property
-    def joules_without_spikes(self) -> np.ndarray:
-        """The energy of each layer of the rival, `(N,)`, with memory."""
+    def quantized_joules(self) -> np.ndarray:
+        """The energy of each layer of the network `quantized`, `(N,)`, with memory."""
         return self.quantized.layers
 
     @property
@@ -67,8 +72,8 @@ class Energy:
         return self.spiking.total
 
     @property
-    def total_without_spikes(self) -> float:
-        """The energy of all layers of the rival, with memory, in joules."""
+    def quantized_total(self) -> float:
+        """The energy of all layers of the network `quantized`, with memory."""
         return self.quantized.total
 
     @property
@@ -84,35 +89,34 @@ class Energy:
     def firing_rate(self) -> float:
         """The mean of the firing rates over all synapses that take spikes; NaN if none
         does."""
-        return ledger.firing_rate(self.accumulates, self.traffic)
+        return breakdown.firing_rate(self.accumulates, self.traffic)
 
     @property
-    def spiking(self) -> Ledger:
-        """What the network spends on operations and memory."""
+    def spiking(self) -> EnergyBreakdown:
+        """The energy of operations and memory."""
         operations = (
             self.multiply_adds * self.costs.multiply_add
             + self.accumulates * self.costs.accumulate
         )
-        return ledger.with_spikes(
+        return breakdown.spiking_breakdown(
             operations, self.accumulates, self.traffic, self.levels, self.costs
         )
 
     @property
-    def without_spikes(self) -> Rival:
-        """What the same network spends without spikes, with the activations of the
-        `costs`."""
-        return self._rival(self.costs.activation_bits)
+    def dense(self) -> DenseNetwork:
+        """The energy of the dense network, with the activations of the `costs`."""
+        return self._dense_network(self.costs.activation_bits)
 
     @property
-    def quantized(self) -> Rival:
-        """What it spends without spikes, with activations of ⌈log2(T D + 1)⌉ bits,
+    def quantized(self) -> DenseNetwork:
+        """The energy of the dense network, with activations of ⌈log2(T D + 1)⌉ bits,
         which hold the spikes of all steps."""
-        return self._rival((self.timesteps * self.levels).bit_length())
+        return self._dense_network((self.timesteps * self.levels).bit_length())
 
-    def _rival(self, bits):
-        return ledger.without_spikes(
+    def _dense_network(self, bits):
+        return breakdown.dense_network(
             bits,
-            self.multiply_adds_without_spikes,
+            self.dense_multiply_adds,
             self.spiking,
             self.accumulates,
             self.traffic,
@@ -121,66 +125,66 @@ class Energy:
 
     @property
     def totals(self) -> str:
-        """What all layers spend, with memory, with spikes and without, in words."""
-        rival, wider = self.quantized, self.without_spikes
+        """The energy of all layers, with memory, with spikes and without, in words."""
+        quantized, dense = self.quantized, self.dense
         passes = self.traffic.passes.max(initial=1)
         often = "one pass" if passes == 1 else f"{passes:.3g} passes"
         return (
             f"{_text.joules(self.total)} with spikes, T = {self.timesteps}; without "
             f"spikes, in {often}, "
-            f"{_text.joules(rival.total)} with {rival.activation_bits}-bit "
-            f"activations, {_text.joules(wider.total)} with {wider.activation_bits}-bit"
+            f"{_text.joules(quantized.total)} with {quantized.activation_bits}-bit "
+            f"activations, {_text.joules(dense.total)} with {dense.activation_bits}-bit"
         )
 
     @property
     def verdict(self) -> str:
         """Whether spiking saves energy, in words."""
-        spent, rival, wider = self.spiking.total, self.quantized, self.without_spikes
-        if not rival.total:
+        spent, quantized, dense = self.spiking.total, self.quantized, self.dense
+        if not quantized.total:
             return "No layer is counted that a network without spikes has."
         first = (
-            f"Spiking {'wins' if spent < rival.total else 'loses'}: it spends "
-            f"{spent / rival.total:.3g} of what the {rival.activation_bits}-bit "
-            f"network without spikes spends, and {spent / wider.total:.3g} of the "
-            f"{wider.activation_bits}-bit one."
+            f"Spiking {'wins' if spent < quantized.total else 'loses'}: it spends "
+            f"{spent / quantized.total:.3g} of what the "
+            f"{quantized.activation_bits}-bit network without spikes spends, and "
+            f"{spent / dense.total:.3g} of the {dense.activation_bits}-bit one."
         )
-        if np.isnan(rival.crossover):
+        if np.isnan(quantized.crossover):
             return f"{first} No layer that is counted takes spikes."
         return (
-            f"{first} It wins {self.wins(rival)}; this network fires at "
+            f"{first} It wins {self.wins(quantized)}; this network fires at "
             f"{self.firing_rate:.1%}."
         )
 
-    def wins(self, rival: Rival) -> str:
-        """At which firing rates spiking spends less than a rival, in words."""
-        if np.isnan(rival.crossover):
+    def wins(self, dense: DenseNetwork) -> str:
+        """At which firing rates spiking spends less than a dense network, in words."""
+        if np.isnan(dense.crossover):
             return "nowhere, as no layer that is counted takes spikes"
-        if rival.crossover == 0:
+        if dense.crossover == 0:
             return "at no firing rate"
-        if rival.crossover >= self.levels:
+        if dense.crossover >= self.levels:
             return "at any firing rate"
-        return f"below a firing rate of {rival.crossover:.1%}"
+        return f"below a firing rate of {dense.crossover:.1%}"
 
     def __str__(self) -> str:
-        spiking, rival, wider = self.spiking, self.quantized, self.without_spikes
-        wide, narrow = wider.activation_bits, rival.activation_bits
+        spiking, quantized, dense = self.spiking, self.quantized, self.dense
+        wide, narrow = dense.activation_bits, quantized.activation_bits
         numbers = zip(
             (*self.layers, "all"),
             (*spiking.layers, spiking.total),
-            (*wider.layers, wider.total),
-            (*rival.layers, rival.total),
+            (*dense.layers, dense.total),
+            (*quantized.layers, quantized.total),
             (*self.firing_rates, self.firing_rate),
-            (*rival.crossovers, rival.crossover),
+            (*quantized.crossovers, quantized.crossover),
             strict=True,
         )
         rows = []
-        for name, spent, by_wider, by_rival, rate, below in numbers:
-            joules = [_text.joules(value) for value in (spent, by_wider, by_rival)]
-            share = f"{spent / by_rival:.3g}" if by_rival else ""
+        for name, spent, by_dense, by_quantized, rate, below in numbers:
+            joules = [_text.joules(value) for value in (spent, by_dense, by_quantized)]
+            share = f"{spent / by_quantized:.3g}" if by_quantized else ""
             wins_below = "any" if below >= self.levels else _rate(below)
             rows.append([name, *joules, share, _rate(rate), wins_below])
-        rivals = f"{wide}-bit", f"{narrow}-bit", f"of the {narrow}-bit"
-        columns = ["layer", "with spikes", *rivals, "firing rate", "wins below"]
+        compared = f"{wide}-bit", f"{narrow}-bit", f"of the {narrow}-bit"
+        columns = ["layer", "with spikes", *compared, "firing rate", "wins below"]
         parts = [
             f"{name} {_text.joules(joules)}" for name, joules in spiking.parts.items()
         ]
@@ -218,21 +222,21 @@ class Energy:
                 **style,
             )
             below = below + joules * 1e6
-        rivals = (
+        dense_networks = (
             (self.quantized, "///", positions),
             (
-                self.without_spikes,
+                self.dense,
                 "xxx",
                 positions + width,
             ),
         )
-        for rival, hatch, middles in rivals:
+        for dense, hatch, middles in dense_networks:
             axes.bar(
                 middles,
-                rival.layers * 1e6,
+                dense.layers * 1e6,
                 color="white",
                 hatch=hatch,
-                label=f"without spikes, {rival.activation_bits} bits",
+                label=f"without spikes, {dense.activation_bits} bits",
                 **style,
             )
         axes.margins(y=0.1)
@@ -257,9 +261,9 @@ def energy(
     but for products of such. A layer whose inputs have more values, such as averages of
     several spikes, takes a multiply-add for each synapse and step, even if the input
     is 0. A layer whose input is the same at every step, such as an image, takes its
-    multiply-adds once, and in an unrolled network (see `keras_ratesnn.unroll`) any
-    layer takes them once in all slots of a step. In the network without spikes and
-    time, each layer takes its multiply-adds once, or for each frame if an input has
+    multiply-adds once, and in an unrolled network (see `keras_ratesnn.deploy.unroll`)
+    any layer takes them once in all substeps of a step. In the network without spikes
+    and time, each layer takes its multiply-adds once, or for each frame if an input has
     time. The padding of a convolution takes multiply-adds, but no additions.
 
     Counted are Dense, einsum and convolution layers, also the one in `Recurrent` that
@@ -272,7 +276,7 @@ def energy(
 
     Ledgers add the energy to read weights, and to write and read membranes, spikes and
     activations, for this network (`Energy.spiking`) and for the same network without
-    spikes in two precisions (`Energy.quantized`, `Energy.without_spikes`).
+    spikes in two precisions (`Energy.quantized`, `Energy.dense`).
     `Energy.verdict` says which spends less, and below which firing rate spiking does.
 
     Not counted are biases, the steps of other neurons, delays, pooling, element-wise
@@ -341,7 +345,7 @@ def energy_of(counter: OperationCounter, costs: Costs | None = None) -> Energy:
         layers=tuple(counter.names.all),
         multiply_adds=multiply_adds,
         accumulates=accumulates,
-        multiply_adds_without_spikes=dense * traffic.passes,
+        dense_multiply_adds=dense * traffic.passes,
         not_counted=tuple(dict.fromkeys(counter.not_counted)),
         costs=costs or Costs(),
         levels=counter.levels,

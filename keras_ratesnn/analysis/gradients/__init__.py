@@ -1,2 +1,2 @@
-"""What training methods take for the gradient: how far they agree, and what the rate
-gradient assumes."""
+"""The gradients of training methods: how far they agree, and the assumptions of the
+rate gradient."""

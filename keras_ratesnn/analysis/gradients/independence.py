@@ -15,8 +15,9 @@ from keras_ratesnn._core.backend import engine
 from keras_ratesnn._graph import Signal
 from keras_ratesnn.analysis import _figures, _observation
 from keras_ratesnn.analysis.gradients import _training
-from keras_ratesnn.gradients import NeuronHandler, Rate, with_neurons
-from keras_ratesnn.gradients.handlers.neuron import State
+from keras_ratesnn.gradients import Rate
+from keras_ratesnn.gradients.extend import NeuronHandler, with_neurons
+from keras_ratesnn.gradients.handlers.neuron import NeuronState
 from keras_ratesnn.gradients.observing import Observing
 from keras_ratesnn.gradients.time import derivative
 from keras_ratesnn.spiking_model import SpikingModel
@@ -171,8 +172,8 @@ def independence(
 
 
 class _Factor(NamedTuple):
-    """What δ_t meets, `(batch * T, ...)`: κ_t at neurons, or the input of an operation
-    at a kernel of it.
+    """The factor that δ_t meets, `(batch * T, ...)`: κ_t at neurons, or the input of an
+    operation at a kernel of it.
 
     `like` is the tensor of their spikes, or of its output.
     """
@@ -185,7 +186,8 @@ class _Factor(NamedTuple):
 
 
 def _factors(training):
-    """What the errors of a training step meet, in the order of the calls."""
+    """The factors that the errors of a training step meet, in the order of the
+    calls."""
     factors: list[_Factor] = []
     neurons, operations = _graph.Names(), _graph.Names()
 
@@ -230,7 +232,7 @@ class _SensitivityHandler(NeuronHandler):
         self.cell = self.operation.cell
 
     @property
-    def compiles(self):
+    def fuses(self):
         return derivative.has_written_derivative(self.cell)
 
     def start(self, inputs):
@@ -240,14 +242,14 @@ class _SensitivityHandler(NeuronHandler):
     def advance(self, state, inputs, phase):
         _, cell, along, slope = derivative.step(self.cell, inputs[0], state.cell)
         distance_tangent, tangent = along(1.0, state.record, None)
-        return State(cell, tangent), [time_axis.widen(slope * distance_tangent)]
+        return NeuronState(cell, tangent), [time_axis.widen(slope * distance_tangent)]
 
     def at_once(self, currents, mask):
         cell, one = self.cell, currents[:1]
         membranes = cell.over_time(currents)
         shift = cell.over_time(ops.ones_like(one)) - cell.over_time(ops.zeros_like(one))
         sensitivity = cell.surrogate_derivative(membranes) * shift
-        return State(membranes), time_axis.widen(sensitivity)
+        return NeuronState(membranes), time_axis.widen(sensitivity)
 
     def as_tensors(self, state):
         dtype = tree.flatten(state.cell)[0].dtype

@@ -56,7 +56,7 @@ class TwinFolder:
     def result(
         self, name: str, seed: int
     ) -> tuple[np.ndarray, np.ndarray, float] | None:
-        """What `keep_result` kept; `None` if the twin is not finished."""
+        """The result that `keep_result` kept; `None` if the twin is not finished."""
         arrays = self._arrays(f"{name}-{seed}.npz", ("right", "earlier", "shuffled"))
         if arrays is None:
             return None
@@ -80,7 +80,8 @@ class TwinFolder:
     def unfinished(
         self, name: str, seed: int
     ) -> tuple[int, np.ndarray, list[np.ndarray]] | None:
-        """What `keep_unfinished` kept of this twin; `None` if it has not begun."""
+        """The state of this twin that `keep_unfinished` kept; `None` if it has not
+        begun."""
         arrays = self._arrays(_UNFINISHED, ("name", "seed", "epochs", "earlier"))
         if arrays is None:
             return None

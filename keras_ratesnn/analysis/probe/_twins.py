@@ -78,7 +78,8 @@ class Examples(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """What all twins have in common; the arguments are those of `temporal_probe`."""
+    """The settings that all twins share; the arguments are those of
+    `temporal_probe`."""
 
     make_model: Callable[[], SpikingModel]
     train: Examples
@@ -88,7 +89,7 @@ class Budget(NamedTuple):
     threshold: float
 
     def described(self, model: SpikingModel) -> Config:
-        """What tells it from other budgets, as plain values: the model, its settings
+        """Its distinction from other budgets, as plain values: the model, its settings
         and the data by their checksums.
 
         Args:
@@ -314,7 +315,7 @@ def _key(twin):
 
 
 def _seen(twin: Twin, frames: Frames, seeds: list[int]) -> Structure:
-    """What a twin sees."""
+    """The inputs that a twin sees."""
     if twin.frames == MEAN:
         return frames.mean() if twin.timesteps == 1 else frames.mean_at_each_step()
     if twin.frames == SHUFFLED:

@@ -34,8 +34,12 @@ from keras_ratesnn.spiking_model import SpikingModel
 POINTS = 100
 """Points of a percent in an accuracy of 1."""
 
+LEARNT = 0.5
+"""The share of the samples that the most frequent class gets wrong, of which a network
+that has learnt gets more right."""
+
 _SEEN = {MEAN: "mean frame", SHUFFLED: "shuffled frames", GIVEN: "frames"}
-"""What twins see of inputs with time, in words."""
+"""The inputs with time that twins see, in words."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,8 +83,8 @@ class TemporalProbe:
 
     @property
     def steps(self) -> dict[str, PairedGain]:
-        """What each step of the ladder adds, see `gain`: first of what the data tell,
-        then of what a gradient sees of it."""
+        """The gains of the steps of the ladder, see `gain`: first of what the data
+        tell, then of what a gradient sees of it."""
         by_data = [
             twin for twin in self.twins if twin.frames != GIVEN or twin.name == "bptt"
         ]
@@ -122,16 +126,22 @@ class TemporalProbe:
         """The twin that costs least, among those over which no other gains the margin
         and a standard error.
 
-        `None` if none is shown to be right more often than the most frequent class:
-        nothing was learnt; or if the accuracy of any still rises: it might be another
-        twin after longer training.
+        `None` if no twin learns, so that they tell of the network and not of the data:
+        none gains half of what is missing to the most frequent class, or is shown to
+        gain anything; or if the accuracy of any still rises: it might be another twin
+        after longer training.
         """
         choices = self._choices()
-        has_learnt = any(self._over_most_frequent(twin).low > 0.0 for twin in choices)
-        if self.rising or not has_learnt:
+        if self.rising or not self._is_learnt():
             return None
         # The most accurate one is among them: no mean is above its own.
         return next(twin for twin in choices if not self._is_exceeded(twin, choices))
+
+    def _is_learnt(self):
+        # Networks also learn the mean and shuffled frames.
+        gains = [self._over_most_frequent(twin) for twin in self.twins]
+        enough = LEARNT * (1.0 - self.most_frequent.mean())
+        return any(gain.mean > enough and gain.low > 0.0 for gain in gains)
 
     def _is_exceeded(self, twin, choices):
         """Whether another twin gains the margin and a standard error. With few seeds a
@@ -153,19 +163,24 @@ class TemporalProbe:
         sentence."""
         twin, margin = self.recommended, f"{POINTS * self.margin:.1f} points"
         seeds, samples = next(iter(self.right.values())).shape
+        rises = ""
         if self.rising:
-            names = ", ".join(self.rising)
-            return (
+            rises = (
                 "Accuracy still rises: in the last quarter of the epochs that of "
-                f"{names} did. Train for more epochs."
+                f"{', '.join(self.rising)} did. Train for more epochs."
             )
-        if twin is None:
+        if not self._is_learnt():
             share = POINTS * self.most_frequent.mean()
             return (
-                "Nothing is learnt: no twin is shown to be right more often than "
-                f"the most frequent class, {share:.1f} %; train for longer or with "
-                "other settings before you ask what time adds."
-            )
+                f"No twin learns: the most frequent class is right in {share:.1f} %, "
+                "and none gains half of what is missing. This tells of the network, "
+                "which may forget, not of time in the data. Change its memory first "
+                "(decay=layers.TimeConstants(2, 200), learn_decay=True, or parallel "
+                "neurons), then the scale of its kernels (VarianceScaling(6.0)), the "
+                f"readout and the learning rate. {rises}"
+            ).rstrip()
+        if twin is None:
+            return rises
         mean = ""
         if self.in_time and twin.timesteps == 1:
             mean = " on the mean of the frames"
@@ -198,7 +213,25 @@ class TemporalProbe:
                 f"; {seeds} seeds and {samples} samples leave open whether "
                 f"{' or '.join(possible)}"
             )
+        for steady in self._steadier(twin):
+            mean = _mean(self.accuracy[steady])
+            sentence += f". {steady} costs more, and is better and steady: {mean} %"
         return f"{sentence}."
+
+    def _steadier(self, twin):
+        """The SLTT and BPTT twins that have a higher mean than a twin whose seeds
+        differ by more than the margin, while theirs do not."""
+        accuracy = self.accuracy
+        spread = {name: np.ptp(values) for name, values in accuracy.items()}
+        if spread[twin.name] <= self.margin:
+            return []
+        exact = [name for name in ("sltt", "bptt") if name in accuracy]
+        return [
+            name
+            for name in exact
+            if spread[name] <= self.margin
+            and accuracy[name].mean() > accuracy[twin.name].mean()
+        ]
 
     def _choices(self):
         """The twins that can be recommended, from the one that costs least: T + 2W
@@ -332,9 +365,12 @@ def temporal_probe(
     if its whole interval is above `margin`. The recommended twin is the one that costs
     least, in the order one step, rate with 1, 2 and 4 windows, SLTT and BPTT, among
     those over which no other gains `margin` and a standard error in the mean; what is
-    open is named. None is recommended if any of them gained more than `margin` in the
-    last quarter of its epochs: it was stopped early. Intervals hold for one comparison
-    each.
+    open is named, and SLTT or BPTT beside it, if their mean is higher and their seeds
+    are within `margin`, while those of the recommended are not. None is recommended if
+    no twin learns (the best gains less than half of what is missing to the most
+    frequent class: the network may forget what the data tell), or if any of them gained
+    more than `margin` in the last quarter of its epochs: it was stopped early.
+    Intervals hold for one comparison each.
 
     Example:
 
@@ -496,7 +532,7 @@ def _gradient(twin):
 
 
 def _added(above, below):
-    """What a twin adds to the one below it."""
+    """The gain of a twin over the one below it."""
     if above.frames == SHUFFLED:
         return "frames over their mean"
     if below.frames == SHUFFLED:

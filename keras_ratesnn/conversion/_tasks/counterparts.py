@@ -150,7 +150,7 @@ class Counterparts(Rebuild):
                 self._put(inside, name, new, set(names))
 
     def of(self, value, new_model):
-        """What becomes of the value of an attribute.
+        """The counterpart of the value of an attribute.
 
         Args:
             value: Any object.

@@ -30,8 +30,8 @@ from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.spiking_model import SpikingModel
 
 _MAKES = {"__call__", "get_config", "from_config", "layers"}
-"""What a class overrides to be made, saved and listed. A class that overrides nothing
-else is only a way to build a graph."""
+"""Methods that a class overrides to be made, saved and listed. A class that overrides
+nothing else is only a way to build a graph."""
 
 _OURS = {
     "compute_output_shape",
@@ -42,8 +42,8 @@ _OURS = {
     "stateless_call",
     "symbolic_call",
 }
-"""What a task cannot override: the call of a `SpikingModel` is its network over time,
-and its functions follow its settings."""
+"""Methods that a task cannot override: the call of a `SpikingModel` is its network over
+time, and its functions follow its settings."""
 
 
 def spiking_model(
@@ -173,7 +173,7 @@ else:
 
 @registry.register
 class SpikingTask(_Model):
-    """What comes first in the class of the spiking model of a task.
+    """The first base class of the spiking model of a task.
 
     Args:
         *args: As in `SpikingModel`.
@@ -328,14 +328,14 @@ class _Asked:
         self._args, self._kwargs = args, kwargs
 
     def config(self, model):
-        """What a model was compiled with, not yet serialized. The optimizer is as it is
-        now."""
+        """The arguments with which a model was compiled, not yet serialized. The
+        optimizer is as it is now."""
         now = {"optimizer": model.optimizer} if "optimizer" in self._kwargs else {}
         return {"args": list(self._args), "kwargs": {**self._kwargs, **now}}
 
 
 class _Saved:
-    """What is saved of a task: its class and config, and the names of its operations.
+    """The saved parts of a task: its class and config, and the names of its operations.
 
     Args:
         cls: The class of the task.
@@ -366,8 +366,8 @@ class _Saved:
             }
 
     def config(self, spiking):
-        """What the config of a spiking model says about its task, with what has changed
-        since the task was made."""
+        """The part of the config of a spiking model about its task, with what has
+        changed since the task was made."""
         if self._error is not None:
             raise ValueError(
                 f"The model cannot be saved, because {self._class_name} cannot be: "

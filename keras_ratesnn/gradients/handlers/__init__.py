@@ -7,7 +7,6 @@ from keras_ratesnn.gradients.handlers.eligibility import EligibilityHandler
 from keras_ratesnn.gradients.handlers.encoder import EncoderHandler
 from keras_ratesnn.gradients.handlers.feedback import FeedbackHandler
 from keras_ratesnn.gradients.handlers.handler import Context, Handler
-from keras_ratesnn.gradients.handlers.mask import MaskHandler
 from keras_ratesnn.gradients.handlers.mixing import MixingHandler
 from keras_ratesnn.gradients.handlers.neuron import NeuronHandler
 from keras_ratesnn.gradients.handlers.normalization import NormalizationHandler
@@ -17,6 +16,7 @@ from keras_ratesnn.gradients.handlers.parallel import (
     PartialSumsHandler,
 )
 from keras_ratesnn.gradients.handlers.random import RandomHandler
+from keras_ratesnn.gradients.handlers.random_mask import RandomMaskHandler
 from keras_ratesnn.gradients.handlers.readout import ReadoutHandler
 from keras_ratesnn.gradients.handlers.time_mean import TimeMeanHandler
 from keras_ratesnn.gradients.time.derivative import has_written_derivative
@@ -46,8 +46,8 @@ def handler_class(
     # A frozen normalisation is affine.
     if training and kind.normalization is not None and call.operation.trainable:
         return NormalizationHandler
-    if training and kind.masks:
-        return MaskHandler
+    if training and kind.random_mask:
+        return RandomMaskHandler
     if layer_kinds.is_random(call.operation, training):
         return RandomHandler
     return OperationHandler

@@ -9,7 +9,7 @@ from keras import ops
 from keras_ratesnn._core import time_axis, tree
 from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import engine
-from keras_ratesnn.gradients.handlers.neuron import NeuronHandler, State
+from keras_ratesnn.gradients.handlers.neuron import NeuronHandler, NeuronState
 from keras_ratesnn.gradients.time import derivative
 from keras_ratesnn.gradients.time.windows import accumulate, inside, join
 
@@ -20,8 +20,7 @@ programs of PyTorch are written for as long as the cube of their number."""
 
 
 class Sums(NamedTuple):
-    """What is accumulated from step to step: numbers at first, tensors once neurons
-    differ.
+    """Sums from step to step: numbers at first, tensors once neurons differ.
 
     Attributes:
         tangents: For each direction the tangent of the cell's state.
@@ -76,7 +75,7 @@ class EligibilityHandler(NeuronHandler):
         )
 
     @property
-    def compiles(self):
+    def fuses(self):
         # PyTorch's compiler fails on the graphs of its forward-mode differentiation,
         # and takes minutes for many windows.
         return (
@@ -134,7 +133,7 @@ class EligibilityHandler(NeuronHandler):
             spikes=accumulate(sums.spikes, spikes, phase),
             slopes=slopes,
         )
-        return State(cell, sums), [time_axis.cast(spikes, self.dtype)]
+        return NeuronState(cell, sums), [time_axis.cast(spikes, self.dtype)]
 
     def as_tensors(self, state):
         """Numbers become tensors of their final shape and dtype; a loop would carry
@@ -151,7 +150,7 @@ class EligibilityHandler(NeuronHandler):
         sums = tree.map_leaves(full, sums._replace(tangents=()))
         return state._replace(record=sums._replace(tangents=tangents))
 
-    def final(self, state):
+    def summarize(self, state):
         """The rate of each window, and its derivatives with respect to weights and to
         the input up to that window."""
         record = []

@@ -1,7 +1,7 @@
 """Encoders: an input without time becomes spikes over time."""
 
 from keras_ratesnn.gradients.handlers.handler import joined
-from keras_ratesnn.gradients.handlers.operation import OperationHandler, State
+from keras_ratesnn.gradients.handlers.operation import OperationHandler, OperationState
 
 
 class EncoderHandler(OperationHandler):
@@ -15,12 +15,12 @@ class EncoderHandler(OperationHandler):
     is_static_if_inputs_are = False
 
     def step(self, state, inputs, t):
-        return self.after(state or State(), [self._spikes(inputs, t)], t)
+        return self.after(state or OperationState(), [self._spikes(inputs, t)], t)
 
     def all_steps(self, state, inputs):
         timesteps = self.context.windows.timesteps
         spikes = joined([self._spikes(inputs, t) for t in range(timesteps)])
-        return self.after(State(), [spikes], None)
+        return self.after(OperationState(), [spikes], None)
 
     def _spikes(self, inputs, t):
         self._only_input(inputs)

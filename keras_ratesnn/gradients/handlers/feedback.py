@@ -18,7 +18,7 @@ from keras_ratesnn._core import time_axis
 from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import engine
 from keras_ratesnn.gradients.handlers.eligibility import EligibilityHandler, grafted
-from keras_ratesnn.gradients.handlers.neuron import NeuronHandler, State
+from keras_ratesnn.gradients.handlers.neuron import NeuronHandler, NeuronState
 from keras_ratesnn.gradients.time.windows import accumulate, join
 from keras_ratesnn.layers.recurrent import with_feedback
 
@@ -30,7 +30,7 @@ small."""
 class FeedbackHandler(EligibilityHandler):
     """Neurons with `feedback`, which also accumulate the means of what comes back."""
 
-    compiles = False
+    fuses = False
 
     def start(self, inputs):
         state = NeuronHandler.start(self, inputs)
@@ -40,15 +40,15 @@ class FeedbackHandler(EligibilityHandler):
     def advance(self, state, inputs, phase):
         before = state.cell["spikes"]
         current = with_feedback(inputs[0], before, self.cell.feedback)
-        inner = State(state.cell["cell"], state.record)
+        inner = NeuronState(state.cell["cell"], state.record)
         after, (spikes,) = super().advance(inner, [current], phase)
         sums = after.record._replace(fed=accumulate(after.record.fed, before, phase))
         cell = {"cell": after.cell, "spikes": time_axis.cast(spikes, before.dtype)}
-        return State(cell, sums), [spikes]
+        return NeuronState(cell, sums), [spikes]
 
-    def final(self, state):
+    def summarize(self, state):
         totals, record = state.record.fed, []
-        state = super().final(state)
+        state = super().summarize(state)
         for means, total, size in zip(state.record, totals, self.sizes, strict=True):
             fed = ops.convert_to_tensor(total) / size
             record.append(means._replace(fed=fed))

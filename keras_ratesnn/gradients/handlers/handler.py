@@ -16,9 +16,9 @@ from keras_ratesnn._graph import PlannedCall, Slot
 from keras_ratesnn.gradients.time.windows import Windows
 from keras_ratesnn.layer_kinds import kind_of, may_use_masks, wants_time_step
 
-State = Any
-"""What a handler keeps between steps and for rates: `()`, or a NamedTuple of its file.
-What is absent is `()`, for loops."""
+HandlerState = Any
+"""The state of a handler, between steps and for rates: `()`, or a NamedTuple of its
+file. What is absent is `()`, for loops."""
 
 Time = int | Tensor | None
 """A time step, from 0 on, as an integer or an integer scalar tensor; `None` for all
@@ -27,7 +27,7 @@ steps at once."""
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What all handlers of a run share.
+    """The facts that all handlers of a run share.
 
     Args:
         windows: `Windows`: T, the mask in time, and the windows whose means are
@@ -44,8 +44,8 @@ class Context:
             `False`.
         last_step: Boolean, whether rates have the statistics of the last step instead
             of time means. Defaults to `False`.
-        streams: Boolean, whether the run is a step of an endless one, or all slots of
-            such a step. Defaults to `False`.
+        streams: Boolean, whether the run is a step of an endless one, or all substeps
+            of such a step. Defaults to `False`.
         between: Function of what is carried from a step to the next, which returns what
             the next step finds. Defaults to `None`: the same.
         chosen: Boolean tensor `(T,)`: which steps carry gradient. Defaults to `None`,
@@ -113,9 +113,9 @@ class Handler:
 
     A handler of one's own implements `step`, and `start` if it keeps something from
     step to step; or `advance` of a `LoopedHandler`, or `emitted` of a `NeuronHandler`.
-    It may override `all_steps`, `once`, `end`, and in methods on rates `rates`. Other
-    methods are for these to call, or differ for the library's own handlers alone. It
-    stores nothing on itself.
+    It may override `all_steps`, `once`, `commit`, and in methods on rates `rates`.
+    Other methods are for these to call, or differ for the library's own handlers alone.
+    It stores nothing on itself.
 
     Args:
         call: `PlannedCall`: the operation, with the slots of its inputs and outputs.
@@ -139,21 +139,21 @@ class Handler:
         self.operation, self.kind = call.operation, kind_of(call.operation)
         self.takes_time = wants_time_step(type(call.operation))  # type: ignore[arg-type]  # A class can be hashed.
 
-    def start(self, inputs: list[Tensor]) -> State:
+    def start(self, inputs: list[Tensor]) -> HandlerState:
         """The state before the first step, given its inputs."""
         return ()
 
     def step(
-        self, state: State, inputs: list[Tensor], t: Time
-    ) -> tuple[State, list[Tensor]]:
+        self, state: HandlerState, inputs: list[Tensor], t: Time
+    ) -> tuple[HandlerState, list[Tensor]]:
         """`(state, outputs)` of one step, given its inputs."""
         raise NotImplementedError(
             f"{type(self).__name__} must implement `step(state, inputs, t)`."
         )
 
     def all_steps(
-        self, state: State, inputs: list[Tensor]
-    ) -> tuple[State, list[Tensor]]:
+        self, state: HandlerState, inputs: list[Tensor]
+    ) -> tuple[HandlerState, list[Tensor]]:
         """`(state, outputs)` of all steps, `(batch * T, ...)`.
 
         Args:
@@ -166,7 +166,7 @@ class Handler:
         return self.step(state, rows, None)
 
     def prepared(self, inputs: list[Tensor]) -> list[Tensor]:
-        """What `start`, `step` and `all_steps` are given of these inputs."""
+        """The part of these inputs that `start`, `step` and `all_steps` are given."""
         return inputs
 
     def once(self, inputs: list[Tensor]) -> tuple[list[Tensor], Tensor | None]:
@@ -176,7 +176,7 @@ class Handler:
         return outputs, plus(loss, self.regularization(outputs))
 
     def rates(
-        self, state: State, inputs: list[Tensor]
+        self, state: HandlerState, inputs: list[Tensor]
     ) -> tuple[list[Tensor], Tensor | None]:
         """`(outputs, loss)` of rates, `(batch * W, ...)`, given the state after the
         last step."""
@@ -184,30 +184,30 @@ class Handler:
             f"{type(self).__name__} must implement `rates(state, inputs)`."
         )
 
-    def again(self, state: State) -> State | None:
+    def replayed_state(self, state: HandlerState) -> HandlerState | None:
         """The state with which a second sweep over the same steps begins: what was
         drawn. `None`: with `start`."""
         return None
 
-    def carried(self, state: State) -> Structure:
-        """What passes from step to step in inference, with names: `()`, a tensor, or
-        dicts and lists of tensors."""
+    def carried(self, state: HandlerState) -> Structure:
+        """The state that passes from step to step in inference, with names: `()`, a
+        tensor, or dicts and lists of tensors."""
         return ()
 
-    def resumed(self, carried: Structure) -> State | None:
+    def resumed(self, carried: Structure) -> HandlerState | None:
         """The state that carries this. `None`: that of `start`."""
         return None
 
-    def membranes(self, state: State) -> Structure:
+    def membranes(self, state: HandlerState) -> Structure:
         """The part of a state whose NaN would look like silence."""
         return ()
 
-    def finish(self, state: State) -> State:
-        """The state for rates and `end`, given that after the last step. Called
+    def release(self, state: HandlerState) -> HandlerState:
+        """The state for rates and `commit`, given that after the last step. Called
         once."""
         return state
 
-    def end(self, state: State) -> None:
+    def commit(self, state: HandlerState) -> None:
         """Called once after the last walk: statistics go to the layer."""
 
     # What handlers share:
@@ -295,8 +295,8 @@ class Handler:
         )
 
     def regularization_of_step(self, outputs: list[Tensor], t: Time) -> Tensor | None:
-        """What a step, or all steps for `None`, adds to the activity regularisation;
-        padding adds nothing."""
+        """The activity regularisation of a step, or of all steps for `None`; padding
+        adds nothing."""
         if getattr(self.operation, "activity_regularizer", None) is None:
             return None
         context, windows = self.context, self.context.windows
@@ -344,8 +344,8 @@ class Handler:
         return guarded
 
     def _valid_rows(self, rows: Tensor, t: Time) -> Tensor | None:
-        """What of the rows of a step, or of all, is neither padding nor masked:
-        booleans of their first axes; `None` if all."""
+        """The rows of a step, or of all, that are neither padding nor masked: booleans
+        of their first axes; `None` if all."""
         valid, mask = self.context.windows.valid(t), keras_internals.row_mask(rows)
         if valid is None or mask is None:
             return valid if mask is None else mask
@@ -375,7 +375,7 @@ def plus(loss: Any, added: Any) -> Any:
 
 
 def stopped(carried: Structure) -> Structure:
-    """What is carried to the next step, without gradient.
+    """The state that is carried to the next step, without gradient.
 
     Args:
         carried: Structure of tensors and other values, the states of all nodes.
@@ -391,7 +391,9 @@ def graft(value: Tensor, onto: Tensor, slope: float | Tensor) -> Tensor:
     The derivative that `value` has of its own is dropped, and there is none with
     respect to `slope`.
 
-    >>> keras_ratesnn.gradients.graft(ops.ones(2), ops.zeros(2), 0.5).shape == (2,)
+    >>> keras_ratesnn.gradients.extend.graft(ops.ones(2), ops.zeros(2), 0.5).shape == (
+    ...     2,
+    ... )
     True
 
     Args:

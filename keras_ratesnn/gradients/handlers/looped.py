@@ -8,7 +8,12 @@ import keras
 from keras_ratesnn._core import keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._graph import PlannedCall
-from keras_ratesnn.gradients.handlers.handler import Context, Handler, State, Time
+from keras_ratesnn.gradients.handlers.handler import (
+    Context,
+    Handler,
+    HandlerState,
+    Time,
+)
 from keras_ratesnn.gradients.time import loops
 
 
@@ -41,21 +46,21 @@ class LoopedHandler(Handler):
         return False
 
     @property
-    def compiles(self) -> bool:
+    def fuses(self) -> bool:
         """Whether a backend may compile steps into one pass over memory: `advance`
         reads no variables but those of `cell`."""
         return False
 
     @property
     def loop_variables(self) -> list[keras.Variable] | None:
-        """What `advance` reads, where many steps may be a compiled loop: with one
-        input, and one output of `dtype`."""
+        """The tensors that `advance` reads, where many steps may be a compiled loop:
+        with one input, and one output of `dtype`."""
         return None
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """Hashable: what `start`, `advance` and `final` depend on besides the cell, if
-        it `compiles`."""
+        """Hashable: what `start`, `advance` and `summarize` depend on besides the cell,
+        if it `fuses`."""
         return (type(self),)
 
     def prepared(self, inputs: list[Tensor]) -> list[Tensor]:
@@ -73,8 +78,8 @@ class LoopedHandler(Handler):
         return list(map(widened, inputs))
 
     def advance(
-        self, state: State, inputs: list[Tensor], phase: Any
-    ) -> tuple[State, list[Tensor]]:
+        self, state: HandlerState, inputs: list[Tensor], phase: Any
+    ) -> tuple[HandlerState, list[Tensor]]:
         """`(state, outputs)` of one step, as if it were no padding.
 
         Args:
@@ -88,37 +93,37 @@ class LoopedHandler(Handler):
         )
 
     def phase(self, t: int | Tensor, valid: Tensor | None = None) -> Any:
-        """What `advance` needs to know about step `t`; `valid` broadcasts to the input,
-        if it moves where rows are padding."""
+        """The facts about step `t` that `advance` needs; `valid` broadcasts to the
+        input, if it moves where rows are padding."""
         return t
 
-    def at_padding(self, state: State) -> State:
+    def at_padding(self, state: HandlerState) -> HandlerState:
         """The state after a step that is padding, given that before it. By default it
         waits."""
         return state
 
-    def as_tensors(self, state: State) -> State:
+    def as_tensors(self, state: HandlerState) -> HandlerState:
         """The state with all numbers converted to tensors, for compiled loops, if it
         `begins_incomplete`."""
         return state
 
-    def membranes(self, state: State) -> Structure:
+    def membranes(self, state: HandlerState) -> Structure:
         return self.carried(state)
 
-    def final(self, state: State) -> State:
-        """The state for rates and `end`, given that after the last step."""
+    def summarize(self, state: HandlerState) -> HandlerState:
+        """The state for rates and `commit`, given that after the last step."""
         return state
 
     def step(
-        self, state: State, inputs: list[Tensor], t: Time
-    ) -> tuple[State, list[Tensor]]:
+        self, state: HandlerState, inputs: list[Tensor], t: Time
+    ) -> tuple[HandlerState, list[Tensor]]:
         valid = self._valid_rows(inputs[0], t)
         state, outputs = loops.step(self, state, inputs, t, valid)
         return state, _with_mask(outputs, inputs[0])
 
     def all_steps(
-        self, state: State, inputs: list[Tensor]
-    ) -> tuple[State, list[Tensor]]:
+        self, state: HandlerState, inputs: list[Tensor]
+    ) -> tuple[HandlerState, list[Tensor]]:
         for x, same in zip(inputs, self.static, strict=True):
             if not same:
                 self.context.checked(x)
@@ -140,8 +145,8 @@ def _with_mask(outputs, x):
 
 
 class SteppedState(NamedTuple):
-    """What a layer with steps of its own carries from step to step, and what an
-    `OperationHandler` keeps."""
+    """The state of a layer with steps of its own, and that of an
+    `OperationHandler`."""
 
     carried: Any = ()
     loss: Any = ()
@@ -164,12 +169,12 @@ class SteppedHandler(LoopedHandler):
     def loop_variables(self) -> list[keras.Variable]:
         return self.layer.variables
 
-    def start(self, inputs: list[Tensor]) -> State:
+    def start(self, inputs: list[Tensor]) -> HandlerState:
         return SteppedState(self.layer.initial_state(self._only_input(inputs)))
 
     def advance(
-        self, state: State, inputs: list[Tensor], phase: Any
-    ) -> tuple[State, list[Tensor]]:
+        self, state: HandlerState, inputs: list[Tensor], phase: Any
+    ) -> tuple[HandlerState, list[Tensor]]:
         outputs, after = self.layer.step(inputs[0], state.carried)
         # A loop carries tensors of one dtype, that of the initial state.
         after = tree.map_leaves(
@@ -177,11 +182,11 @@ class SteppedHandler(LoopedHandler):
         )
         return SteppedState(after), [time_axis.cast(outputs, self.dtype)]
 
-    def carried(self, state: State) -> Structure:
+    def carried(self, state: HandlerState) -> Structure:
         return state.carried
 
-    def resumed(self, carried: Structure) -> State:
+    def resumed(self, carried: Structure) -> HandlerState:
         return SteppedState(carried)
 
-    def finish(self, state: State) -> State:
+    def release(self, state: HandlerState) -> HandlerState:
         return state._replace(carried=())

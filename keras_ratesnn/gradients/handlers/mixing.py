@@ -31,7 +31,7 @@ class MixingHandler(SteppedHandler, OperationHandler):
         (x,) = self.rows([self._only_input(inputs)])
         valid = self._only_valid_rows(self.context.checked(x), None)
         if self.context.streams:
-            # All of them are the slots of one step.
+            # All of them are the substeps of one step.
             steps = time_axis.unfold(valid, timesteps)
             state = state or self.start([steps])
             state, (outputs,) = self.advance(state, [steps], None)

@@ -13,8 +13,8 @@ from keras_ratesnn.gradients.handlers.looped import LoopedHandler
 from keras_ratesnn.gradients.time.windows import Means
 
 
-class State(NamedTuple):
-    """What neurons keep.
+class NeuronState(NamedTuple):
+    """The state of neurons.
 
     Attributes:
         cell: The state of the cell; after all steps at once, what may be NaN.
@@ -43,7 +43,7 @@ class NeuronHandler(LoopedHandler):
         self.moves_in_padding = self.operation.cell.independent_cell().in_parallel
 
     @property
-    def compiles(self):
+    def fuses(self):
         # What another function does between steps is not known.
         return self.cell.fuses and self.context.between in (None, stopped)
 
@@ -62,7 +62,7 @@ class NeuronHandler(LoopedHandler):
         return self.cell.in_parallel and self.context.between is None
 
     def start(self, inputs):
-        return State(self.cell.initial_state(self._only_input(inputs)))
+        return NeuronState(self.cell.initial_state(self._only_input(inputs)))
 
     def phase(self, t, valid=None):
         # With the number of the step in it, each would be compiled by itself.
@@ -70,11 +70,13 @@ class NeuronHandler(LoopedHandler):
 
     def advance(self, state, inputs, phase):
         _, spikes, cell = self.cell.step(inputs[0], state.cell)
-        return State(cell), [time_axis.cast(spikes, self.dtype)]
+        return NeuronState(cell), [time_axis.cast(spikes, self.dtype)]
 
-    def at_once(self, currents: Tensor, mask: Tensor | None) -> tuple[State, Tensor]:
-        """All steps at once, in the place of `start`, `advance` and `final`: `(state,
-        spikes)`.
+    def at_once(
+        self, currents: Tensor, mask: Tensor | None
+    ) -> tuple[NeuronState, Tensor]:
+        """All steps at once, in the place of `start`, `advance` and `summarize`:
+        `(state, spikes)`.
 
         Args:
             currents: Tensor `(batch, T, ...)`, zeros where steps do not count.
@@ -82,7 +84,9 @@ class NeuronHandler(LoopedHandler):
                 count.
         """
         membranes = self.cell.over_time(currents)
-        return State(membranes), time_axis.cast(self.cell.fire(membranes), self.dtype)
+        return NeuronState(membranes), time_axis.cast(
+            self.cell.fire(membranes), self.dtype
+        )
 
     def at_padding(self, state):
         return state._replace(cell=self.cell.state_at_padding(state.cell))
@@ -100,7 +104,7 @@ class NeuronHandler(LoopedHandler):
         return spikes
 
     def step(self, state, inputs, t):
-        after, spikes = super().step(State(state.cell, state.record), inputs, t)
+        after, spikes = super().step(NeuronState(state.cell, state.record), inputs, t)
         state = state._replace(cell=after.cell, record=after.record)
         return self._after(state, spikes, inputs, t)
 
@@ -128,11 +132,11 @@ class NeuronHandler(LoopedHandler):
         return state.cell
 
     def resumed(self, carried):
-        return State(carried)
+        return NeuronState(carried)
 
-    def finish(self, state):
+    def release(self, state):
         # All steps at once have taken it.
-        state = state if self.context.all_at_once else self.final(state)
+        state = state if self.context.all_at_once else self.summarize(state)
         self.cell.after_steps(state.cell)
         return state._replace(cell=())
 
@@ -154,7 +158,7 @@ class NeuronHandler(LoopedHandler):
         """The firing rate in each window, `(batch * W, ...)`, with gradient.
 
         Args:
-            record: What `final` recorded.
+            record: What `summarize` recorded.
             mean_input: Tensor c `(batch * W, ...)`, the rate of the input current, with
                 gradient.
         """

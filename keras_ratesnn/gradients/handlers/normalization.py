@@ -11,8 +11,8 @@ from keras_ratesnn.gradients.handlers.operation import OperationHandler
 from keras_ratesnn.gradients.time.windows import join
 
 
-class State(NamedTuple):
-    """What a normalisation keeps.
+class NormalizationState(NamedTuple):
+    """The state of a normalisation.
 
     Attributes:
         statistics: For rates, the statistics of the steps so far: μ and 1 / (σ² + ε);
@@ -70,7 +70,7 @@ class NormalizationHandler(OperationHandler):
         return x, keras_internals.mask_of(x) if mask is None else mask
 
     def step(self, state, inputs, t):
-        state = state or State()
+        state = state or NormalizationState()
         x, mask = self._input_and_mask(inputs)
         weights = self._weights(x, mask, self.context.windows.valid(t))
         outputs, mean, variance = self.facts.normalize(self.operation, x, 1, weights)
@@ -210,7 +210,7 @@ class NormalizationHandler(OperationHandler):
             for mean, precision in zip(means, precisions, strict=True)
         ]
 
-    def end(self, state):
+    def commit(self, state):
         if self.facts.after_steps is None:
             return
         if self._mean_and_variance is None:

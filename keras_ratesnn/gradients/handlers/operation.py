@@ -23,8 +23,8 @@ from keras_ratesnn.gradients.time.windows import Means, join
 from keras_ratesnn.layer_kinds import may_use_masks, seeds_of
 
 
-class State(NamedTuple):
-    """What an operation keeps.
+class OperationState(NamedTuple):
+    """The state of an operation.
 
     Attributes:
         loss: The losses of the steps so far.
@@ -56,7 +56,7 @@ class OperationHandler(Handler):
     def step(self, state, inputs, t):
         masks = self._masks_in_time(inputs)
         outputs, loss = self.outputs_and_loss(inputs, t)
-        return self.after(state or State(), outputs, t, loss, inputs, masks)
+        return self.after(state or OperationState(), outputs, t, loss, inputs, masks)
 
     def outputs_and_loss(
         self, inputs: list[Tensor], t: Time

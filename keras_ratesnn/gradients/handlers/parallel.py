@@ -21,7 +21,7 @@ from keras_ratesnn.gradients.handlers.eligibility import (
     WindowMeans,
     grafted,
 )
-from keras_ratesnn.gradients.handlers.neuron import NeuronHandler, State
+from keras_ratesnn.gradients.handlers.neuron import NeuronHandler, NeuronState
 from keras_ratesnn.gradients.time.windows import join, spans
 
 
@@ -46,7 +46,7 @@ class AllStepsHandler(NeuronHandler):
     """Neurons of a cell with `in_parallel` and without a `step_derivative`."""
 
     begins_incomplete = True
-    compiles = False
+    fuses = False
 
     def at_once(self, currents, mask):
         membranes, spikes, slope = _fired(self.cell, currents, mask)
@@ -54,7 +54,7 @@ class AllStepsHandler(NeuronHandler):
         slopes = [self._means(slope * shift) for shift in shifts]
         own = (slope, currents) if self.cell.trainable_variables else ()
         rate = self._means(time_axis.zero_unless(mask, spikes))
-        state = State(membranes, Record(rate, slopes, own))
+        state = NeuronState(membranes, Record(rate, slopes, own))
         return state, time_axis.cast(spikes, self.dtype)
 
     # One step after the other, the inputs of all steps are kept for the end.
@@ -83,7 +83,7 @@ class AllStepsHandler(NeuronHandler):
         after, spikes = super().advance(state, inputs, phase)
         return after._replace(record=Inputs(so_far, counts)), spikes
 
-    def final(self, state):
+    def summarize(self, state):
         mask = state.record.counts if ops.is_tensor(state.record.counts) else None
         after, _ = engine.detached(self.at_once, state.record.inputs, mask)
         return state._replace(record=after.record)
@@ -134,7 +134,7 @@ class PartialSumsHandler(EligibilityHandler):
             affecting = by_window[: window + 1] + by_part
             slopes = [means[window] for means in affecting]
             record.append(WindowMeans(rate, slopes))
-        return State(membranes, record), time_axis.cast(spikes, self.dtype)
+        return NeuronState(membranes, record), time_axis.cast(spikes, self.dtype)
 
     def _means(self, steps):
         """The sum over the steps of each window, divided by its size."""

@@ -13,9 +13,9 @@ from keras_ratesnn.gradients.handlers.handler import plus
 from keras_ratesnn.gradients.handlers.operation import OperationHandler
 
 
-class State(NamedTuple):
-    """What a random layer keeps: `seeds` and `noise` before its first step, and what an
-    `Operation` does."""
+class RandomState(NamedTuple):
+    """The state of a random layer: `seeds` and `noise` before its first step, and the
+    state of an operation."""
 
     seeds: Any
     noise: Any
@@ -33,23 +33,23 @@ class RandomHandler(OperationHandler):
 
     def start(self, inputs):
         seeds = [ops.copy(seed) for seed in layer_kinds.seeds_of(self.operation)]
-        return State(seeds, engine.noise_state())
+        return RandomState(seeds, engine.noise_state())
 
     def step(self, state, inputs, t):
         masks = self._masks_in_time(inputs)
-        with self._drawing(state, again=not (isinstance(t, int) and t == 0)):
+        with self._drawing(state, repeated=not (isinstance(t, int) and t == 0)):
             outputs, loss = self.apply(inputs, t)
         return self.after(
             state, outputs, t, self._with_chosen_gradient(loss, t), inputs, masks
         )
 
-    def again(self, state):
-        return State(state.seeds, state.noise)
+    def replayed_state(self, state):
+        return RandomState(state.seeds, state.noise)
 
     def all_steps(self, state, inputs):
         state, rows = self.start(inputs), self.rows(inputs)
         outputs, loss = self._step_by_step(
-            inputs, lambda t: self._drawing(state, again=t > 0)
+            inputs, lambda t: self._drawing(state, repeated=t > 0)
         )
         return self.after(state, outputs, None, loss, rows, self._masks_in_time(rows))
 
@@ -70,18 +70,18 @@ class RandomHandler(OperationHandler):
             yield
 
     @contextlib.contextmanager
-    def _drawing(self, state, again):
+    def _drawing(self, state, repeated):
         """A context in which a call draws the numbers of the first step.
 
         Args:
-            state: `State`.
-            again: Boolean, whether it has drawn them before. Later calls then draw as
-                if it had not done so again.
+            state: `RandomState`.
+            repeated: Boolean, whether it has drawn them before. Later calls then
+                draw as if it had not done so again.
         """
         variables = layer_kinds.seeds_of(self.operation)
         for variable, seed in zip(variables, state.seeds, strict=True):
             variable.assign(seed)
-        if again:
+        if repeated:
             with engine.repeated_noise(state.noise):
                 yield
         else:

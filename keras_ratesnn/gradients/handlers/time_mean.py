@@ -10,7 +10,7 @@ from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn.gradients.handlers.handler import Handler
 
 
-class State(NamedTuple):
+class TimeMeanState(NamedTuple):
     """The sum of the inputs so far, and the number of steps."""
 
     sum: Tensor
@@ -24,14 +24,14 @@ class TimeMeanHandler(Handler):
 
     def start(self, inputs):
         value = time_axis.widen(self._only_input(inputs))
-        return State(ops.zeros_like(value), ops.zeros((), value.dtype))
+        return TimeMeanState(ops.zeros_like(value), ops.zeros((), value.dtype))
 
     def carried(self, state):
         return state._asdict()
 
     def resumed(self, carried):
-        return State(**carried)
+        return TimeMeanState(**carried)
 
     def step(self, state, inputs, t):
-        state = State(state.sum + time_axis.widen(inputs[0]), state.steps + 1.0)
+        state = TimeMeanState(state.sum + time_axis.widen(inputs[0]), state.steps + 1.0)
         return state, [ops.cast(state.sum / state.steps, self.operation.output.dtype)]

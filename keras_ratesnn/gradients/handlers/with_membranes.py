@@ -8,7 +8,7 @@ from keras_ratesnn._core import keras_internals, time_axis
 from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._graph import PlannedCall
 from keras_ratesnn.gradients.handlers.handler import Context, Time
-from keras_ratesnn.gradients.handlers.neuron import NeuronHandler, State
+from keras_ratesnn.gradients.handlers.neuron import NeuronHandler, NeuronState
 
 
 class WithMembranes(NeuronHandler):
@@ -20,14 +20,18 @@ class WithMembranes(NeuronHandler):
         self.dtype = time_axis.accumulation_dtype(self.dtype)
 
     def advance(
-        self, state: State, inputs: list[Tensor], phase: Any
-    ) -> tuple[State, list[Tensor]]:
+        self, state: NeuronState, inputs: list[Tensor], phase: Any
+    ) -> tuple[NeuronState, list[Tensor]]:
         membrane, spikes, cell = self.cell.step(inputs[0], state.cell)
-        return State(cell), [self._joined(membrane, spikes)]
+        return NeuronState(cell), [self._joined(membrane, spikes)]
 
-    def at_once(self, currents: Tensor, mask: Tensor | None) -> tuple[State, Tensor]:
+    def at_once(
+        self, currents: Tensor, mask: Tensor | None
+    ) -> tuple[NeuronState, Tensor]:
         membranes = self.cell.over_time(currents)
-        return State(membranes), self._joined(membranes, self.cell.fire(membranes))
+        return NeuronState(membranes), self._joined(
+            membranes, self.cell.fire(membranes)
+        )
 
     def _joined(self, membrane, spikes):
         return ops.stack(
@@ -39,13 +43,13 @@ class WithMembranes(NeuronHandler):
         """None: the outputs are not spikes alone."""
 
     def step(
-        self, state: State, inputs: list[Tensor], t: Time
-    ) -> tuple[State, list[Tensor]]:
+        self, state: NeuronState, inputs: list[Tensor], t: Time
+    ) -> tuple[NeuronState, list[Tensor]]:
         return self._apart(*super().step(state, inputs, t))
 
     def all_steps(
-        self, state: State, inputs: list[Tensor]
-    ) -> tuple[State, list[Tensor]]:
+        self, state: NeuronState, inputs: list[Tensor]
+    ) -> tuple[NeuronState, list[Tensor]]:
         return self._apart(*super().all_steps(state, inputs))
 
     def _apart(self, state, outputs):

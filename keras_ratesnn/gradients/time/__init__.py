@@ -1,2 +1,2 @@
-"""What handlers and networks know of time: windows of steps, loops over steps, and the
-derivative of a step."""
+"""Time in handlers and networks: windows of steps, loops over steps, and the derivative
+of a step."""

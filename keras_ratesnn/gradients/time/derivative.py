@@ -61,8 +61,8 @@ def at_rest(cell, current, state, weight):
 
     def function(value):
         with keras_internals.Values([(weight, value)]):
-            started = cell.initial_state(current)
-        return list(filter(tree.is_float, tree.flatten(started)))
+            initial_state = cell.initial_state(current)
+        return list(filter(tree.is_float, tree.flatten(initial_state)))
 
     (value,) = keras_internals.values_of([weight])
     _, changes = engine.jvp(function, [value], [_like(1.0, value)])
@@ -82,13 +82,12 @@ def _forward_mode(cell, current, state):
     direction."""
     variables = cell.variables
     values = keras_internals.values_of(variables)
-    # Tensors that are not floats, counters for example, have no derivative.
     leaves = [current, *tree.flatten(state)]
-    moving = [tree.is_float(leaf) for leaf in leaves]
 
     def stateless(leaves, values):
         current, *flat = leaves
-        with keras_internals.Values(zip(variables, values, strict=True)) as scope:
+        given = zip(variables, values, strict=True)
+        with keras_internals.Closed(given, engine.assigned_weight) as scope:
             _, spikes, after = cell.step(current, tree.filled(state, flat))
         changed = []
         for index, variable in enumerate(variables):
@@ -99,17 +98,16 @@ def _forward_mode(cell, current, state):
 
     def along(input_tangent, state_tangent, weight):
         tangents = [input_tangent, *tree.flatten(state_tangent)]
-        primals, directions = [], []
-        for leaf, tangent, moves in zip(leaves, tangents, moving, strict=True):
-            if moves:
-                primals.append(leaf)
-                directions.append(_like(tangent, leaf))
+        # Tensors that are not floats, counters for example, have no derivative.
+        moving = [
+            (leaf, _like(tangent, leaf))
+            for leaf, tangent in zip(leaves, tangents, strict=True)
+            if tree.is_float(leaf)
+        ]
         weights = [
             index for index, variable in enumerate(variables) if variable is weight
         ]
-        for index in weights:
-            primals.append(values[index])
-            directions.append(_like(1.0, values[index]))
+        moving += [(values[index], _like(1.0, values[index])) for index in weights]
 
         def function(*primals):
             remaining = iter(primals)
@@ -121,6 +119,7 @@ def _forward_mode(cell, current, state):
             spikes, moved, _ = stateless(inside, inside_values)
             return [spikes, *filter(tree.is_float, tree.flatten(moved))]
 
+        primals, directions = map(list, zip(*moving, strict=True))
         _, (spikes_tangent, *changes) = engine.jvp(function, primals, directions)
         return spikes_tangent, _tangent_of(after, changes)
 

@@ -24,13 +24,13 @@ def step(handler, state, inputs, t, valid):
         valid: Boolean tensor `(batch,)`, or of more of the first axes of the inputs,
             false for what is padding or masked; `None` if all rows count.
     """
-    state, (outputs,) = _pass(handler, state, [t], [inputs], [valid])
+    state, (outputs,) = _steps_in_one_pass(handler, state, [t], [inputs], [valid])
     return state, outputs
 
 
 def all_steps(handler, state, inputs, same, valid):
-    """All steps of a `LoopedHandler`: `(state, outputs)`, with `handler.final(state)`
-    and outputs `(batch * T, ...)`.
+    """All steps of a `LoopedHandler`: `(state, outputs)`, with
+    `handler.summarize(state)` and outputs `(batch * T, ...)`.
 
     Args:
         handler: `LoopedHandler`.
@@ -47,7 +47,7 @@ def all_steps(handler, state, inputs, same, valid):
         for x, is_same in zip(inputs, same, strict=True)
     ]
     results = None
-    if tree.is_absent(state) and handler.compiles:
+    if tree.is_absent(state) and handler.fuses:
         results = _in_time_loop(handler, inputs, same, valid)
     if results is not None:
         state, outputs = results
@@ -68,10 +68,10 @@ def _at_once(handler, x, same, valid):
     timesteps = handler.context.windows.timesteps
     x = time_axis.unfold(time_axis.repeat(x, timesteps), timesteps) if same else x
     state, output = handler.at_once(time_axis.zero_unless(valid, x), valid)
-    return _finished(handler, state, [time_axis.zero_unless(valid, output)])
+    return _behind_barrier(handler, state, [time_axis.zero_unless(valid, output)])
 
 
-def _finished(handler, state, outputs):
+def _behind_barrier(handler, state, outputs):
     """`(state, outputs)` of all steps. Without gradient, what follows must not become a
     part of their loop."""
     if handler.context.with_gradient:
@@ -97,30 +97,34 @@ def _unrolled(handler, state, inputs, same, valid):
     # A compiled function is given all of its tensors.
     def whole(inputs, valid):
         inputs, valid = at_each_step(inputs, valid)
-        after, outputs = _several(
+        after, outputs = _steps_in_turn(
             handler,
-            _started(handler, state, inputs[0]),
+            _given_or_initial(handler, state, inputs[0]),
             _phases(handler, inputs, valid),
             inputs,
             valid,
         )
-        return handler.final(after), stacked(outputs)
+        return handler.summarize(after), stacked(outputs)
 
     in_a_pass = engine.steps_in_a_pass(timesteps, handler.context.with_gradient)
     if not tree.is_absent(state):
-        return _finished(handler, *whole(inputs, valid))
+        return _behind_barrier(handler, *whole(inputs, valid))
     if timesteps <= in_a_pass:
         key = timesteps, *same
-        return _finished(handler, *_elementwise(handler, whole, key, inputs, valid))
+        return _behind_barrier(
+            handler, *_elementwise(handler, whole, key, inputs, valid)
+        )
     inputs, valid = at_each_step(inputs, valid)
-    state = _started(handler, state, inputs[0])
+    state = _given_or_initial(handler, state, inputs[0])
     outputs = []
     for first in range(0, timesteps, in_a_pass):
         part = slice(first, first + in_a_pass)
         steps = range(timesteps)[part]
-        state, new = _pass(handler, state, steps, inputs[part], valid[part])
+        state, new = _steps_in_one_pass(
+            handler, state, steps, inputs[part], valid[part]
+        )
         outputs += new
-    return _finished(handler, handler.final(state), stacked(outputs))
+    return _behind_barrier(handler, handler.summarize(state), stacked(outputs))
 
 
 def _in_time_loop(handler, inputs, same, valid):
@@ -130,7 +134,9 @@ def _in_time_loop(handler, inputs, same, valid):
 
     def step_of(phase):
         def step(state, inputs, valid):
-            state, (outputs,) = _several(handler, state, [phase], [inputs], [valid])
+            state, (outputs,) = _steps_in_turn(
+                handler, state, [phase], [inputs], [valid]
+            )
             return handler.as_tensors(state), outputs
 
         return step
@@ -143,7 +149,7 @@ def _in_time_loop(handler, inputs, same, valid):
     return engine.time_loop(
         list(map(step_of, phases)),
         handler.start,
-        handler.final,
+        handler.summarize,
         handler.cell,
         (*handler.key, tuple(phases)),
         inputs,
@@ -153,13 +159,13 @@ def _in_time_loop(handler, inputs, same, valid):
     )
 
 
-def _pass(handler, state, steps, inputs, valid):
+def _steps_in_one_pass(handler, state, steps, inputs, valid):
     """Some steps in one pass over memory: `(state, outputs)`, a list of outputs for
     each step."""
 
     # It is compiled only once if no number in it changes.
     def one_pass(*arguments):
-        state, outputs = _several(handler, *arguments)
+        state, outputs = _steps_in_turn(handler, *arguments)
         return handler.as_tensors(state), outputs
 
     phases = _phases(handler, inputs, valid, steps)
@@ -167,7 +173,7 @@ def _pass(handler, state, steps, inputs, valid):
 
 
 def _elementwise(handler, function, key, *arguments):
-    if not handler.compiles:
+    if not handler.fuses:
         return function(*arguments)
     return engine.elementwise(function, handler.cell, (*handler.key, *key), *arguments)
 
@@ -185,7 +191,7 @@ def _phase(handler, t, inputs, valid):
     return handler.phase(t, time_axis.as_rows(valid, inputs[0]) if moves else None)
 
 
-def _several(handler, state, phases, inputs, valid):
+def _steps_in_turn(handler, state, phases, inputs, valid):
     """Steps one after the other: `(state, outputs)`, a list of outputs for each
     step."""
     outputs = []
@@ -297,7 +303,7 @@ def _not_shared(handler, state, like, valid):
     return tree.map_leaves(not_shared, state)
 
 
-def _started(handler, state, inputs):
+def _given_or_initial(handler, state, inputs):
     return handler.start(inputs) if tree.is_absent(state) else state
 
 
@@ -319,7 +325,7 @@ def _scanned(handler, state, x, same, valid):
     if same:
         x = time_axis.unfold(time_axis.repeat(x, timesteps), timesteps)
     at_steps = ops.moveaxis(x, 1, 0)
-    state = handler.as_tensors(_started(handler, state, [at_steps[0]]))
+    state = handler.as_tensors(_given_or_initial(handler, state, [at_steps[0]]))
     if valid is not None:
         state = _not_shared(handler, state, at_steps[0], valid[:, 0])
 
@@ -332,7 +338,7 @@ def _scanned(handler, state, x, same, valid):
     (_, state), steps = scan(
         body, carried, at_steps, handler.loop_variables, handler.dtype
     )
-    return handler.final(state), [ops.moveaxis(steps, 0, 1)]
+    return handler.summarize(state), [ops.moveaxis(steps, 0, 1)]
 
 
 def _looped(handler, state, x, same, valid):
@@ -342,32 +348,18 @@ def _looped(handler, state, x, same, valid):
 
     def body(t, carried):
         steps, state = carried
-        now = x if same else _step_of(x, t)
+        now = x if same else time_axis.step_in_place(x, t)
         state, output = _advance_at(handler, state, t, now, valid)
-        return _with_step(steps, output, t), handler.as_tensors(state)
+        steps = time_axis.with_step_in_place(steps, output, t)
+        return steps, handler.as_tensors(state)
 
-    first = x if same else _step_of(x, 0)
-    state = _started(handler, state, [first])
+    first = x if same else time_axis.step_of(x, 0)
+    state = _given_or_initial(handler, state, [first])
     state, output = _advance_at(handler, state, 0, first, valid)
-    batch, *shape = ops.shape(output)
-    steps = _with_step(ops.zeros((batch, timesteps, *shape), output.dtype), output, 0)
+    steps = time_axis.with_step(None, output, 0, timesteps)
     carried = steps, handler.as_tensors(state)
     steps, state = run(body, carried, handler.loop_variables, timesteps)
-    return handler.final(state), [steps]
-
-
-def _step_of(by_step, t):
-    batch, _, *shape = ops.shape(by_step)
-    step = ops.slice(by_step, _corner(by_step, t), (batch, 1, *shape))
-    return ops.squeeze(step, axis=1)
-
-
-def _with_step(steps, output, t):
-    return ops.slice_update(steps, _corner(steps, t), output[:, None])
-
-
-def _corner(by_step, t):
-    return (0, t, *([0] * (len(by_step.shape) - 2)))
+    return handler.summarize(state), [steps]
 
 
 def run(body, carried, variables, timesteps):
@@ -442,7 +434,7 @@ def in_scope(function, variables, values, changing, changed):
     inside = list(values)
     for index, value in zip(changing, changed, strict=True):
         inside[index] = value
-    with keras_internals.Replaced(
+    with keras_internals.Closed(
         zip(variables, inside, strict=True), engine.assigned_weight
     ) as scope:
         result = function()

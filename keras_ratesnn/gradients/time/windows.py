@@ -332,7 +332,7 @@ class Means:
                 return self.windows.means_over_steps(value)
             return time_axis.unfold(value, timesteps)
         if not has_mean:
-            return with_step(total, value, t, timesteps)
+            return time_axis.with_step(total, value, t, timesteps)
         value = time_axis.zero_unless(valid, time_axis.widen(value))
         if total is None:
             return [value, *(ops.zeros_like(value) for _ in self.windows.sizes[1:])]
@@ -352,16 +352,6 @@ class Means:
         if isinstance(total, list):
             return join(self.by_window(total))
         return total if time_axis.is_float(total.dtype) else time_axis.fold(total)
-
-
-def with_step(steps, tensor, t, timesteps):
-    """Writes the tensor `(batch, ...)` of step `t` into those of all steps, `(batch, T,
-    ...)`; `steps` is `None` at first."""
-    if steps is None:
-        return ops.repeat(tensor[:, None], timesteps, axis=1)
-    is_now = ops.arange(timesteps, dtype="int32") == t
-    is_now = ops.reshape(is_now, (1, -1, *[1 for _ in tensor.shape[1:]]))
-    return ops.where(is_now, tensor[:, None], steps)
 
 
 def join(by_window):

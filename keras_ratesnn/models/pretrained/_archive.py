@@ -15,7 +15,7 @@ from keras_ratesnn._model.weight_checks import not_finite
 
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _MEMBERS = _CONFIG, _METADATA, _WEIGHTS
-"""What Keras writes of a network whose layers have no files of their own."""
+"""The part that Keras writes of a network whose layers have no files of their own."""
 
 _LONGEST = {_CONFIG: 16 * 2**20, _METADATA: 2**16}
 """Bytes of the members that are texts."""

@@ -40,9 +40,9 @@ class Card:
         origin: Where weights of others come from. Defaults to `""`, for weights that
             the recipes trained.
         integers: Dict, of a network that was trained with quantised weights: what
-            `keras_ratesnn.integer` makes of it. It has the `"test_accuracy"` of
-            integers, and of the C program of `keras_ratesnn.export_c` the bytes of
-            `"constants"`, of `"memory"`, and of `"memory_without_cache"`, with
+            `keras_ratesnn.deploy.to_integers` makes of it. It has the `"test_accuracy"`
+            of integers, and of the C program of `keras_ratesnn.deploy.export_c` the
+            bytes of `"constants"`, of `"memory"`, and of `"memory_without_cache"`, with
             `cache_input=False`. Defaults to none.
 
     Raises:

@@ -89,7 +89,7 @@ HEADS = (HEAD, "distilled_classifier")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CheckpointReport:
-    """What `from_checkpoint` read, and what it made of it; as text, a summary.
+    """The contents that `from_checkpoint` read, and their use; as text, a summary.
 
     Args:
         path: String, the file.

@@ -42,8 +42,8 @@ _SETTINGS: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
     ),
     "dvs_mode": (("dvs_mode",), lambda value: type(value) is bool),
 }
-"""What the settings of programs tell: arguments of ours, or what a `Layout` needs;
-their names there, and what their values are."""
+"""The meaning of programs' settings: arguments of ours, or parts of a `Layout`; their
+names there, and their values."""
 
 _LONGEST_PICKLE = 4 * 2**20
 """Bytes of all but the numbers: names, shapes and settings. In memory they may take
@@ -57,7 +57,7 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 class Contents(NamedTuple):
-    """What a file has.
+    """The contents of a file.
 
     Args:
         path: String.
@@ -271,7 +271,7 @@ def _array(torch, name, tensor):
 
 
 def _settings(content):
-    """What the settings tell, each with its name there."""
+    """The arguments that the settings give, each with its name there."""
     settings = content.get("args") if isinstance(content, Mapping) else None
     known = vars(settings) if isinstance(settings, argparse.Namespace) else {}
     told: dict[str, tuple[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""What the shapes and the names of weights tell about a network."""
+"""The structure of a network, read from the shapes and the names of weights."""
 
 import re
 import types

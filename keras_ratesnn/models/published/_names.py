@@ -32,7 +32,7 @@ class Table:
         ]
 
     def find(self, name):
-        """What the table has for a name, or `None`."""
+        """The entry of the table for a name, or `None`."""
         for pattern, target in self.patterns:
             numbers = pattern.numbers(name)
             if numbers is not None:
@@ -69,7 +69,7 @@ class _Pattern:
         self.expression = re.compile("".join(parts) + re.escape(name[end:]))
 
     def numbers(self, name):
-        """What the placeholders stand for in a name; `None` if it is another one."""
+        """The values of the placeholders in a name; `None` if it is another one."""
         match = self.expression.fullmatch(name)
         if match is None:
             return None

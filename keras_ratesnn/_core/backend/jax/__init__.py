@@ -16,10 +16,13 @@ from keras_ratesnn._core.backend import base, xla_loops
 
 
 class Backend(base.Backend):
-    """JAX."""
+    """The engine for JAX."""
 
     EAGER_IS_SLOW = True
-    SETTINGS = (("unrolled_steps", xla_loops, "UNROLLED_STEPS"),)
+    SETTINGS = (
+        ("unrolled_steps", xla_loops, "UNROLLED_STEPS"),
+        ("platform", xla_loops, "PLATFORM"),
+    )
 
     filter_in_time = staticmethod(block_filter.filter_in_time)
 
@@ -87,7 +90,10 @@ class Backend(base.Backend):
         compiled again in each call."""
         if trace_state_clean():
             return math.inf
-        return xla_loops.unrolled_steps(jax.default_backend(), with_gradient)
+        platform = xla_loops.PLATFORM
+        if platform == "auto":
+            platform = jax.default_backend()
+        return xla_loops.unrolled_steps(platform, with_gradient)
 
     def unrolled_network_steps(self):
         """Small; no limit for numbers, as in `unrolled_steps`."""

@@ -22,7 +22,7 @@ _forward_mode = contextvars.ContextVar("keras_ratesnn_forward_mode", default=Fal
 
 
 class Backend(base.Backend):
-    """TensorFlow."""
+    """The engine for TensorFlow."""
 
     SETTINGS = (
         ("unrolled_steps", xla_loops, "UNROLLED_STEPS"),

@@ -33,7 +33,7 @@ _NAMES = """
     Transpose Unpack Where ZerosLike
 """
 OPERATIONS = frozenset(_NAMES.split())
-"""What a neuron may consist of to be compiled. Others may be unknown to XLA, which
+"""The operations of neurons that are compiled. Others may be unknown to XLA, which
 would end the training."""
 
 LONGEST_PASS = {False: 8, True: 4}

@@ -20,7 +20,8 @@ shapes, dtypes and arguments (`recorder/signature.py`), and attributes of layers
 
 Is it slow? `model.engine` says whether there are graphs. Warnings say what cannot be
 recorded or compiled, and why; `logging.getLogger("keras_ratesnn")`, at level DEBUG,
-which loops are not written in C++. `engine_settings` changes the numbers above.
+what changed where calls are counted anew, and which loops are not written in C++.
+`engine_settings` changes the numbers above.
 
 Is it wrong? `jit_compile=False` in `compile` turns all of this off. If results then
 differ, `recorder/graph.py` shows what is done to a graph, one pass after the other.

@@ -103,7 +103,7 @@ def elementwise(function, cell, key, *arguments):
     return function(*arguments) if program is None else program(flat, tensors)
 
 
-def time_loop(steps, begin, finish, cell, key, inputs, same, valid, counts):
+def time_loop(steps, begin, summarize, cell, key, inputs, same, valid, counts):
     """All steps by a program in C++, or `None`; see `base`."""
     if not _may_compile(cell, cell.weights):
         return None
@@ -122,7 +122,7 @@ def time_loop(steps, begin, finish, cell, key, inputs, same, valid, counts):
     learned, wanted = _want_gradients(weights), _want_gradients(inputs)
     # In a small layer, it takes no time after the loop, whose program is then one for
     # all T.
-    finishes = is_large and not any((*learned, *wanted))
+    summarizes = is_large and not any((*learned, *wanted))
 
     def flat(function, *arguments):
         return TensorFunction(function, cell, arguments, torch.is_tensor)
@@ -133,11 +133,11 @@ def time_loop(steps, begin, finish, cell, key, inputs, same, valid, counts):
         flat_steps = [
             flat(step, before, first, *(first_valid or [None])) for step in steps
         ]
-        flat_end = flat(finish, before) if finishes else None
+        flat_summary = flat(summarize, before) if summarizes else None
         loop = TimeLoop(
             flat_steps,
             flat_begin,
-            flat_end,
+            flat_summary,
             weights,
             tree.flatten(before),
             first,
@@ -147,8 +147,8 @@ def time_loop(steps, begin, finish, cell, key, inputs, same, valid, counts):
             same,
         )
         functions = [flat_begin, *flat_steps]
-        if finishes:
-            functions.append(flat_end)
+        if summarizes:
+            functions.append(flat_summary)
         return loop, all(function.is_closed for function in functions)
 
     training, loops = _fusing.get()
@@ -171,7 +171,7 @@ def time_loop(steps, begin, finish, cell, key, inputs, same, valid, counts):
     state, outputs = loop(
         weights, state, inputs, valid, list(itertools.accumulate(counts))
     )
-    return state if loop.finishes else finish(state), outputs
+    return state if loop.summarizes else summarize(state), outputs
 
 
 def _may_compile(cell, weights):

@@ -1,4 +1,4 @@
-"""What was made for the settings of layers, which may change at any time, such as a
+"""Objects made for the settings of layers, which may change at any time, such as a
 graph."""
 
 SETTINGS_KEPT = 2
@@ -32,9 +32,10 @@ class LatestSettings:
                 self.kept.remove(settings)
                 break
         else:
-            if len(self.kept) == SETTINGS_KEPT and self.kept.pop(0).were_wasted:
+            if len(self.kept) == SETTINGS_KEPT and self.kept[0].were_wasted:
                 # Settings that change all the time are not worth the work.
                 self._patience *= 2
             settings = new(self._patience)
+            del self.kept[: 1 - SETTINGS_KEPT]
         self.kept.append(settings)
         return settings

@@ -8,7 +8,7 @@ code of layers.
 import collections
 import functools
 import itertools
-import operator
+import logging
 import threading
 import warnings
 from typing import Any
@@ -39,6 +39,7 @@ WORTH_RECORDING = 100
 GRAPHS_KEPT = 16
 """The number of kinds of calls that are remembered, for each of the settings."""
 
+_log = logging.getLogger("keras_ratesnn")
 _recording = threading.Lock()
 
 
@@ -62,16 +63,29 @@ class CallGraphs(base.CallGraphs):
         with self._lock:
             latest = self._settings.present(
                 lambda settings: settings.are_of(model, objects),
-                lambda patience: _Settings(model, objects, patience, self._memory),
+                lambda patience: self._new_settings(model, objects, patience),
             )
             values = keras_internals.values_of(latest.variables)
             signature = _signature(latest.signatures, values, tensors)
             call = None
             if signature is not None:
-                call = latest.call_of_kind((signature, jit_compile, settings))
+                call = latest.call_of_kind((*signature, jit_compile, settings))
         if call is None:
             return function(tensors)
         return call(latest, function, values, tensors, jit_compile)
+
+    def _new_settings(self, model, objects, patience):
+        kept = self._settings.kept
+        if kept and _log.isEnabledFor(logging.DEBUG):
+            # Since the settings that differ least: inference comes between steps of
+            # training.
+            _log.debug(
+                "Calls of model %r by %s are counted anew; what changed: %s",
+                model.name,
+                objects,
+                min((settings.attributes.changes() for settings in kept), key=len),
+            )
+        return _Settings(model, objects, patience, self._memory)
 
     @property
     def graphs(self):
@@ -121,11 +135,7 @@ class _Settings:
 
     def are_of(self, model, objects):
         """Whether a model and other objects have these settings now."""
-        same = (
-            self.model is model
-            and len(objects) == len(self._objects)
-            and all(map(operator.is_, self._objects, objects))
-        )
+        same = _identities([self.model], self._objects) == _identities([model], objects)
         return same and self.attributes.unchanged()
 
     @property
@@ -143,6 +153,11 @@ class _Settings:
         """The `_CallKind` with a key, a new one if there is none."""
         call = self._calls.get(key)
         if call is None:
+            for latest in list(self._calls)[-1:]:
+                other = set(key).difference(latest)
+                _log.debug(
+                    "Calls of model %r are of another kind: %s", self.model.name, other
+                )
             call = self._calls[key] = _CallKind()
         self._calls.move_to_end(key)
         if len(self._calls) > GRAPHS_KEPT:
@@ -151,8 +166,8 @@ class _Settings:
 
 
 def _signature(signatures, values, tensors):
-    """What a call depends on besides attributes, hashable, or `None` if there can be no
-    graph for it."""
+    """The dependencies of a call besides attributes, hashable, or `None` if there can
+    be no graph for it."""
     if private_keras.in_stateless_scope() or any(
         keras_internals.mask_of(tensor) is not None for tensor in tensors
     ):
@@ -275,7 +290,7 @@ class _Recorded:
         """Notes which variables are assigned, and which layers have losses."""
         before = self._targets
         self._targets = variables, layers
-        if before is not None and _identities(before) != _identities(self._targets):
+        if before is not None and _identities(*before) != _identities(*self._targets):
             raise ValueError("it assigns other variables at each call")
 
     def record(self, tensors, settings, compiled, memory):
@@ -314,9 +329,8 @@ class _Recorded:
         return outputs
 
 
-def _identities(targets):
-    variables, layers = targets
-    return list(map(id, variables)), list(map(id, layers))
+def _identities(*lists):
+    return [list(map(id, objects)) for objects in lists]
 
 
 def record_calls(model):

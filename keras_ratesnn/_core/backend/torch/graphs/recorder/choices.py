@@ -47,7 +47,7 @@ def _shapes_of_choose(chosen, wanted, otherwise):
 
 
 class Choice:
-    """What is computed only if it is wanted.
+    """A computation that runs only if its results are wanted.
 
     Args:
         run: Function of tensors that returns a sequence of tensors.

@@ -268,7 +268,7 @@ def _may_run_in_cpp(graph, tensors):
 
 
 def _warn_of_no_compilation(what, error):
-    """Warns, once."""
+    """Warns once that graphs are not compiled."""
     if what in _warned_of:
         return
     _warned_of.add(what)

@@ -269,7 +269,7 @@ class CudaGraph:
 
 
 def _surroundings(tensors):
-    """What else than arguments determines which kernels run, and when."""
+    """The settings besides arguments that determine which kernels run, and when."""
     cudnn = torch.backends.cudnn
     stream = (
         torch.cuda.current_stream(tensors[0].device) if tensors[0].is_cuda else None

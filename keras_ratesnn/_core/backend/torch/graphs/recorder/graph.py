@@ -63,7 +63,7 @@ def noticing_repeated_draws():
 
 
 class _Recording:
-    """What is noticed during a recording.
+    """Observations during a recording.
 
     Attributes:
         will_be_compiled: Boolean, whether the graph will be compiled.

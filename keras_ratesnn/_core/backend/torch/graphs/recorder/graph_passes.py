@@ -25,7 +25,13 @@ def traced(function, *arguments):
     arguments: a number that Python or NumPy reads from them would be a constant of the
     graph, so it raises RuntimeError."""
     trace = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)
-    return trace(*arguments)
+    module = trace(*arguments)
+    # Forward mode's tensors without memory, which compiled code would read.
+    for node in module.graph.find_nodes(
+        op="call_function", target=_aten._efficientzerotensor.default
+    ):
+        node.target = _aten.zeros.default
+    return module
 
 
 def check(graph_module, repeated_draw):

@@ -97,6 +97,7 @@ class LayerAttributes:
     def __init__(self, layers, objects=()):
         self.unknown = None
         self._containers: list[Any] = []
+        self._places: list[str] = []
         self._layer_dicts: list[dict[str, Any]] = []
         self._dicts: list[dict[Any, Any]] = []
         self._views: list[Any] = []
@@ -121,6 +122,7 @@ class LayerAttributes:
         self._lengths = list(map(len, self._containers))
         self._names = list(self._present_names())
         self._contents = list(self._present())
+        self._by_place = self._present_by_place()
 
     def _watch_layer(self, layer):
         if id(layer) in self._seen:
@@ -129,11 +131,11 @@ class LayerAttributes:
         # Only weights are in it.
         parameters = keras_internals.torch_parameters(layer)
         self._seen[id(parameters)] = parameters
-        self._watch(vars(layer))
+        self._watch(vars(layer), f"of layer {layer.name!r}")
         self._watch_class(type(layer))
         self._layer_dicts.append(vars(layer))
         for hooks in private_keras.hooks_of(layer):
-            self._watch(hooks)
+            self._watch(hooks, f"of the hooks of layer {layer.name!r}")
             if hooks:
                 self.unknown = f"layer {layer.name!r} has hooks"
         # A model that is only a graph has no settings.
@@ -163,8 +165,31 @@ class LayerAttributes:
             map(_same, self._contents, self._present())
         )
 
-    def _watch(self, container):
+    def changes(self):
+        """The changed attributes, a list of strings. Slow, unlike `unchanged`."""
+        before, now = self._by_place, self._present_by_place()
+        return [
+            f"{name!r} {self._places[number]}, from {old} to {now.get((number, name))}"
+            for number, name in before | now
+            if not _same(old := before.get((number, name)), now.get((number, name)))
+        ]
+
+    def _present_by_place(self):
+        """All that is in the containers now, by the number of the container and the
+        name in it."""
+        return {
+            (number, name): value
+            for number, container in enumerate(self._containers)
+            for name, value in (
+                container.items()
+                if hasattr(container, "items")
+                else enumerate(container)
+            )
+        }
+
+    def _watch(self, container, place):
         self._containers.append(container)
+        self._places.append(place)
         self._views.append(
             container if isinstance(container, (list, set)) else container.values()
         )
@@ -195,7 +220,7 @@ class LayerAttributes:
         for base in kind.__mro__:
             if id(base) not in self._seen and not _is_of_library(base.__module__):
                 self._seen[id(base)] = base
-                self._watch(vars(base))
+                self._watch(vars(base), f"of class {base.__name__!r}")
                 self._class_values += [
                     value
                     for name, value in vars(base).items()
@@ -225,10 +250,10 @@ class LayerAttributes:
         elif depth == 0:
             self.unknown = f"{place} is deeply nested"
         elif kind in _CONTAINERS:
-            self._watch(value)
+            self._watch(value, f"in {place}")
             if hasattr(value, "__dict__"):
                 # They may be given attributes.
-                self._watch(vars(value))
+                self._watch(vars(value), f"in {place}")
             if isinstance(value, dict):
                 self._dicts.append(value)
             contents = value.values() if isinstance(value, dict) else value
@@ -288,7 +313,7 @@ class LayerAttributes:
 
 
 def global_settings():
-    """What operations depend on besides attributes and tensors, hashable: settings of
+    """Dependencies of operations besides attributes and tensors, hashable: settings of
     Keras and of PyTorch."""
     return (
         keras.config.epsilon(),
@@ -303,8 +328,8 @@ def global_settings():
 
 
 def _state_of(tensor):
-    """What is different once a tensor is another one. Its values may change without
-    that: a replay reads them anew."""
+    """Properties that differ once a tensor is another one. Its values may change
+    without that: a replay reads them anew."""
     return (
         tensor.data_ptr(),
         tensor.shape,
@@ -315,7 +340,7 @@ def _state_of(tensor):
 
 
 def _behind(value):
-    """What an attribute of a class stands for, a list: functions behind descriptors;
+    """The objects behind an attribute of a class, a list: functions behind descriptors;
     nothing where that is not known."""
     if isinstance(value, property):
         return [value.fget, value.fset]
@@ -330,8 +355,7 @@ def _behind(value):
 
 
 def _content(cell):
-    """What a variable of an enclosing function has as its value, `None` if it has
-    none."""
+    """The value of a variable of an enclosing function, `None` if it has none."""
     try:
         return cell.cell_contents
     except ValueError:

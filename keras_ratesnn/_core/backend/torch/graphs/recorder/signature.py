@@ -1,5 +1,5 @@
-"""What the graph of a call depends on besides the attributes of layers: the properties
-of tensors, and how PyTorch runs at the moment."""
+"""The dependencies of the graph of a call besides the attributes of layers: the
+properties of tensors, and how PyTorch runs at the moment."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ class Signatures:
         self._latest: dict[bool, _Latest] = {}
 
     def signature(self, weights, tensors):
-        """What a graph depends on, hashable, or `None` if there can be no graph.
+        """The dependencies of a graph, hashable, or `None` if there can be no graph.
 
         Args:
             weights: List of tensors, of the same number at each call.

@@ -30,7 +30,7 @@ class TimeLoop:
             phase, element-wise.
         begin: Function of weights and inputs that returns the state before the first
             step.
-        finish: Function of weights and the last state that returns what takes its
+        summarize: Function of weights and the last state that returns what takes its
             place, or `None`.
         weights: List of tensors that broadcast to the inputs.
         state: List of tensors, that state.
@@ -43,7 +43,7 @@ class TimeLoop:
     Attributes:
         begins_with_numbers: Boolean, whether the state at the beginning is a part of
             the program.
-        finishes: Boolean, whether `finish` is.
+        summarizes: Boolean, whether `summarize` is given.
 
     Raises:
         ValueError: If a step has operations for which there is no text.
@@ -51,7 +51,17 @@ class TimeLoop:
     """
 
     def __init__(
-        self, steps, begin, finish, weights, state, inputs, valid, learned, wanted, same
+        self,
+        steps,
+        begin,
+        summarize,
+        weights,
+        state,
+        inputs,
+        valid,
+        learned,
+        wanted,
+        same,
     ):
         groups = list(map(len, (weights, state, inputs, valid)))
         # What a step draws while it is traced, it draws again when it runs.
@@ -61,11 +71,11 @@ class TimeLoop:
             self._structure = tree.map_leaves(lambda leaf: None, results)
             modules, state, after = _steady(steps, weights, state, inputs, valid)
             last, end = after[: len(state)], None
-            if finish is not None:
-                end = traced(finish, [*weights, *state])
+            if summarize is not None:
+                end = traced(summarize, [*weights, *state])
                 last = text.results_of(end)
-                finished = finish(*weights, *state)
-                structure = tree.map_leaves(lambda leaf: None, finished)
+                summary = summarize(*weights, *state)
+                structure = tree.map_leaves(lambda leaf: None, summary)
                 self._structure = structure, self._structure[1]
             results = [(x, False) for x in last]
             results += [(x, True) for x in after[len(state) :]]
@@ -74,7 +84,7 @@ class TimeLoop:
                 lists = weights, state, inputs, valid, learned, wanted, same
                 self._derivative = Derivative(steps, *lists, after, numbers)
         self.begins_with_numbers = numbers is not None
-        self.finishes = finish is not None
+        self.summarizes = summarize is not None
         self._state = [] if self.begins_with_numbers else _kinds(state)
         self._dtypes = [result.dtype for result, _ in results]
         shape = inputs[0].shape

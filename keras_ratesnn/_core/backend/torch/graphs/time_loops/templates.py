@@ -1,4 +1,4 @@
-"""What is the same in all programs in C++."""
+"""Text that all programs in C++ share."""
 
 import string
 

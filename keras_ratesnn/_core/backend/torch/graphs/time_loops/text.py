@@ -69,13 +69,14 @@ def value_of(node):
 
 
 def arguments_of(module, groups):
-    """What a graph module takes, a list of tensors for each length in `groups`."""
+    """The arguments of a graph module, a list of tensors for each length in
+    `groups`."""
     values = map(value_of, module.graph.find_nodes(op="placeholder"))
     return [list(itertools.islice(values, count)) for count in groups]
 
 
 def results_of(module):
-    """What a graph module returns, a list of tensors."""
+    """The results of a graph module, a list of tensors."""
     return list(map(value_of, module.graph.output_node().args[0]))
 
 

@@ -1,11 +1,11 @@
-"""The ledger of energy: joules and crossovers are those of a count by hand."""
+"""The breakdown of energy: joules and crossovers are those of a count by hand."""
 
 import dataclasses
 import functools
 
-import helpers
 import numpy as np
 import pytest
+from helpers import chain, spiking
 from keras import layers
 from numpy.testing import assert_array_equal
 
@@ -23,7 +23,7 @@ INT8 = Costs.int8()
 def dense(inputs, outputs, timesteps):
     # Neurons spike where pixels are 1.
     parts = IF(), layers.Dense(outputs), IF()
-    return helpers.spiking(helpers.chain(*parts, shape=(inputs,)), timesteps)
+    return spiking(chain(*parts, shape=(inputs,)), timesteps)
 
 
 def pixels(rate, *shape):
@@ -44,18 +44,18 @@ def crossover_of_dense(n, m, steps, bits, nonzero=1.0, passes=1):
     # A pass multiplies by `bits`, reads the weights once, and inputs of `bits` are
     # written and read.
     synapse = add + multiply * bits / 8 + 8 * bit
-    rival = passes * (nonzero * n * m * synapse + 2 * n * bits * bit)
-    crossover = (rival - steps_cost) / (steps * n * m * spike_cost)
-    return crossover, rival, spike_cost, steps_cost
+    dense = passes * (nonzero * n * m * synapse + 2 * n * bits * bit)
+    crossover = (dense - steps_cost) / (steps * n * m * spike_cost)
+    return crossover, dense, spike_cost, steps_cost
 
 
 @pytest.mark.on_each_backend
 @pytest.mark.parametrize(("passes", "n"), [(1, 400), (5, 40)])
 def test_the_crossover_of_a_dense_layer_is_that_of_the_formula(passes, n):
-    """The rival of a network that reads frames runs for each."""
+    """The dense network of one that reads frames runs for each."""
     size = n, m, steps, bits = n, 64, 5, 3
     expected = crossover_of_dense(*size, passes=passes)
-    crossover, rival, spike_cost, steps_cost = expected
+    crossover, without, spike_cost, steps_cost = expected
     rates = (crossover - 0.005, crossover + 0.005) if passes == 1 else (0.3,)
     for rate in rates:
         x = pixels(rate, *[steps] * (passes > 1), n)
@@ -65,11 +65,11 @@ def test_the_crossover_of_a_dense_layer_is_that_of_the_formula(passes, n):
         assert found.firing_rate == pytest.approx(x.mean())
         assert found.total == found.spiking.total == spent
         assert found.quantized.activation_bits == bits
-        assert found.total_without_spikes == found.quantized.total
-        assert found.quantized.total == pytest.approx(rival)
+        assert found.quantized_total == found.quantized.total
+        assert found.quantized.total == pytest.approx(without)
         assert found.quantized.crossover == pytest.approx(crossover)
         assert found.quantized.crossovers == pytest.approx([crossover])
-        assert found.multiply_adds_without_spikes.tolist() == [passes * n * m]
+        assert found.dense_multiply_adds.tolist() == [passes * n * m]
         wins = rate < crossover
         assert (found.spiking.total < found.quantized.total) == wins
         assert f"Spiking {'wins' if wins else 'loses'}" in found.verdict
@@ -82,7 +82,7 @@ def test_the_crossover_of_a_dense_layer_is_that_of_the_formula(passes, n):
 @pytest.mark.on_each_backend
 def test_the_description_the_plot_and_the_report_show_one_answer():
     parts = layers.Dense(120), LIF(), layers.Dense(10)
-    model = helpers.spiking(helpers.chain(*parts, shape=(40,)), T)
+    model = spiking(chain(*parts, shape=(40,)), T)
     x = np.random.default_rng(0).normal(size=(8, T, 40)).astype("float32")
     found, described = analysis.energy(model, x), rsnn.describe(model, x, verbose=False)
     # What reads real frames multiplies, in both networks alike, but for the membranes.
@@ -91,21 +91,21 @@ def test_the_description_the_plot_and_the_report_show_one_answer():
     assert found.quantized.layers[0] == pytest.approx(without_membranes)
     counts = f"{found.accumulates[1]:,.0f} synaptic operations and 19,200 multiply-adds"
     assert f"{counts}; without" in str(described)
-    rival = f"in 4 passes, {found.quantized.total * 1e9:.3g} nJ with 3-bit activations"
-    assert f"without spikes, {rival}" in found.totals
+    dense = f"in 4 passes, {found.quantized.total * 1e9:.3g} nJ with 3-bit activations"
+    assert f"without spikes, {dense}" in found.totals
     axes = found.plot().axes[0]
     for shown in (str(described), str(found), axes.get_title()):
         assert found.totals in shown.replace("\n", "; ")
     assert found.verdict in str(described)
     heights = [sum(bar.get_height() for bar in bars) for bars in axes.containers]
-    spending = found.spiking, found.quantized, found.without_spikes
-    totals = [ledger.total * 1e6 for ledger in spending]
+    spending = found.spiking, found.quantized, found.dense
+    totals = [breakdown.total * 1e6 for breakdown in spending]
     assert [sum(heights[:4]), *heights[4:]] == pytest.approx(totals)
 
 
 def spent_at(found, layer, factor):
     """What a layer spends on a sample if its spikes are this many times as many."""
-    traffic, costs, ledger = found.traffic, found.costs, found.spiking
+    traffic, costs, breakdown = found.traffic, found.costs, found.spiking
     added = found.accumulates[layer] * factor
     read = traffic.weights[layer] * traffic.runs[layer]
     if traffic.most_accumulates[layer]:
@@ -113,29 +113,31 @@ def spent_at(found, layer, factor):
     multiplied = found.multiply_adds[layer] * costs.multiply_add
     operations = multiplied + added * costs.accumulate
     weights = read * costs.weight_bits * costs.memory
-    return operations + weights + ledger.membranes[layer] + ledger.activations[layer]
+    return (
+        operations + weights + breakdown.membranes[layer] + breakdown.activations[layer]
+    )
 
 
 def spent_in_all(spent, factor):
     return sum(one(factor) for one in spent)
 
 
-def factor_at(spent, rival):
+def factor_at(spent, dense):
     """Where an increasing function reaches a value, by bisection; infinity if it does
     not."""
     below, above = 0.0, 1e6
-    if spent(above) < rival:
+    if spent(above) < dense:
         return np.inf
     for _ in range(200):
         middle = (below + above) / 2
-        if spent(middle) < rival:
+        if spent(middle) < dense:
             below = middle
         else:
             above = middle
     return below
 
 
-def test_spiking_spends_as_much_as_each_rival_at_its_crossover():
+def test_spiking_spends_as_much_as_each_dense_network_at_its_crossover():
     measured, totals = analysis.energy(*model_and_images()), set()
     for costs, kinds in (
         (INT8, {"never"}),
@@ -146,27 +148,27 @@ def test_spiking_spends_as_much_as_each_rival_at_its_crossover():
         found, seen = dataclasses.replace(measured, costs=costs), set()
         spent = [functools.partial(spent_at, found, at) for at in range(7)]
         assert [one(1.0) for one in spent] == pytest.approx(found.spiking.layers)
-        for rival in (found.quantized, found.without_spikes):
-            rates, crossovers = found.firing_rates, rival.crossovers
+        for dense in (found.quantized, found.dense):
+            rates, crossovers = found.firing_rates, dense.crossovers
             assert_array_equal(np.isnan(rates), np.isnan(crossovers))
             for at in np.flatnonzero(np.isfinite(rates)):
-                expected = rates[at] * factor_at(spent[at], rival.layers[at])
+                expected = rates[at] * factor_at(spent[at], dense.layers[at])
                 assert crossovers[at] == pytest.approx(expected, rel=1e-6)
                 below = "never" if expected < 1e-6 else "below"
                 seen.add("always" if expected > 1 else below)
-            factor = factor_at(functools.partial(spent_in_all, spent), rival.total)
+            factor = factor_at(functools.partial(spent_in_all, spent), dense.total)
             expected = found.firing_rate * factor
-            assert rival.crossover == pytest.approx(expected, rel=1e-6)
-            always = found.wins(rival) == "at any firing rate"
-            assert always == (rival.crossover >= 1)
+            assert dense.crossover == pytest.approx(expected, rel=1e-6)
+            always = found.wins(dense) == "at any firing rate"
+            assert always == (dense.crossover >= 1)
             totals.add(always)
         assert seen == kinds
     assert totals == {False, True}
 
 
-def test_integer_spikes_take_a_bit_for_each_spike_and_the_rival_bits_for_their_sum():
+def test_integer_spikes_take_a_bit_for_each_spike_and_without_them_bits_for_their_sum():
     parts = ILIF(levels=3), layers.DepthwiseConv2D(3)
-    model = helpers.spiking(helpers.chain(*parts, shape=(6, 6, 2)), T)
+    model = spiking(chain(*parts, shape=(6, 6, 2)), T)
     found = analysis.energy(model, np.full((2, 6, 6, 2), 2.0, "float32"))
     # 4 steps of up to 3 spikes are 13 numbers.
     assert (found.levels, found.quantized.activation_bits) == (3, 4)
@@ -178,10 +180,10 @@ def test_integer_spikes_take_a_bit_for_each_spike_and_the_rival_bits_for_their_s
     assert found.quantized.layers == pytest.approx([operations + read])
 
 
-def test_what_a_network_without_time_does_not_have_costs_the_rival_nothing():
+def test_what_a_network_without_time_does_not_have_costs_the_dense_network_nothing():
     back = Recurrent(LIF(), layers.Dense(5, name="back"), name="recurrent")
     parts = [layers.Dense(5), back, PSN(T, name="psn"), TimeMean(), layers.Dense(2)]
-    model = helpers.spiking(helpers.chain(*parts, shape=(5,)), T)
+    model = spiking(chain(*parts, shape=(5,)), T)
     found = analysis.energy(model, np.full((2, T, 5), 1.0, "float32"), INT8)
     back, psn = found.layers.index("recurrent/back"), found.layers.index("psn")
     assert found.spiking.layers[back] > 0

@@ -1,9 +1,9 @@
-"""What an unrolled network has beside the layers of the original: neurons that emit
-slot by slot, sums over slots, biases, and layers that mix the steps of the original, or
-read them out.
+"""The layers of an unrolled network beside those of the original: neurons that emit
+substep by substep, sums over substeps, biases, and layers that mix the steps of the
+original, or read them out.
 
-A step of the original network is D time steps here, its slots, which follow each other:
-of the rows `(batch * T * D, ...)` of a signal those of one step are neighbours.
+A step of the original network is D time steps here, its substeps, which follow each
+other: of the rows `(batch * T * D, ...)` of a signal those of one step are neighbours.
 """
 
 from typing import Any
@@ -20,14 +20,14 @@ from keras_ratesnn.layers.parameters import Parameter
 
 @registry.register
 class SlotCell(NeuronCell):
-    """Emits the spikes of one step of another cell in the D slots of that step, at most
-    one in a slot, without gaps:
+    """Emits the spikes of one step of another cell in the D substeps of that step, at
+    most one in a substep, without gaps:
 
         S[t, d] = 1 if d <= s_t else 0              d = 1 … D
 
-    The input of the first slot is the input of the step; those of the others are not
+    The input of the first substep is the input of the step; those of the others are not
     used. What `step` returns as the membrane is the number of spikes that are still to
-    be emitted, including that of this slot.
+    be emitted, including that of this substep.
 
     Args:
         cell: A `NeuronCell`, whose steps emit up to `slots` spikes.
@@ -74,13 +74,13 @@ class SlotCell(NeuronCell):
         return {
             "cell": self.cell.initial_state(inputs),
             "left": left,
-            "slot": ops.zeros((), "int32"),
+            "substep": ops.zeros((), "int32"),
         }
 
     def step(
         self, inputs: Tensor, state: Structure
     ) -> tuple[Tensor, Tensor, Structure]:
-        is_first = state["slot"] == 0
+        is_first = state["substep"] == 0
         _, spikes, after = self.cell.step(inputs, state["cell"])
         # Rounded, because normalised spikes are fractions.
         number = ops.round(
@@ -97,7 +97,7 @@ class SlotCell(NeuronCell):
             {
                 "cell": cell_state,
                 "left": left - emitted,
-                "slot": (state["slot"] + 1) % self.slots,
+                "substep": (state["substep"] + 1) % self.slots,
             },
         )
 
@@ -114,16 +114,16 @@ class SlotCell(NeuronCell):
         }
 
 
-class _OfSlots(TimeMixing):
-    """Base class of layers that take all slots of a step: inputs of `step` are those of
-    one step, `(batch, D, ...)`.
+class _OfSubsteps(TimeMixing):
+    """Base class of layers that take all substeps of a step: inputs of `step` are those
+    of one step, `(batch, D, ...)`.
 
     Args:
         slots: Integer D.
         **kwargs: `name`, `dtype` of a Keras layer.
     """
 
-    layer_kind = LayerKind(role=TIME_MIXING, slots=lambda layer: layer.slots)
+    layer_kind = LayerKind(role=TIME_MIXING, substeps=lambda layer: layer.slots)
 
     def __init__(self, slots: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -134,10 +134,10 @@ class _OfSlots(TimeMixing):
 
 
 @registry.register
-class SlotSum(_OfSlots):
-    """The sum over the D slots of a step, at each of them.
+class SlotSum(_OfSubsteps):
+    """The sum over the D substeps of a step, at each of them.
 
-    Args: as in `_OfSlots`.
+    Args: as in `_OfSubsteps`.
     """
 
     def initial_state(self, inputs: Tensor) -> Structure:
@@ -159,9 +159,9 @@ class SlotSum(_OfSlots):
 
 
 @registry.register
-class SlotMixing(_OfSlots):
-    """Runs a layer that mixes time steps on steps instead of slots: on inputs that are
-    the same in all slots of a step.
+class SlotMixing(_OfSubsteps):
+    """Runs a layer that mixes time steps on steps instead of substeps: on inputs that
+    are the same in all substeps of a step.
 
     Args:
         layer: A `TimeMixing`. It is run as in inference.
@@ -206,7 +206,7 @@ class SlotMixing(_OfSlots):
 
 @registry.register
 class SlotReadout(keras.layers.Layer):
-    """A readout whose membrane takes the input of the first slot of each step, and
+    """A readout whose membrane takes the input of the first substep of each step, and
     keeps its value in the others.
 
     Args:
@@ -235,18 +235,18 @@ class SlotReadout(keras.layers.Layer):
     def initial_state(self, inputs: Tensor) -> Structure:
         return {
             "layer": self.layer.initial_state(inputs),
-            "slot": ops.zeros((), "int32"),
+            "substep": ops.zeros((), "int32"),
         }
 
     def step(self, inputs: Tensor, state: Structure) -> tuple[Tensor, Structure]:
-        is_first = state["slot"] == 0
+        is_first = state["substep"] == 0
         _, after = self.layer.step(inputs, state["layer"])
         after = tree.map_leaves(
             lambda new, old: ops.where(is_first, new, old), after, state["layer"]
         )
         return after["membrane"], {
             "layer": after,
-            "slot": (state["slot"] + 1) % self.slots,
+            "substep": (state["substep"] + 1) % self.slots,
         }
 
     def call(self, inputs: Tensor) -> Tensor:

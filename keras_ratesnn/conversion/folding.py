@@ -67,7 +67,7 @@ def fold_batch_normalization(model: keras.Model, verbose: bool = True) -> keras.
     ...     ]
     ... )
     >>> model = keras_ratesnn.SpikingModel(network, timesteps=4)
-    >>> folded = keras_ratesnn.fold_batch_normalization(model)
+    >>> folded = keras_ratesnn.deploy.fold_batch_normalization(model)
     fold_batch_normalization: 1 of 2 batch normalisations were folded.
       stays (after AveragePooling2D): another
     >>> [layer.name for layer in folded.network.layers]

@@ -1,5 +1,5 @@
-"""The engine that trains on several devices: keras.distribution on JAX, tf.distribute
-on TensorFlow, processes that torchrun starts on PyTorch.
+"""Training on several devices: keras.distribution on JAX, tf.distribute on
+TensorFlow, processes that torchrun starts on PyTorch.
 
 Without accelerators the devices are virtual: parts of the CPU, to try a run.
 """
@@ -18,7 +18,7 @@ LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 
 @dataclasses.dataclass(frozen=True)
-class Engine:
+class Distribution:
     """How this process takes part in a run.
 
     Attributes:
@@ -26,7 +26,7 @@ class Engine:
         process: Integer, the number of this process, from 0 on.
         processes: Integer.
         reads_part: Boolean, whether each process reads its own part of each training
-            batch. Otherwise the engine divides it.
+            batch. Otherwise the backend divides it.
         is_apart: Boolean, whether each process runs a step of its own and they exchange
             gradients, as on PyTorch. Elsewhere they compute one step together.
         scope: Function that returns the context for building and training a model.
@@ -66,7 +66,7 @@ class Engine:
         return values[0]
 
 
-current = Engine()
+current = Distribution()
 """That of this process, once `start` was called."""
 
 
@@ -99,7 +99,7 @@ def _is_launched():
 
 def start(devices):
     """Prepares this process for a run on several devices, before anything is computed.
-    Returns its `Engine`.
+    Returns its `Distribution`.
 
     Args:
         devices: Integer or "all": the number of devices of this machine. It is ignored
@@ -126,7 +126,7 @@ def _start_jax(devices):
         keras.distribution.initialize()
         processes = jax.process_count()
         distribution = keras.distribution.DataParallel(auto_shard_dataset=False)
-        return Engine(
+        return Distribution(
             jax.device_count(),
             jax.process_index(),
             processes,
@@ -134,7 +134,7 @@ def _start_jax(devices):
             scope=distribution.scope,
         )
     if devices == 1:
-        return Engine()
+        return Distribution()
     if devices != "all":
         # Without effect if there are accelerators.
         jax.config.update("jax_num_cpu_devices", devices)
@@ -142,9 +142,9 @@ def _start_jax(devices):
     if devices != "all":
         chosen = chosen[: _at_most(len(chosen), devices)]
     if len(chosen) == 1:
-        return Engine()
+        return Distribution()
     distribution = keras.distribution.DataParallel(devices=chosen)
-    return Engine(len(chosen), scope=distribution.scope)
+    return Distribution(len(chosen), scope=distribution.scope)
 
 
 def _start_tensorflow(devices):
@@ -154,7 +154,7 @@ def _start_tensorflow(devices):
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         resolver = strategy.cluster_resolver
         processes = len(resolver.cluster_spec().as_dict()["worker"])
-        return Engine(
+        return Distribution(
             strategy.num_replicas_in_sync,
             resolver.task_id,
             processes,
@@ -162,7 +162,7 @@ def _start_tensorflow(devices):
         )
     count = _number(devices)
     if count == 1:
-        return Engine()
+        return Distribution()
     kind = "GPU" if _accelerators() else "CPU"
     if kind == "CPU":
         virtual = [tf.config.LogicalDeviceConfiguration()] * count
@@ -172,12 +172,12 @@ def _start_tensorflow(devices):
     strategy = tf.distribute.MirroredStrategy(
         [f"{kind}:{number}" for number in range(count)]
     )
-    return Engine(count, scope=strategy.scope)
+    return Distribution(count, scope=strategy.scope)
 
 
 def _start_torch(devices):
     if not _is_launched():
-        return Engine()
+        return Distribution()
     import torch
 
     if torch.cuda.is_available():
@@ -188,7 +188,7 @@ def _start_torch(devices):
     # Its threads must end before the process does.
     atexit.register(torch.distributed.destroy_process_group)
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return Engine(world, rank, world, reads_part=world > 1, is_apart=world > 1)
+    return Distribution(world, rank, world, reads_part=world > 1, is_apart=world > 1)
 
 
 def _number(devices):

@@ -6,30 +6,29 @@ from keras_ratesnn._core import keras_internals
 from keras_ratesnn._core.backend import engine
 
 
-def recorded(model: keras.Model) -> keras.Model:
+def record_calls(model: keras.Model) -> None:
     """Turns on for an ordinary Keras model on PyTorch what a `SpikingModel` does there:
     its calls are recorded and replayed.
 
     After 32 calls of a kind, `fit`, `evaluate`, `predict` and `train_on_batch` replay
     the operations of the forward pass and of its derivative, without the Python code of
     layers. The results are the same. JAX and TensorFlow compile a step anyway: there
-    the model is returned as it is.
+    nothing changes.
+
+    A model that is loaded from a file, copied or given other layers is not recorded
+    until it is passed again.
 
     Example:
 
     >>> model = keras.Sequential(
     ...     [keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(2)]
     ... )
-    >>> model = keras_ratesnn.recorded(model)
+    >>> keras_ratesnn.record_calls(model)
     >>> model.compile("sgd", "mse")
     >>> history = model.fit(np.random.rand(64, 4), np.random.rand(64, 2), verbose=0)
 
     Args:
         model: A Functional or Sequential Keras model.
-
-    Returns:
-        The same model. One that is loaded from a file, copied or given other layers is
-        not recorded until it is passed again.
 
     Raises:
         TypeError: If `model` is neither Functional nor Sequential.
@@ -48,4 +47,3 @@ def recorded(model: keras.Model) -> keras.Model:
             "Sequential that is not built. Start it with keras.Input(shape)."
         )
     engine.record_calls(model)
-    return model

@@ -13,7 +13,7 @@ from keras_ratesnn.gradients.network import plain
 from keras_ratesnn.gradients.time.windows import Windows
 
 
-def through_time(graphs, method, run, settings, jit_compile, run_with):
+def outputs_of_run(graphs, method, run, settings, jit_compile, run_with):
     """The outputs of a run.
 
     Args:
@@ -39,7 +39,7 @@ def through_time(graphs, method, run, settings, jit_compile, run_with):
         dataclasses.replace(run, inputs=[], mask=None),
         has_time,
     )
-    watched = (method,) if run.draws is None else (method, run.draws)
+    watched = (method,) if run.seed_generator is None else (method, run.seed_generator)
     return graphs.call(function, tensors, run.network, watched, settings, jit_compile)
 
 

@@ -9,15 +9,14 @@ from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn.gradients.handlers.handler import Handler, Time, plus
 
 
-class State(NamedTuple):
-    """What the layer multiplies each step by, `(batch, ...)`, and the losses of the
-    steps so far."""
+class RandomMaskState(NamedTuple):
+    """The factors of each step, `(batch, ...)`, and the losses of the steps so far."""
 
     mask: Tensor
     loss: Tensor | tuple[()] = ()
 
 
-class MaskHandler(Handler):
+class RandomMaskHandler(Handler):
     """A layer that multiplies by a random mask, such as dropout: the same one at all
     steps, and on rates.
 
@@ -26,7 +25,7 @@ class MaskHandler(Handler):
 
     def start(self, inputs):
         (mask,), _ = self.apply([ops.ones_like(self._only_input(inputs))])
-        return State(mask)
+        return RandomMaskState(mask)
 
     def step(self, state, inputs, t):
         x = self._only_input(inputs)
@@ -44,8 +43,8 @@ class MaskHandler(Handler):
         steps = time_axis.unfold(x, self.context.windows.timesteps)
         return time_axis.fold(steps * mask[:, None])
 
-    def again(self, state):
-        return State(state.mask)
+    def replayed_state(self, state):
+        return RandomMaskState(state.mask)
 
     def all_steps(self, state, inputs):
         state = self.start(self._inputs_at(0, inputs))

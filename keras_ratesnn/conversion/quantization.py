@@ -172,7 +172,7 @@ def _report_others(network, replacements, chosen):
 
 
 def _with_rounded_decays(layer, config, bits):
-    """What changes in the config of neurons, or of cells in it: decays are multiples of
+    """The changes in the config of neurons, or of cells in it: decays are multiples of
     2^−bits."""
     learned, changed = "decay_bits" in config, {}
     for name, value in config.items():

@@ -1,5 +1,5 @@
-"""The ledger of energy: operations and memory traffic of a spiking network, and of the
-same network without spikes."""
+"""The breakdown of energy: operations and memory traffic of a spiking network, and of
+the same network without spikes."""
 
 import dataclasses
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -80,8 +80,8 @@ class Costs:
 
 
 class Traffic(NamedTuple, Generic[_Numbers]):
-    """What the N layers of an `Energy` could add, and what they read and write: arrays
-    `(N,)`, for one sample.
+    """The possible additions of the N layers of an `Energy`, and their reads and
+    writes: arrays `(N,)`, for one sample.
 
     Args:
         static: 1 or 0, whether its input is the same at every step, so that the layer
@@ -117,9 +117,9 @@ class Traffic(NamedTuple, Generic[_Numbers]):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Ledger:
-    """What a network spends on a sample, in joules: arrays `(N,)` for the layers of an
-    `Energy`.
+class EnergyBreakdown:
+    """The energy of a network for a sample, in joules: arrays `(N,)` for the layers of
+    an `Energy`.
 
     Args:
         operations: The joules of multiply-adds and additions.
@@ -136,29 +136,29 @@ class Ledger:
 
     @property
     def layers(self) -> np.ndarray:
-        """What each layer spends, `(N,)`."""
+        """The energy of each layer, `(N,)`."""
         return self.operations + self.weights + self.membranes + self.activations
 
     @property
     def parts(self) -> dict[str, float]:
-        """What all layers spend on each of these."""
-        fields = dataclasses.fields(Ledger)
+        """The energy of all layers for each of these."""
+        fields = dataclasses.fields(EnergyBreakdown)
         return {field.name: float(getattr(self, field.name).sum()) for field in fields}
 
     @property
     def memory(self) -> float:
-        """What all layers spend on memory."""
+        """The energy of all layers for memory."""
         return self.total - self.parts["operations"]
 
     @property
     def total(self) -> float:
-        """What all layers spend."""
+        """The energy of all layers."""
         return float(self.layers.sum())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Rival(Ledger):
-    """What the same network spends without spikes and time, and when spiking spends
+class DenseNetwork(EnergyBreakdown):
+    """The energy of the dense network, without spikes and time, and when spiking spends
     less.
 
     Args:
@@ -179,14 +179,14 @@ class Rival(Ledger):
     crossover: float
 
 
-def with_spikes(
+def spiking_breakdown(
     operations: np.ndarray,
     accumulates: np.ndarray,
     traffic: Traffic[np.ndarray],
     levels: int,
     costs: Costs,
-) -> Ledger:
-    """The ledger of a spiking network, given the joules of its operations, its
+) -> EnergyBreakdown:
+    """The breakdown of a spiking network, given the joules of its operations, its
     additions, and the most spikes in a step.
 
     A layer of spikes reads a weight for each addition, or all weights once in each run
@@ -195,7 +195,7 @@ def with_spikes(
     """
     activations = levels * traffic.spikes + costs.activation_bits * traffic.values
     membranes = 2 * traffic.outputs * traffic.kept
-    return Ledger(
+    return EnergyBreakdown(
         operations,
         weights=_weights_read(accumulates, traffic) * costs.weight_bits * costs.memory,
         membranes=membranes * costs.membrane_bits * costs.memory,
@@ -203,16 +203,16 @@ def with_spikes(
     )
 
 
-def without_spikes(
+def dense_network(
     bits: int,
     multiply_adds: np.ndarray,
-    spiking: Ledger,
+    spiking: EnergyBreakdown,
     accumulates: np.ndarray,
     traffic: Traffic[np.ndarray],
     costs: Costs,
-) -> Rival:
-    """The `Rival` with activations of this many bits, given its multiply-adds, and the
-    ledger and additions of the other.
+) -> DenseNetwork:
+    """The `DenseNetwork` with activations of this many bits, given its multiply-adds,
+    and the breakdown and additions of the other.
 
     In a pass it reads each weight once and keeps sums in registers. The energy to
     multiply is in proportion to the bits of an activation. What the network does not
@@ -224,7 +224,7 @@ def without_spikes(
     exists = multiply_adds > 0
     weights = np.minimum(multiplied, traffic.weights * traffic.passes)
     activations = 2 * (traffic.spikes + traffic.values) * traffic.passes
-    ledger = Ledger(
+    breakdown = EnergyBreakdown(
         operations=multiplied * (costs.accumulate + multiply),
         weights=exists * weights * costs.weight_bits * costs.memory,
         membranes=np.zeros(len(exists)),
@@ -234,8 +234,8 @@ def without_spikes(
     read = _weights_read(accumulates, traffic) * costs.weight_bits * costs.memory
     added = np.where(takes_spikes, accumulates * costs.accumulate + read, 0)
     # What a layer may spend on additions and their weights, until it spends as much as
-    # the rival.
-    budgets = ledger.layers - (spiking.layers - added)
+    # the dense network.
+    budgets = breakdown.layers - (spiking.layers - added)
     at_rate_1 = traffic.most_accumulates * traffic.runs
     most_read = traffic.weights * traffic.runs
     crossovers = np.full(len(exists), np.nan)
@@ -253,8 +253,8 @@ def without_spikes(
         crossover = unit * _crossing(
             additions[takes_spikes], most_read[takes_spikes], budgets.sum(), costs
         )
-    return Rival(
-        **vars(ledger),
+    return DenseNetwork(
+        **vars(breakdown),
         activation_bits=bits,
         crossovers=crossovers,
         crossover=float(crossover),

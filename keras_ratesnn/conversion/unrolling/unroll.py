@@ -1,31 +1,31 @@
 r"""A network of integer spikes as a network of spikes of 0 and 1, with the same
 outputs.
 
-Each of T steps becomes D slots. A neuron that emits the integer s_t in step t emits
-S[t, d] = 1 in the slots d = 1 … s_t and 0 in the others (thermometer code), so that Σ_d
-S[t, d] = s_t. The network is copied operation by operation. On each edge there is one
-of two kinds of signals:
+Each of T steps becomes D substeps. A neuron that emits the integer s_t in step t emits
+S[t, d] = 1 in the substeps d = 1 … s_t and 0 in the others (thermometer code), so that
+Σ_d S[t, d] = s_t. The network is copied operation by operation. On each edge there is
+one of two kinds of signals:
 
-* a signal of slots has a value in each slot, whose sum over the slots is the value of
-  the original. Neurons emit such signals. What is linear keeps them so: W Σ_d S[t, d] =
-  Σ_d W S[t, d], additions only. So do max pooling, as long as spikes are in thermometer
-  order, Σ_d max_i S_i[t, d] = max_i Σ_d S_i[t, d], and a product, in one of its
-  factors;
-* a signal of frames has the value of the original in every slot. Inputs are such
+* a signal of substeps has a value in each substep, whose sum over the substeps is the
+  value of the original. Neurons emit such signals. What is linear keeps them so: W Σ_d
+  S[t, d] = Σ_d W S[t, d], additions only. So do max pooling, as long as spikes are in
+  thermometer order, Σ_d max_i S_i[t, d] = max_i Σ_d S_i[t, d], and a product, in one of
+  its factors;
+* a signal of frames has the value of the original in every substep. Inputs are such
   signals, and everything that is computed from them, whatever it is.
 
-A sum over slots makes frames of slots. It comes before what must see the whole value: a
-bias, batch normalisation, a neuron, all other factors of a product, an output, and a
-signal of frames that is added. So a bias counts once in each step and not in each slot,
-and the normalisation and the next neuron are those of the original. A layer that mixes
-time steps takes of each step one slot of such frames: it sees steps, whether it is
-linear or not. What is left, an operation on spikes that is not linear, is refused: it
-may be exact, but then its inputs would not be spikes.
+A sum over substeps makes frames of substeps. It comes before what must see the whole
+value: a bias, batch normalisation, a neuron, all other factors of a product, an output,
+and a signal of frames that is added. So a bias counts once in each step and not in each
+substep, and the normalisation and the next neuron are those of the original. A layer
+that mixes time steps takes of each step one substep of such frames: it sees steps,
+whether it is linear or not. What is left, an operation on spikes that is not linear, is
+refused: it may be exact, but then its inputs would not be spikes.
 
-The sum of the slots of a step exists in its first slot: a layer sees all slots of the
-layer before it. This is why the network runs layer by layer, `step_mode="multi"`, and
-not slot by slot. Hardware runs it slot by slot, with a delay of D slots for each layer
-of neurons.
+The sum of the substeps of a step exists in its first substep: a layer sees all substeps
+of the layer before it. This is why the network runs layer by layer,
+`step_mode="multi"`, and not substep by substep. Hardware runs it substep by substep,
+with a delay of D substeps for each layer of neurons.
 
 Source: Luo et al., "Integer-Valued Training and Spike-Driven Inference Spiking Neural
 Network" (SpikeYOLO), ECCV 2024, for one layer with weights; here with biases,
@@ -45,7 +45,7 @@ from keras_ratesnn._graph import Signal
 from keras_ratesnn._model.quantization import check_not_quantized
 from keras_ratesnn.conversion._rebuild import input_like, new_copy
 from keras_ratesnn.conversion._tasks.spiking_task import with_network
-from keras_ratesnn.conversion._unrolling.slot_layers import (
+from keras_ratesnn.conversion.unrolling.slot_layers import (
     Bias,
     SlotCell,
     SlotMixing,
@@ -88,7 +88,7 @@ def unroll(model: SpikingModel) -> SpikingModel:
     >>> x = keras_ratesnn.layers.ILIF(levels=4, name="neurons")(inputs)
     >>> network = keras.Model(inputs, keras.layers.Dense(3, bias_initializer="ones")(x))
     >>> model = keras_ratesnn.SpikingModel(network, timesteps=1)
-    >>> binary = keras_ratesnn.unroll(model)
+    >>> binary = keras_ratesnn.deploy.unroll(model)
     >>> binary.timesteps
     4
     >>> x = np.array([[1.2, 3.0]], "float32")
@@ -116,18 +116,18 @@ def unroll(model: SpikingModel) -> SpikingModel:
     check_not_quantized(network, problem, "Unroll the model, then quantize it.")
     graph = _graph.as_graph(network)
     _graph.check_samples_apart(graph, "`unroll`")
-    slots = max(neuron.cell.levels for neuron in _graph.neurons_of(graph))
-    if slots == 1 or _graph.slots_of(graph) > 1:
+    substeps = max(neuron.cell.levels for neuron in _graph.neurons_of(graph))
+    if substeps == 1 or _graph.substeps_of(graph) > 1:
         raise ValueError(
             "`model` must have neurons with integer spikes, for example "
             f"keras_ratesnn.layers.ILIF(levels=4). Received: model {model.name!r}, "
             "whose neurons spike at most once in a step. It needs no unrolling."
         )
-    rule = _UnrollingRule(slots, _graph.paths_of(graph))
+    rule = _UnrollingRule(substeps, _graph.paths_of(graph))
     inputs = keras.tree.map_structure(
         input_like, keras_internals.inputs_structure(graph)
     )
-    signals = [_SlotSignal(tensor) for tensor in _graph.match_inputs(graph, inputs)]
+    signals = [_SubstepSignal(tensor) for tensor in _graph.match_inputs(graph, inputs)]
     with engine.no_gradient():
         outputs = tree.map_leaves(
             rule.frames, _graph.whole_of(graph).run(signals, rule, training=None)
@@ -136,22 +136,22 @@ def unroll(model: SpikingModel) -> SpikingModel:
     return with_network(
         model,
         unrolled,
-        timesteps=model.timesteps * slots,
+        timesteps=model.timesteps * substeps,
         gradient="bptt",
         step_mode="multi",
     )
 
 
-_NEEDS_STEP = "what it computes depends on the time step, which here is a slot."
+_NEEDS_STEP = "what it computes depends on the time step, which here is a substep."
 
 
-class _SlotSignal(Signal):
+class _SubstepSignal(Signal):
     """A symbolic tensor.
 
     Args:
         value: KerasTensor.
         of: String, the name of the operation that it comes from, if it is a signal of
-            slots. Defaults to `None`.
+            substeps. Defaults to `None`.
         ordered: Boolean, whether it has only two values, 0 and another one, in
             thermometer order. Defaults to `False`.
     """
@@ -164,8 +164,8 @@ class _SlotSignal(Signal):
         self.ordered = ordered
 
     @property
-    def slots(self):
-        """Whether it is a signal of slots instead of frames."""
+    def in_substeps(self):
+        """Whether it is a signal of substeps instead of frames."""
         return self.of is not None
 
 
@@ -173,12 +173,12 @@ class _UnrollingRule:
     """Copies the operations of a network, in the order of a walk.
 
     Args:
-        slots: Integer D.
+        substeps: Integer D.
         paths: Dict of operations to their names in the network.
     """
 
-    def __init__(self, slots, paths):
-        self.slots = slots
+    def __init__(self, substeps, paths):
+        self.substeps = substeps
         self.paths = paths
         self.copies = {}
         self.without = {}
@@ -213,32 +213,32 @@ class _UnrollingRule:
                 call,
                 SlotMixing if kind.role == layer_kinds.TIME_MIXING else SlotReadout,
             )
-        slot_signals = [signal for signal in call.inputs if signal.slots]
+        substep_signals = [signal for signal in call.inputs if signal.in_substeps]
         if (
-            not slot_signals
+            not substep_signals
             or kind.role == layer_kinds.TIME_MEAN
             or kind.normalization is not None
         ):
             return self._on_frames(call)
         if kind.keeps_order:
             return (
-                self._on_slots(call, ordered=True)
-                if slot_signals[0].ordered
+                self._on_substeps(call, ordered=True)
+                if substep_signals[0].ordered
                 else self._on_frames(call)
             )
-        if kind.masks:
-            return self._on_slots(call, ordered=slot_signals[0].ordered)
+        if kind.random_mask:
+            return self._on_substeps(call, ordered=substep_signals[0].ordered)
         if kind.multilinear and len(call.inputs) > 1:
-            return self._on_slots(call, factor=slot_signals[0])
-        # With an activation of its own, which comes after the sum over slots, a layer
-        # is not affine.
+            return self._on_substeps(call, factor=substep_signals[0])
+        # With an activation of its own, which comes after the sum over substeps, a
+        # layer is not affine.
         is_affine = (
             layer_kinds.kind_of_class(cls).affine or kind.moves or kind.multilinear
         )
         if kind.activation is None and is_affine:
             return (
                 self._linear(call)
-                if len(slot_signals) == len(call.inputs)
+                if len(substep_signals) == len(call.inputs)
                 else self._on_frames(call)
             )
         raise self._refused(
@@ -249,12 +249,12 @@ class _UnrollingRule:
 
     def frames(self, signal):
         """A signal as one of frames: its tensor."""
-        if not signal.slots:
+        if not signal.in_substeps:
             return signal.value
         if signal not in self.sums:
             name = self._unique(f"{signal.of}_sum")
             self.sums[signal] = SlotSum(
-                self.slots, name=name, dtype=signal.value.dtype
+                self.substeps, name=name, dtype=signal.value.dtype
             )(signal.value)
         return self.sums[signal]
 
@@ -275,7 +275,7 @@ class _UnrollingRule:
             )
         if neuron not in self.copies:
             slot_cell = SlotCell(
-                new_copy(cell, {}), self.slots, name="cell", dtype=cell.dtype_policy
+                new_copy(cell, {}), self.substeps, name="cell", dtype=cell.dtype_policy
             )
             copy = Neuron(
                 slot_cell,
@@ -291,27 +291,27 @@ class _UnrollingRule:
             spikes = keras.layers.Rescaling(
                 cell.spike_size, name=name, dtype=neuron.dtype_policy
             )(spikes)
-        return _SlotSignal(spikes, self._name(neuron), ordered=True)
+        return _SubstepSignal(spikes, self._name(neuron), ordered=True)
 
-    def _mixing(self, call, slot_class):
+    def _mixing(self, call, substep_class):
         layer, name = call.operation, self._name(call.operation)
         if layer not in self.copies:
-            self.copies[layer] = slot_class(
+            self.copies[layer] = substep_class(
                 new_copy(layer, {}),
-                self.slots,
+                self.substeps,
                 name=self._unique(name),
                 dtype=layer.dtype_policy,
             )
-        return _SlotSignal(self._run(self.copies[layer], call, self.frames))
+        return _SubstepSignal(self._run(self.copies[layer], call, self.frames))
 
     def _on_frames(self, call):
         return tree.map_leaves(
-            _SlotSignal, self._run(self._copy(call), call, self.frames)
+            _SubstepSignal, self._run(self._copy(call), call, self.frames)
         )
 
-    def _on_slots(self, call, ordered=False, factor=None):
-        """An operation whose signals are all of slots, or a product that is linear in
-        its `factor`, one of its signals."""
+    def _on_substeps(self, call, ordered=False, factor=None):
+        """An operation whose signals are all of substeps, or a product that is linear
+        in its `factor`, one of its signals."""
         factors = [factor]
 
         def tensor(signal):
@@ -322,13 +322,13 @@ class _UnrollingRule:
 
         outputs = self._run(self._copy(call), call, tensor)
         return tree.map_leaves(
-            lambda output: _SlotSignal(output, self._name(call.operation), ordered),
+            lambda output: _SubstepSignal(output, self._name(call.operation), ordered),
             outputs,
         )
 
     def _linear(self, call):
-        """An operation on signals of slots alone that is linear but for a bias and an
-        activation, which follow the sum."""
+        """An operation on signals of substeps alone that is linear but for a bias and
+        an activation, which follow the sum."""
         name, changes = (
             self._name(call.operation),
             _without_bias_and_activation(call.operation),
@@ -346,7 +346,7 @@ class _UnrollingRule:
             return self._on_frames(call)
         ordered = self._keeps_order(call, copy)
         linear = tree.map_leaves(
-            lambda output: _SlotSignal(output, name, ordered), outputs
+            lambda output: _SubstepSignal(output, name, ordered), outputs
         )
         after = self._after_sum(call.operation, changes)
         if not after:
@@ -354,7 +354,7 @@ class _UnrollingRule:
         frames = self.frames(linear)
         for layer in after:
             frames = layer(frames)
-        return _SlotSignal(frames)
+        return _SubstepSignal(frames)
 
     def _keeps_order(self, call, copy):
         """Whether the output has the order of the only input: the operation moves it,
@@ -472,7 +472,7 @@ class _UnrollingRule:
 
 
 def _without_bias_and_activation(operation):
-    """What changes in the config of an operation, to leave out its bias and its
+    """The changes in the config of an operation that leave out its bias and its
     activation, if it has them."""
     config = operation.get_config() if isinstance(operation, keras.layers.Layer) else {}
     left_out = {"use_bias": False, "bias_axes": None, "activation": "linear"}
