@@ -62,7 +62,8 @@ NEW_NAMES = {
     "option --to",
     "keras_ratesnn.recorded": "keras_ratesnn.record_calls, which returns nothing",
 }
-"""New names, by the full old ones."""
+"""New names, by the full old ones. They are written out, since what asks a module for a
+name, such as an import of a submodule, must not import `deploy`."""
 
 
 def error(module: str, name: str, advice: str = "") -> AttributeError:

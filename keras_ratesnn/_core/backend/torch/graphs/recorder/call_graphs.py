@@ -153,8 +153,8 @@ class _Settings:
         """The `_CallKind` with a key, a new one if there is none."""
         call = self._calls.get(key)
         if call is None:
-            for latest in list(self._calls)[-1:]:
-                other = set(key).difference(latest)
+            if self._calls:
+                other = set(key).difference(next(reversed(self._calls)))
                 _log.debug(
                     "Calls of model %r are of another kind: %s", self.model.name, other
                 )
