@@ -175,6 +175,13 @@ class Network:
             else:
                 self.nodes.append(node)
         self._losses: list[tuple[Any, Tensor]] = []
+        # The slots of spikes that no node has read yet, and that may wait as bytes.
+        self._spikes = {
+            index
+            for node in self.nodes
+            if self.context.all_at_once and node.handler.waits_as_bytes
+            for index in node.outputs
+        }
         # In a stream, the states before the first step, of which an exported step needs
         # the values.
         self.initial_states: States = []
@@ -339,6 +346,10 @@ class Network:
 
     def _store(self, node, outputs, tensors, freed):
         outputs = self.seen(node, tensors, outputs, freed)
+        for index in self._spikes.intersection(node.inputs):
+            self._spikes.remove(index)
+            if index not in freed:
+                outputs = _waiting_as_bytes(tensors, index, outputs)
         tensors.update(zip(node.outputs, outputs, strict=True))
         # They may be the activations of all time steps: their memory is for the next
         # ones.
@@ -470,8 +481,11 @@ class Network:
             if has_time:
                 tensors[index] = self._rates_of_input(constants.tensors[index])
 
+        # Of rates that are computed again in the backward pass, by their identity.
+        known: dict[int, tuple[Tensor, Callable[[], Tensor]]] = {}
+
         def act(handler, state, inputs):
-            rates, loss = handler.rates(state, inputs)
+            rates, loss = _rates_of_node(handler, state, inputs, known)
             self._add_loss(handler, loss)
             return (), rates
 
@@ -507,6 +521,50 @@ class Network:
             for node, state in zip(self.nodes, states, strict=True)
         ]
         return propagate_nan(outputs, membranes)
+
+
+def _waiting_as_bytes(tensors, index, outputs):
+    """The outputs of the first node that reads these spikes, which are bytes from then
+    on until the others do."""
+    spikes = tensors[index]
+    counts, after = engine.optimization_barrier((ops.cast(spikes, "uint8"), outputs))
+    again = ops.cast(counts, spikes.dtype)
+    tensors[index] = keras_internals.put_mask(again, keras_internals.mask_of(spikes))
+    return [
+        keras_internals.put_mask(new, keras_internals.mask_of(old))
+        for new, old in zip(after, outputs, strict=True)
+    ]
+
+
+def _rates_of_node(handler, state, inputs, known):
+    """`(rates, loss)` of a node. What its weights need of the rates of spikes is
+    computed again from bytes in the backward pass.
+
+    Args:
+        handler: `Handler`.
+        state: Its state.
+        inputs: List of tensors, its rates.
+        known: Dictionary of rates, each with a function that computes its value again,
+            by their identity; it is given those of the node.
+    """
+    kind, sources = handler.kind, [known[id(x)][1] for x in inputs if id(x) in known]
+
+    def again(*rates):
+        values = [source() for source in sources]
+        grafted = [
+            engine.graft(value, rate, 1.0)
+            for value, rate in zip(values, rates, strict=True)
+        ]
+        return handler.rates(state, grafted or inputs)
+
+    is_affine = kind.affine and len(sources) == len(inputs)
+    if is_affine and not kind.parameter_free:
+        return engine.again(again, *inputs)
+    rates, loss = handler.rates(state, inputs)
+    if handler.waits_as_bytes or is_affine:
+        (rate,) = rates
+        known[id(rate)] = rate, lambda: again(*inputs[: len(sources)])[0][0]
+    return rates, loss
 
 
 def _check_slots(nodes, inputs, outputs):

@@ -114,6 +114,11 @@ class Backend(abc.ABC):
 
     replicas = Replicas()
 
+    def again(self, function: Callable[..., Structure], *tensors: Tensor) -> Structure:
+        """`function(*tensors)`, which runs again in the backward pass: what it computes
+        is not kept until then."""
+        return function(*tensors)
+
     def any_size(self, name: str) -> Any:
         """A size that an exported graph leaves open, as the backend's own exporter
         takes it."""
@@ -486,6 +491,11 @@ class Backend(abc.ABC):
 
     def set_noise_state(self, state: Any) -> None:  # noqa: B027
         """Sets the state that `noise_state` returned."""
+
+    def spikes_wait_as_bytes(self) -> bool:
+        """Whether spikes are bytes until a later layer, or the backward pass, reads
+        them: a compiler makes them floats again where they are read."""
+        return False
 
     def steps_in_a_pass(self, timesteps: int, with_gradient: bool) -> int:
         """The number of steps of an unrolled time loop of one layer that `elementwise`

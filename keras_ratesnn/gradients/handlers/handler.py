@@ -129,6 +129,9 @@ class Handler:
     counts_steps = False
     """Whether the outputs depend on the number of the step, also of an operation that
     does not take it."""
+    waits_as_bytes = False
+    """Whether the outputs are spikes that are bytes until they are read, see
+    `Backend.spikes_wait_as_bytes`."""
     is_static_if_inputs_are = True
     """Whether the operation runs once if its inputs are the same at every step; never
     if it takes the time step."""
