@@ -179,7 +179,7 @@ class Network:
         self._spikes = {
             index
             for node in self.nodes
-            if self.context.all_at_once and node.handler.waits_as_bytes
+            if node.handler.waits_as_bytes
             for index in node.outputs
         }
         # In a stream, the states before the first step, of which an exported step needs

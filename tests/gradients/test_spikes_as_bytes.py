@@ -37,7 +37,6 @@ def _differentiated(network, arguments, x, mask):
         (rsnn.layers.LIF, {"gradient": "rate"}, False),
         (rsnn.layers.LIF, {"gradient": Rate(windows=2)}, True),
         (lambda: rsnn.layers.ILIF(levels=3), {"gradient": "rate"}, False),
-        (rsnn.layers.LIF, {"gradient": "rate", "step_mode": "single"}, False),
     ],
 )
 def test_spikes_that_wait_as_bytes_take_less_memory_and_change_no_number(

@@ -70,8 +70,12 @@ class EligibilityHandler(NeuronHandler):
     def waits_as_bytes(self):
         # Their sums in a window are whole numbers, too.
         most = self.cell.levels * max(self.sizes)
-        is_small = self.cell.spike_size == 1.0 and most < 256
-        return is_small and engine.spikes_wait_as_bytes()
+        return (
+            self.context.all_at_once
+            and self.cell.spike_size == 1.0
+            and most < 256
+            and engine.spikes_wait_as_bytes()
+        )
 
     @property
     def key(self):
