@@ -129,9 +129,6 @@ class Handler:
     counts_steps = False
     """Whether the outputs depend on the number of the step, also of an operation that
     does not take it."""
-    waits_as_bytes = False
-    """Whether the outputs are spikes that are bytes until they are read, see
-    `Backend.spikes_wait_as_bytes`."""
     is_static_if_inputs_are = True
     """Whether the operation runs once if its inputs are the same at every step; never
     if it takes the time step."""
@@ -141,6 +138,12 @@ class Handler:
         self.static: Sequence[bool] = ()
         self.operation, self.kind = call.operation, kind_of(call.operation)
         self.takes_time = wants_time_step(type(call.operation))  # type: ignore[arg-type]  # A class can be hashed.
+
+    @property
+    def waits_as_bytes(self) -> bool:
+        """Whether the outputs are spikes that are bytes until they are read, see
+        `Backend.spikes_wait_as_bytes`."""
+        return False
 
     def start(self, inputs: list[Tensor]) -> HandlerState:
         """The state before the first step, given its inputs."""
