@@ -1,4 +1,4 @@
-"""Spikes that wait as bytes, in programs that JAX compiles for GPUs and TPUs."""
+"""Spikes that wait as bytes, in programs that JAX compiles for GPUs."""
 
 import keras
 import numpy as np
