@@ -20,8 +20,8 @@ On GPUs and TPUs, where `optimization_barrier` keeps the order, an unrolled loop
 pass over memory. For an H100 programs that JAX compiled (ResNet-18, batch 128, T = 16)
 needed less memory unrolled: 2191 instead of 2438 MiB without gradient, when spikes did
 not wait as bytes yet; with it 11,048 instead of 17,816, and a tenth of the traffic.
-Compiling them takes longer, so longer loops were not tried. `python -m recipes.benchmark
---loops` measures what is faster on a device.
+Compiling them takes longer, so longer loops were not tried. `python -m
+recipes.benchmark --loops` measures what is faster on a device.
 """
 
 PLATFORM = "auto"
