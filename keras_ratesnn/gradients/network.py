@@ -18,6 +18,7 @@ from keras_ratesnn._core import call_kernels, keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._core.backend import engine
 from keras_ratesnn._graph import PlannedCall, last_uses
+from keras_ratesnn.gradients._bytes import rates_of_node, waiting_as_bytes
 from keras_ratesnn.gradients._propagate_nan import propagate_nan
 from keras_ratesnn.gradients.handlers import Context, Handler, handler_class
 from keras_ratesnn.gradients.handlers.handler import HandlerState, Time
@@ -349,7 +350,7 @@ class Network:
         for index in self._spikes.intersection(node.inputs):
             self._spikes.remove(index)
             if index not in freed:
-                outputs = _waiting_as_bytes(tensors, index, outputs)
+                outputs = waiting_as_bytes(tensors, index, outputs)
         tensors.update(zip(node.outputs, outputs, strict=True))
         # They may be the activations of all time steps: their memory is for the next
         # ones.
@@ -485,7 +486,7 @@ class Network:
         known: dict[int, tuple[Tensor, Callable[[], Tensor]]] = {}
 
         def act(handler, state, inputs):
-            rates, loss = _rates_of_node(handler, state, inputs, known)
+            rates, loss = rates_of_node(handler, state, inputs, known)
             self._add_loss(handler, loss)
             return (), rates
 
@@ -521,50 +522,6 @@ class Network:
             for node, state in zip(self.nodes, states, strict=True)
         ]
         return propagate_nan(outputs, membranes)
-
-
-def _waiting_as_bytes(tensors, index, outputs):
-    """The outputs of the first node that reads these spikes, which are bytes from then
-    on until the others do."""
-    spikes = tensors[index]
-    counts, after = engine.optimization_barrier((ops.cast(spikes, "uint8"), outputs))
-    again = ops.cast(counts, spikes.dtype)
-    tensors[index] = keras_internals.put_mask(again, keras_internals.mask_of(spikes))
-    return [
-        keras_internals.put_mask(new, keras_internals.mask_of(old))
-        for new, old in zip(after, outputs, strict=True)
-    ]
-
-
-def _rates_of_node(handler, state, inputs, known):
-    """`(rates, loss)` of a node. What its weights need of the rates of spikes is
-    computed again from bytes in the backward pass.
-
-    Args:
-        handler: `Handler`.
-        state: Its state.
-        inputs: List of tensors, its rates.
-        known: Dictionary of rates, each with a function that computes its value again,
-            by their identity; it is given those of the node.
-    """
-    kind, sources = handler.kind, [known[id(x)][1] for x in inputs if id(x) in known]
-
-    def again(*rates):
-        values = [source() for source in sources]
-        grafted = [
-            engine.graft(value, rate, 1.0)
-            for value, rate in zip(values, rates, strict=True)
-        ]
-        return handler.rates(state, grafted or inputs)
-
-    is_affine = kind.affine and len(sources) == len(inputs)
-    if is_affine and not kind.parameter_free:
-        return engine.again(again, *inputs)
-    rates, loss = handler.rates(state, inputs)
-    if handler.waits_as_bytes or is_affine:
-        (rate,) = rates
-        known[id(rate)] = rate, lambda: again(*inputs[: len(sources)])[0][0]
-    return rates, loss
 
 
 def _check_slots(nodes, inputs, outputs):
