@@ -18,6 +18,7 @@ from keras_ratesnn._core import call_kernels, keras_internals, time_axis, tree
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._core.backend import engine
 from keras_ratesnn._graph import PlannedCall, last_uses
+from keras_ratesnn.gradients._bytes import rates_of_node, waiting_as_bytes
 from keras_ratesnn.gradients._propagate_nan import propagate_nan
 from keras_ratesnn.gradients.handlers import Context, Handler, handler_class
 from keras_ratesnn.gradients.handlers.handler import HandlerState, Time
@@ -175,6 +176,13 @@ class Network:
             else:
                 self.nodes.append(node)
         self._losses: list[tuple[Any, Tensor]] = []
+        # The slots of spikes that no node has read yet, and that may wait as bytes.
+        self._spikes = {
+            index
+            for node in self.nodes
+            if node.handler.waits_as_bytes
+            for index in node.outputs
+        }
         # In a stream, the states before the first step, of which an exported step needs
         # the values.
         self.initial_states: States = []
@@ -339,6 +347,10 @@ class Network:
 
     def _store(self, node, outputs, tensors, freed):
         outputs = self.seen(node, tensors, outputs, freed)
+        for index in self._spikes.intersection(node.inputs):
+            self._spikes.remove(index)
+            if index not in freed:
+                outputs = waiting_as_bytes(tensors, index, outputs)
         tensors.update(zip(node.outputs, outputs, strict=True))
         # They may be the activations of all time steps: their memory is for the next
         # ones.
@@ -470,8 +482,11 @@ class Network:
             if has_time:
                 tensors[index] = self._rates_of_input(constants.tensors[index])
 
+        # Of rates that are computed again in the backward pass, by their identity.
+        known: dict[int, tuple[Tensor, Callable[[], Tensor]]] = {}
+
         def act(handler, state, inputs):
-            rates, loss = handler.rates(state, inputs)
+            rates, loss = rates_of_node(handler, state, inputs, known)
             self._add_loss(handler, loss)
             return (), rates
 

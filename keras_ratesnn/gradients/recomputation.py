@@ -41,7 +41,7 @@ def recomputed(run, nodes, between, chosen):
         constants = first.once()
         states, gathered = first.sweep(constants)
     given = _given(first, constants, values, states, chosen)
-    split = _Split(given, _differentiable(given, variables))
+    split = Split(given, _differentiable(given, variables))
     # The indices of the nodes that have losses, by their calls.
     with_losses = {}
     for index, (node, state) in enumerate(zip(first.nodes, states, strict=True)):
@@ -100,7 +100,7 @@ class _Recomputation:
         changing: List of the indices of those that a step changes.
         with_losses: List of the keys of the calls that have losses.
         noise: The state of the backend's generator before the first sweep.
-        split: `_Split` of what the steps are given: what may have a gradient, and what
+        split: `Split` of what the steps are given: what may have a gradient, and what
             is constant.
     """
 
@@ -119,8 +119,8 @@ class _Recomputation:
     def backward(self, inputs, constant, upstream):
         """The gradients with respect to the inputs, summed over all steps."""
         given = self.split.joined(inputs, constant)
-        run = dataclasses.replace(self.run, mask=_or_none(given["mask"]))
-        chosen_steps = _or_none(given["chosen"])
+        run = dataclasses.replace(self.run, mask=or_none(given["mask"]))
+        chosen_steps = or_none(given["chosen"])
         network = Network(run, self.nodes, between=self.between, chosen=chosen_steps)
 
         def advance(t, carried):
@@ -199,7 +199,8 @@ class _Recomputation:
         return at_step + list(upstream[outputs:])
 
 
-def _or_none(tensor):
+def or_none(tensor):
+    """A tensor, or `None` for `()`."""
     return tensor if ops.is_tensor(tensor) else None
 
 
@@ -213,7 +214,7 @@ def _differentiable(given, variables):
     return tree.flatten(flags)
 
 
-class _Split:
+class Split:
     """Splits a structure of tensors into two lists: flagged tensors and the rest."""
 
     def __init__(self, structure, flags):

@@ -20,7 +20,14 @@ from recipes.benchmark.compiled import MIB
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results" / "compiled" / "programs.jsonl"
 
-METHODS = ("rate-multi", "rate-single", "rate-multi-2", "bptt-multi", "ordinary")
+METHODS = (
+    "rate-multi",
+    "rate-single",
+    "rate-multi-2",
+    "bptt-multi",
+    "recipes.benchmark.recomputed:RecomputedBPTT-multi",
+    "ordinary",
+)
 
 NETWORKS = {
     "cifar10_resnet18": "",
@@ -143,7 +150,7 @@ def _cells(record):
     steps = f", {record['timesteps']}" if record["timesteps"] else ""
     what = [
         f"{record['model']}{steps}",
-        record["method"],
+        _short(record["method"]),
         f"{record['batch_size']} x {record['devices']}",
     ]
     if "compiler_says" in record:
@@ -162,6 +169,11 @@ def _cells(record):
     ]
 
 
+def _short(method):
+    """The name of a method without that of a module."""
+    return method.rpartition(":")[2]
+
+
 def figure(found):
     """Temporary memory against T, by method."""
     from recipes import methods, plots
@@ -174,7 +186,7 @@ def figure(found):
         axes.plot(
             [record["timesteps"] for record in records],
             [record["temporary_mib"] / 1024 for record in records],
-            label=methods.in_words(method),
+            label=methods.in_words(_short(method)),
             **plots.style(index),
         )
     axes.set_xticks([4, 8, 16])

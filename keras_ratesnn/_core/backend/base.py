@@ -145,6 +145,11 @@ class Backend(abc.ABC):
 
     replicas = Replicas()
 
+    def again(self, function: Callable[..., Structure], *tensors: Tensor) -> Structure:
+        """`function(*tensors)`, which runs again in the backward pass: what it computes
+        is not kept until then."""
+        return function(*tensors)
+
     def any_size(self, name: str) -> Any:
         """A size that an exported graph leaves open, as the backend's own exporter
         takes it."""
@@ -453,6 +458,11 @@ class Backend(abc.ABC):
         """The tensors of a structure, each computed before any is used."""
         return tensors
 
+    def postponed(self, tensors: list[Tensor], until: list[Tensor]) -> list[Tensor]:
+        """The tensors, not before others exist: nothing is computed of them earlier,
+        or taken from what was computed earlier."""
+        return tensors
+
     @abc.abstractmethod
     def pullback(
         self, function: Callable[..., Any], inputs: list[Tensor]
@@ -513,6 +523,11 @@ class Backend(abc.ABC):
     def set_noise_state(self, state: Any) -> None:  # noqa: B027
         """Sets the state that `noise_state` returned."""
 
+    def spikes_wait_as_bytes(self) -> bool:
+        """Whether spikes are bytes until a later layer, or the backward pass, reads
+        them: a compiler makes them floats again where they are read."""
+        return False
+
     def steps_in_a_pass(self, timesteps: int, with_gradient: bool) -> int:
         """The number of steps of an unrolled time loop of one layer that `elementwise`
         is given at once."""
@@ -548,11 +563,13 @@ class Backend(abc.ABC):
         inputs: list[Tensor],
         context: Any,
         backward: Callable[..., Any],
+        kept: list[Tensor] | None = None,
     ) -> list[Tensor]:
         """`values`, whose gradients with respect to the tensors `inputs` are
         `backward(inputs, context, upstream)`.
 
-        That function may use no other tensors.
+        That function may use no other tensors. What is kept for it in the place of the
+        inputs, a list, defaults to `None`: these.
         """
 
     def detached(self, function: Callable[..., Structure], *args: Any) -> Structure:

@@ -67,6 +67,17 @@ class EligibilityHandler(NeuronHandler):
         self.directions += [(None, part) for part, _ in self.neurons.weight_parts()]
 
     @property
+    def waits_as_bytes(self):
+        # Their sums in a window are whole numbers, too.
+        most = self.cell.levels * max(self.sizes)
+        return (
+            self.context.all_at_once
+            and self.cell.spike_size == 1.0
+            and most < 256
+            and engine.spikes_wait_as_bytes()
+        )
+
+    @property
     def key(self):
         return (
             *super().key,
@@ -161,8 +172,12 @@ class EligibilityHandler(NeuronHandler):
                 answering = self._answering(direction)
                 if window in answering:
                     slopes.append(totals[window - answering.start] / size)
-            means = WindowMeans(sums.spikes[window] / size, slopes)
-            record.append(self._stored(means))
+            total = sums.spikes[window]
+            if self.waits_as_bytes:
+                rate = ops.cast(total, "uint8")
+            else:
+                rate = self._stored(total / size)
+            record.append(WindowMeans(rate, self._stored(slopes)))
         return state._replace(record=record)
 
     def _stored(self, means):
@@ -183,13 +198,21 @@ class EligibilityHandler(NeuronHandler):
         window, _ = direction
         return range(window or 0, len(self.sizes))
 
+    def means_of(self, record: Any, window: int) -> WindowMeans:
+        """What was recorded of a window."""
+        means, windows = record[window], self.context.windows
+        if self.waits_as_bytes:
+            total = ops.cast(means.rate, time_axis.accumulation_dtype(self.dtype))
+            means = means._replace(rate=self._stored(total / self.sizes[window]))
+        return windows.counted_means(means, window)
+
     def firing_rate(self, record, mean_input):
         """The firing rate in each window: its value is the time mean of the spikes,
         with the accumulated derivatives."""
         windows, rates = self.context.windows, []
         inputs = windows.cut(mean_input)
-        for window, means in enumerate(record):
-            value, slopes, _ = windows.counted_means(means, window)
+        for window in range(len(record)):
+            value, slopes, _ = self.means_of(record, window)
             onto = [*inputs[: window + 1], *self.values_of_weights(value)]
             rates.append(grafted(value, onto, slopes))
         return join(rates)

@@ -59,8 +59,8 @@ class FeedbackHandler(EligibilityHandler):
         currents: list[Tensor] = []
         rates: list[Tensor] = []
         inputs = windows.cut(mean_input)
-        for window, (mean, means) in enumerate(zip(inputs, record, strict=True)):
-            value, slopes, fed = windows.counted_means(means, window)
+        for window, mean in enumerate(inputs):
+            value, slopes, fed = self.means_of(record, window)
             within, from_previous = windows.followers(window, value)
             weights = self.values_of_weights(value)
 

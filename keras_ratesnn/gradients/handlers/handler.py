@@ -140,6 +140,12 @@ class Handler(RefusesOldHooks):
         self.operation, self.kind = call.operation, kind_of(call.operation)
         self.takes_time = wants_time_step(type(call.operation))  # type: ignore[arg-type]  # A class can be hashed.
 
+    @property
+    def waits_as_bytes(self) -> bool:
+        """Whether the outputs are spikes that are bytes until they are read, see
+        `Backend.spikes_wait_as_bytes`."""
+        return False
+
     def start(self, inputs: list[Tensor]) -> HandlerState:
         """The state before the first step, given its inputs."""
         return ()

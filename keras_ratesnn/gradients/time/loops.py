@@ -75,7 +75,7 @@ def _at_once(handler, x, same, valid):
 def _behind_barrier(handler, state, outputs):
     """`(state, outputs)` of all steps. Without gradient, what follows must not become a
     part of their loop."""
-    if handler.context.with_gradient:
+    if handler.context.with_gradient or handler.waits_as_bytes:
         return state, outputs
     return engine.optimization_barrier((state, outputs))
 
@@ -95,6 +95,14 @@ def _unrolled(handler, state, inputs, same, valid):
     def stacked(outputs):
         return [ops.stack(steps, axis=1) for steps in zip(*outputs, strict=True)]
 
+    def summarized(after, outputs):
+        state = handler.summarize(after)
+        if not handler.waits_as_bytes:
+            return state, stacked(outputs)
+        counts = tree.map_leaves(lambda spikes: ops.cast(spikes, "uint8"), outputs)
+        state, counts = engine.optimization_barrier((state, counts))
+        return state, [ops.cast(steps, handler.dtype) for steps in stacked(counts)]
+
     # A compiled function is given all of its tensors.
     def whole(inputs, valid):
         inputs, valid = at_each_step(inputs, valid)
@@ -105,7 +113,7 @@ def _unrolled(handler, state, inputs, same, valid):
             inputs,
             valid,
         )
-        return handler.summarize(after), stacked(outputs)
+        return summarized(after, outputs)
 
     in_a_pass = engine.steps_in_a_pass(timesteps, handler.context.with_gradient)
     if not tree.is_absent(state):

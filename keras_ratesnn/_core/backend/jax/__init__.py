@@ -36,6 +36,9 @@ class Backend(base.Backend):
         """`value`, with chosen derivatives."""
         return _graft(value, *zip((onto, slope), *more, strict=True))
 
+    def again(self, function, *tensors):
+        return jax.checkpoint(function)(*tensors)
+
     def traced(self, function):
         return jax.jit(function)
 
@@ -46,19 +49,24 @@ class Backend(base.Backend):
         _, pull, rest = jax.vjp(function, *inputs, has_aux=True)
         return lambda upstream: list(pull(upstream)), rest
 
-    def with_backward(self, values, inputs, context, backward):
+    def with_backward(self, values, inputs, context, backward, kept=None):
         @jax.custom_vjp
-        def attached(values, inputs, context):
+        def attached(values, inputs, saved):
             return values
 
-        def forward(values, inputs, context):
-            return values, (inputs, context)
+        def forward(values, inputs, saved):
+            return values, saved
 
         def pull(saved, upstream):
             return None, backward(*saved, upstream), None
 
         attached.defvjp(forward, pull)
-        return attached(values, inputs, context)
+        return attached(values, inputs, (inputs if kept is None else kept, context))
+
+    def postponed(self, tensors, until):
+        if _platform() == "cpu":
+            return xla_loops.depending(tensors, until)
+        return jax.lax.optimization_barrier((tensors, until))[0]
 
     def compiled(self, function, model, graphs, settings, jit_compile):
         run, targets = _taking_values(function, model.variables)
@@ -85,14 +93,16 @@ class Backend(base.Backend):
         compiled again in each call."""
         if trace_state_clean():
             return math.inf
-        platform = xla_loops.PLATFORM
-        if platform == "auto":
-            platform = jax.default_backend()
-        return xla_loops.unrolled_steps(platform, with_gradient)
+        return xla_loops.unrolled_steps(_platform(), with_gradient)
 
     def unrolled_network_steps(self):
         """Small; no limit for numbers, as in `unrolled_steps`."""
         return math.inf if trace_state_clean() else xla_loops.unrolled_network_steps()
+
+    def spikes_wait_as_bytes(self):
+        """On GPUs. On CPUs XLA removes the barriers that this needs; for TPUs it was
+        not tried."""
+        return _platform() in ("gpu", "cuda", "rocm")
 
     def scan(self, body, carried, steps, dtype):
         return jax.lax.scan(body, carried, steps)
@@ -105,6 +115,13 @@ class Backend(base.Backend):
         """On CPUs XLA removes this barrier early, but its default scheduler keeps the
         order anyway."""
         return jax.lax.optimization_barrier(tensors)
+
+
+def _platform():
+    """The platform that programs are compiled for."""
+    if xla_loops.PLATFORM == "auto":
+        return jax.default_backend()
+    return xla_loops.PLATFORM
 
 
 def _taking_values(function, variables):

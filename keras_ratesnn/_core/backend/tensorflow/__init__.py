@@ -90,13 +90,14 @@ class Backend(base.Backend):
             return block_filter.filter_in_time(inputs, kernel)
         return super().filter_in_time(inputs, kernel)
 
-    def with_backward(self, values, inputs, context, backward):
+    def with_backward(self, values, inputs, context, backward, kept=None):
         @tf.custom_gradient
         def attached(*inputs):
             stopped = [tf.stop_gradient(value) for value in values]
+            saved = list(inputs) if kept is None else kept
 
             def pull(*upstream):
-                return backward(list(inputs), context, list(upstream))
+                return backward(saved, context, list(upstream))
 
             return stopped, pull
 
@@ -180,6 +181,12 @@ class Backend(base.Backend):
             return tensors
         leaves = map(tf.convert_to_tensor, tree.flatten(tensors))
         return tree.filled(tensors, xla.optimization_barrier(*leaves))
+
+    def postponed(self, tensors, until):
+        if compiled_by_xla():
+            return self.optimization_barrier((tensors, until))[0]
+        with tf.control_dependencies(until):
+            return list(map(tf.identity, tensors))
 
     def batches_of_step(self, data, steps):
         spec = getattr(data, "element_spec", None)

@@ -159,12 +159,12 @@ class Backend(base.Backend):
             return super().filter_in_time(inputs, kernel)
         return time_filter.filter_in_time(inputs, kernel)
 
-    def with_backward(self, values, inputs, context, backward):
+    def with_backward(self, values, inputs, context, backward, kept=None):
         # Autograd calls the function inside a step that `torch.compile` may have
         # compiled.
         backward = self.untraced(backward)
-        counts = len(values), len(inputs)
-        return list(_WithBackward.apply(backward, counts, *values, *inputs, *context))
+        saved = [*(inputs if kept is None else kept), *context]
+        return list(_WithBackward.apply(backward, values, saved, *inputs))
 
     def steps_of_samples(self, tensor, steps):
         # ONNX has no operation for that of Keras.
@@ -297,27 +297,24 @@ def _times(upstream, slope):
 
 class _WithBackward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, backward, counts, *tensors):
+    def forward(ctx, backward, values, saved, *inputs):
         # Autograd may run the backward pass in another thread.
         ctx.run = functools.partial(contextvars.copy_context().run, backward)
-        ctx.counts = counts
-        ctx.save_for_backward(*tensors[counts[0] :])
-        return tuple(value.detach() for value in tensors[: counts[0]])
+        ctx.save_for_backward(*saved)
+        return tuple(value.detach() for value in values)
 
     @first_derivative_only
     def backward(ctx, *upstream):
-        values, inputs = ctx.counts
-        saved = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[2 + values :]
+        wanted, saved = ctx.needs_input_grad[3:], ctx.saved_tensors
+        # Integers stand for tensors that the function makes of them.
         leaves = [
-            tensor.detach().requires_grad_(needed)
-            for tensor, needed in zip(saved[:inputs], wanted[:inputs], strict=True)
+            tensor.detach().requires_grad_(needed and tensor.is_floating_point())
+            for tensor, needed in zip(saved, wanted, strict=False)
         ]
         # It may run layers, after the call of their model.
         with keras_internals.in_steps():
-            gradients = ctx.run(leaves, list(saved[inputs:]), list(upstream))
-        none = [None] * (len(saved) - inputs)
-        return None, None, *[None] * values, *gradients, *none
+            gradients = ctx.run(leaves, list(saved[len(wanted) :]), list(upstream))
+        return None, None, None, *gradients
 
 
 def _totals_of_rows(tensor, rows, in_parts):
