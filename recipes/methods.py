@@ -1,5 +1,5 @@
 """Names of training methods on command lines: rate-multi, rate-multi-2, sltt-single-2,
-ottt, os.
+bptt-recompute, ottt, os.
 
 A name consists of a gradient, a step mode and optionally a number: of time windows, or
 of random steps. Instead of a number there may be the sizes of windows, rate-multi-1+3.
@@ -21,14 +21,18 @@ PLAIN = tuple(
 )
 
 PRESETS = {
+    "bptt-recompute": {"gradient": "bptt", "step_mode": "multi", "recompute": True},
     "ottt": {"gradient": "ottt", "step_mode": "single", "normalization": "weight"},
     "os": {"gradient": "sltt", "step_mode": "single", "normalization": "online"},
 }
-"""Settings of methods whose authors use another normalisation."""
+"""Settings of methods whose names say more than a gradient, a step mode and a number:
+the authors of two use another normalisation."""
 
 COUNTED = {"rate": "windows", "sltt": "random_steps"}
-"""The meaning of a number for each gradient: a recipe setting, and an argument of the
-gradient's class."""
+"""The meaning of a number for each gradient."""
+
+ARGUMENTS = {**COUNTED, "bptt": "recompute"}
+"""For each gradient a recipe setting that is an argument of its class."""
 
 NUMBERS = (
     "`methods` may end in a number of time windows, like rate-multi-2, in their "
@@ -91,6 +95,8 @@ def gradient_name(settings, space):
         parts += ["+".join(map(str, sizes)), "windows"]
     if settings.get("random_steps"):
         parts += [str(settings["random_steps"]), "random", "steps"]
+    if settings.get("recompute"):
+        parts += ["recomputed"]
     return space.join(parts)
 
 
@@ -106,12 +112,12 @@ def legend(gradient, step_mode):
 def in_words(name):
     """The `legend` for the name of a method; other names, such as those of peers and of
     presets, stay as they are."""
-    if name in PRESETS:
-        return name.upper()
     try:
         settings = settings_of(name)
     except ValueError:
         return name
+    if "normalization" in settings:
+        return name.upper()
     return legend(gradient_name(settings, " "), settings["step_mode"])
 
 
@@ -129,7 +135,7 @@ def set_by_methods(assignments):
 
 def gradient_method(settings):
     """The `keras_ratesnn.gradients.GradientMethod` of a recipe's settings, a
-    dictionary: of `gradient` and what it counts.
+    dictionary: of `gradient` and `ARGUMENTS`.
 
     Raises:
         ValueError: If there is no such gradient.
@@ -140,8 +146,8 @@ def gradient_method(settings):
     if isinstance(gradient, str) and ":" in gradient:
         return _own_method(gradient)
     checks.one_of("gradient", gradient, (*BY_NAME, "package.module:Class"))
-    counted = COUNTED.get(gradient)
-    options = {counted: settings[counted]} if counted in settings else {}
+    argument = ARGUMENTS.get(gradient)
+    options = {argument: settings[argument]} if argument in settings else {}
     return BY_NAME[gradient](**options)
 
 

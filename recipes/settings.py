@@ -183,6 +183,9 @@ class Settings:
         "time windows of rate: their number, or their sizes, [1,3]", _any, 1
     )
     random_steps: int | None = setting("random steps of sltt", _any, None)
+    recompute: bool = setting(
+        "layers run again in the backward pass of bptt", checks.boolean, False
+    )
     teacher_weight: float | None = setting(
         "how much is learnt from a teacher; None is without", _share, None
     )
@@ -236,6 +239,7 @@ SPIKING_SETTINGS = (
     "gradient",
     "windows",
     "random_steps",
+    "recompute",
     *FROM_TEACHERS,
 )
 """Settings of the spiking network: the training of the ordinary one does not depend on
@@ -283,6 +287,7 @@ EFFECTS = {
     "restart_at": _only_with("optimizer", "sgd"),
     "windows": _only_with("gradient", "rate"),
     "random_steps": _only_with("gradient", "sltt"),
+    "recompute": _only_with("gradient", "bptt"),
     "ordinary_epochs": WITH_ORDINARY,
     "ordinary_learning_rate": WITH_ORDINARY,
     "teacher_weight": Effect(

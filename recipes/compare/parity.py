@@ -25,6 +25,7 @@ METHOD = {
     "one_step_epochs",
     "random_steps",
     "random_timesteps",
+    "recompute",
     "seed",
     "start_from",
     "step_distillation",
