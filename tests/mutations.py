@@ -88,9 +88,9 @@ GRADIENTS = [
         "gradients/test_time_masks.py",
     ),
     (
-        "keras_ratesnn/gradients/handlers/eligibility.py",
-        "return range(window or 0, len(self.sizes))",
-        "return range(window or 0, (window or 0) + 1)",
+        "keras_ratesnn/gradients/time/windows.py",
+        "if len(values) >= rest",
+        "if len(values) in (rest, len(self))",
         "gradients/test_windows.py",
     ),
     (

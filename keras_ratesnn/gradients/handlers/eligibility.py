@@ -11,7 +11,7 @@ from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import engine
 from keras_ratesnn.gradients.handlers.neuron import NeuronHandler, NeuronState
 from keras_ratesnn.gradients.time import derivative
-from keras_ratesnn.gradients.time.windows import accumulate, inside, join
+from keras_ratesnn.gradients.time.windows import accumulate, join
 
 MOST_COMPILED_WINDOWS = 8
 """With more windows a time loop is not compiled: each of its steps has a trace for each
@@ -59,17 +59,17 @@ class EligibilityHandler(NeuronHandler):
 
     def __init__(self, call, context):
         super().__init__(call, context)
-        self.neurons, self.sizes = self.cell.independent_cell(), context.windows.sizes
+        self.neurons, self.windows = self.cell.independent_cell(), context.windows
         # The input of each window, and each weight, which acts in all windows.
         self.directions: list[tuple[int | None, Any]] = [
-            (window, None) for window in range(len(self.sizes))
+            (window, None) for window in range(len(self.windows))
         ]
         self.directions += [(None, part) for part, _ in self.neurons.weight_parts()]
 
     @property
     def waits_as_bytes(self):
         # Their sums in a window are whole numbers, too.
-        most = self.cell.levels * max(self.sizes)
+        most = self.cell.levels * max(self.windows.sizes)
         return (
             self.context.all_at_once
             and self.cell.spike_size == 1.0
@@ -81,7 +81,7 @@ class EligibilityHandler(NeuronHandler):
     def key(self):
         return (
             *super().key,
-            self.sizes,
+            self.windows.sizes,
             tuple(variable.trainable for variable in self.cell.variables),
         )
 
@@ -92,11 +92,11 @@ class EligibilityHandler(NeuronHandler):
         return (
             self.cell.fuses
             and derivative.has_written_derivative(self.cell)
-            and len(self.sizes) <= MOST_COMPILED_WINDOWS
+            and len(self.windows) <= MOST_COMPILED_WINDOWS
         )
 
     def phase(self, t, valid=None):
-        phase = inside(self.sizes, t)
+        phase = self.windows.inside(t)
         if valid is None:
             return phase
         valid = ops.cast(valid, "float32")
@@ -113,8 +113,9 @@ class EligibilityHandler(NeuronHandler):
             derivative.at_rest(self.neurons, current, cell, part)
             for _, part in self.directions
         ]
-        slopes = [[0.0] * len(self._answering(pair)) for pair in self.directions]
-        return Sums(tangents, [0.0 for _ in self.sizes], slopes)
+        spikes = [0.0 for _ in self.windows.sizes]
+        slopes = [spikes[self.windows.since(window)] for window, _ in self.directions]
+        return Sums(tangents, spikes, slopes)
 
     def advance(self, state, inputs, phase):
         sums = state.record
@@ -127,13 +128,10 @@ class EligibilityHandler(NeuronHandler):
             for here in phase
         )
         tangents, slopes = [], []
-        for direction, tangent, totals in zip(
+        for (window, part), tangent, totals in zip(
             self.directions, sums.tangents, sums.slopes, strict=True
         ):
-            window, part = direction
-            input_tangent, here = 0.0, []
-            if phase:
-                here = [phase[answering] for answering in self._answering(direction)]
+            input_tangent, here = 0.0, phase[self.windows.since(window)]
             if window is not None:
                 input_tangent = phase[window] if phase else 1.0
             distance_tangent, tangent = along(input_tangent, tangent, part)
@@ -164,27 +162,25 @@ class EligibilityHandler(NeuronHandler):
     def summarize(self, state):
         """The rate of each window, and its derivatives with respect to weights and to
         the input up to that window."""
-        record = []
         sums = state.record
-        for window, size in enumerate(self.sizes):
-            slopes = []
-            for direction, totals in zip(self.directions, sums.slopes, strict=True):
-                answering = self._answering(direction)
-                if window in answering:
-                    slopes.append(totals[window - answering.start] / size)
-            total = sums.spikes[window]
+        record = []
+        slopes = self.windows.of_each(sums.slopes)
+        for total, of_window, size in zip(
+            sums.spikes, slopes, self.windows.sizes, strict=True
+        ):
             if self.waits_as_bytes:
                 rate = ops.cast(total, "uint8")
             else:
                 rate = self._stored(total / size)
-            record.append(WindowMeans(rate, self._stored(slopes)))
+            means = [self._stored(slope / size) for slope in of_window]
+            record.append(WindowMeans(rate, means))
         return state._replace(record=record)
 
     def _stored(self, means):
         """In the precision of the layer, which gradients have, unless they are scaled,
         fed back, or summed over neurons."""
         has_weights = any(part is not None for _, part in self.directions)
-        is_scaled = self.context.windows.mask is not None
+        is_scaled = self.windows.mask is not None
         if is_scaled or self.cell.feedback is not None or has_weights:
             return means
 
@@ -193,27 +189,23 @@ class EligibilityHandler(NeuronHandler):
 
         return tree.map_leaves(stored, means)
 
-    def _answering(self, direction):
-        """The windows whose rate a direction affects: its own and later ones."""
-        window, _ = direction
-        return range(window or 0, len(self.sizes))
-
     def means_of(self, record: Any, window: int) -> WindowMeans:
         """What was recorded of a window."""
-        means, windows = record[window], self.context.windows
+        means = record[window]
         if self.waits_as_bytes:
             total = ops.cast(means.rate, time_axis.accumulation_dtype(self.dtype))
-            means = means._replace(rate=self._stored(total / self.sizes[window]))
-        return windows.counted_means(means, window)
+            size = self.windows.sizes[window]
+            means = means._replace(rate=self._stored(total / size))
+        return self.windows.counted_means(means, window)
 
     def firing_rate(self, record, mean_input):
         """The firing rate in each window: its value is the time mean of the spikes,
         with the accumulated derivatives."""
-        windows, rates = self.context.windows, []
+        windows, rates = self.windows, []
         inputs = windows.cut(mean_input)
         for window in range(len(record)):
             value, slopes, _ = self.means_of(record, window)
-            onto = [*inputs[: window + 1], *self.values_of_weights(value)]
+            onto = [*inputs[windows.until(window)], *self.values_of_weights(value)]
             rates.append(grafted(value, onto, slopes))
         return join(rates)
 

@@ -35,7 +35,7 @@ class FeedbackHandler(EligibilityHandler):
     def start(self, inputs):
         state = NeuronHandler.start(self, inputs)
         sums = self.nothing(inputs[0], state.cell["cell"])
-        return state._replace(record=sums._replace(fed=[0.0 for _ in self.sizes]))
+        return state._replace(record=sums._replace(fed=sums.spikes))
 
     def advance(self, state, inputs, phase):
         before = state.cell["spikes"]
@@ -49,13 +49,14 @@ class FeedbackHandler(EligibilityHandler):
     def summarize(self, state):
         totals, record = state.record.fed, []
         state = super().summarize(state)
-        for means, total, size in zip(state.record, totals, self.sizes, strict=True):
+        sizes = self.windows.sizes
+        for means, total, size in zip(state.record, totals, sizes, strict=True):
             fed = ops.convert_to_tensor(total) / size
             record.append(means._replace(fed=fed))
         return state._replace(record=record)
 
     def firing_rate(self, record, mean_input):
-        windows = self.context.windows
+        windows = self.windows
         currents: list[Tensor] = []
         rates: list[Tensor] = []
         inputs = windows.cut(mean_input)

@@ -22,7 +22,7 @@ from keras_ratesnn.gradients.handlers.eligibility import (
     grafted,
 )
 from keras_ratesnn.gradients.handlers.neuron import NeuronHandler, NeuronState
-from keras_ratesnn.gradients.time.windows import join, spans
+from keras_ratesnn.gradients.time.windows import join
 
 
 class Inputs(NamedTuple):
@@ -122,7 +122,7 @@ class PartialSumsHandler(EligibilityHandler):
         # Each product is summed before the next one needs memory.
         by_window = [
             self._means(slope * shift)
-            for shift in _shifts(self.cell, self.context.windows, mask, membranes)
+            for shift in _shifts(self.cell, self.windows, mask, membranes)
         ]
         by_part = [
             self._means(slope * derivative)
@@ -131,7 +131,7 @@ class PartialSumsHandler(EligibilityHandler):
         rates = self._means(time_axis.zero_unless(mask, spikes))
         record = []
         for window, rate in enumerate(rates):
-            affecting = by_window[: window + 1] + by_part
+            affecting = by_window[self.windows.until(window)] + by_part
             slopes = [means[window] for means in affecting]
             record.append(WindowMeans(rate, slopes))
         return NeuronState(membranes, record), time_axis.cast(spikes, self.dtype)
@@ -139,8 +139,8 @@ class PartialSumsHandler(EligibilityHandler):
     def _means(self, steps):
         """The sum over the steps of each window, divided by its size."""
         return [
-            ops.sum(steps[:, start:end], axis=1) / (end - start)
-            for start, end in spans(self.sizes)
+            ops.sum(part, axis=1) / part.shape[1]
+            for part in self.windows.steps_of_each(steps)
         ]
 
 
@@ -161,11 +161,7 @@ def _shifts(cell, windows, mask, membranes):
     all neurons, unless one stands for them, of one sample if all steps count.
     """
     axes = [1 for _ in membranes.shape[2:]]
-    here = [
-        [float(start <= t < end) for t in range(windows.timesteps)]
-        for start, end in spans(windows.sizes)
-    ]
-    here = ops.convert_to_tensor(here, membranes.dtype)
+    here = ops.convert_to_tensor(windows.membership(), membranes.dtype)
     here = ops.reshape(here, (1, len(windows), windows.timesteps, *axes))
     if mask is not None:
         batch, *shape = ops.shape(mask)

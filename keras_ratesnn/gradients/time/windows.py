@@ -53,26 +53,13 @@ def sizes_of(windows, timesteps):
     return windows
 
 
-def inside(sizes, t):
-    """Whether step `t` is inside each window: 0.0 or 1.0, as tensors if `t` is a
-    tensor; `()` if there is only one window."""
-    if len(sizes) == 1:
-        return ()
-    if isinstance(t, int):
-        return tuple(float(start <= t < end) for start, end in spans(sizes))
-    return tuple(
-        ops.cast(ops.logical_and(t >= start, t < end), "float32")
-        for start, end in spans(sizes)
-    )
-
-
 def accumulate(totals, value, inside, plus=lambda total, value: total + value):
     """Adds a value to the sums of the windows that are `inside`.
 
     Args:
         totals: List of tensors or numbers.
         value: Tensor or number.
-        inside: What `inside` returned.
+        inside: What `Windows.inside` returned.
         plus: Function `(total, value) -> total`. Defaults to addition.
     """
     if not inside:
@@ -103,7 +90,7 @@ class Windows:
         self._counts = (
             sizes
             if mask is None
-            else [_count(mask[:, start:end]) for start, end in spans(sizes)]
+            else [_count(part) for part in self.steps_of_each(mask)]
         )
 
     def __len__(self):
@@ -114,6 +101,51 @@ class Windows:
         """Whether all rows of a tensor with one value per window, `(batch * W, ...)`,
         count the same in a mean."""
         return self.mask is None and len(set(self.sizes)) == 1
+
+    def inside(self, t):
+        """Whether step `t` is inside each window: 0.0 or 1.0, as tensors if `t` is a
+        tensor; `()` if there is only one window."""
+        if len(self) == 1:
+            return ()
+        if isinstance(t, int):
+            return tuple(float(start <= t < end) for start, end in self._spans())
+        return tuple(
+            ops.cast(ops.logical_and(t >= start, t < end), "float32")
+            for start, end in self._spans()
+        )
+
+    def since(self, window):
+        """The windows that the input in one acts on, a slice: it and later ones; all
+        for `None`."""
+        return slice(window, None)
+
+    def until(self, window):
+        """The windows whose inputs act on one, a slice: it and earlier ones."""
+        return slice(window + 1)
+
+    def of_each(self, lists):
+        """For each window its values of lists that begin with any window, and end with
+        the last one; a list that begins later has none."""
+        return [
+            [values[-rest] for values in lists if len(values) >= rest]
+            for rest in range(len(self), 0, -1)
+        ]
+
+    def steps_of_each(self, steps):
+        """The steps in each window, a list, of a tensor `(batch, T, ...)`."""
+        return [steps[:, start:end] for start, end in self._spans()]
+
+    def membership(self):
+        """For each window a list of T numbers, 1.0 for its steps and 0.0 for others."""
+        return [
+            [float(start <= t < end) for t in range(self.timesteps)]
+            for start, end in self._spans()
+        ]
+
+    def _spans(self):
+        """The first step of each window, and that after its last."""
+        ends = list(itertools.accumulate(self.sizes))
+        return list(zip([0, *ends[:-1]], ends, strict=True))
 
     def valid(self, t):
         """Which rows of step `t`, or of all steps for `None`, are not padding; `None`
@@ -171,11 +203,12 @@ class Windows:
             means = ops.sum(unfolded, axis=1) / size
         else:
             unfolded = time_axis.widen(time_axis.unfold(steps, self.timesteps))
-            by_window = []
-            for window, (start, end) in enumerate(spans(self.sizes)):
-                total = ops.sum(unfolded[:, start:end], axis=1)
-                by_window.append(self.mean_of(total, window))
-            means = join(by_window)
+            means = join(
+                [
+                    self.mean_of(ops.sum(part, axis=1), window)
+                    for window, part in enumerate(self.steps_of_each(unfolded))
+                ]
+            )
         return time_axis.cast(means, steps.dtype)
 
     def means_of_factors(self, factors, rows):
@@ -316,7 +349,7 @@ class Means:
             values: List of tensors of the step.
             t: Integer, integer scalar tensor, or `None`.
         """
-        here = () if t is None else inside(self.windows.sizes, t)
+        here = () if t is None else self.windows.inside(t)
         valid = None if t is None else self.windows.valid(t)
         totals = totals or [None] * len(values)
         return [
@@ -359,12 +392,6 @@ def join(by_window):
     if len(by_window) == 1:
         return by_window[0]
     return time_axis.fold(ops.stack(by_window, axis=1))
-
-
-def spans(sizes):
-    """The first step of each window, and that after its last."""
-    ends = list(itertools.accumulate(sizes))
-    return list(zip([0, *ends[:-1]], ends, strict=True))
 
 
 def _count(mask):
