@@ -250,6 +250,15 @@ def add_path(parser, name, what, metavar="DIR", **options):
     parser.add_argument(name, type=pathlib.Path, metavar=metavar, help=what, **options)
 
 
+def add_results(parser, default, figure):
+    """Adds `--output`, a file of results, and `--show`, which draws a figure of this
+    name beside it."""
+    output = "file of results, a JSON object on each line"
+    add_path(parser, "--output", output, metavar="FILE", default=default)
+    show = f"computes nothing, prints the tables and draws the figure {figure}"
+    parser.add_argument("--show", action="store_true", help=show)
+
+
 def add_checkpoint(parser):
     """Adds `--network` and `--arguments`, those of `from_checkpoint`."""
     architecture = "of a checkpoint: the architecture, if the weights do not tell it"

@@ -19,6 +19,7 @@ from recipes.atomic_files import read_json, read_lines
 from recipes.benchmark.compiled import MIB
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results" / "compiled" / "programs.jsonl"
+FIGURE = "compiled.png"
 
 METHODS = (
     "rate-multi",
@@ -98,10 +99,7 @@ COLUMNS = (
 
 
 def add_arguments(parser):
-    output = "file of results, a JSON object on each line"
-    command_line.add_path(parser, "--output", output, metavar="FILE", default=RESULTS)
-    show = "compiles nothing, prints the tables and draws the figure compiled.png"
-    parser.add_argument("--show", action="store_true", help=show)
+    command_line.add_results(parser, RESULTS, FIGURE)
 
 
 def run(arguments):
@@ -117,7 +115,7 @@ def run(arguments):
     if arguments.show:
         from recipes import plots
 
-        plots.save(figure(found), arguments.output.parent / "compiled.png", dpi=90)
+        plots.save(figure(found), arguments.output.with_name(FIGURE), dpi=90)
 
 
 def _compiled(line):
