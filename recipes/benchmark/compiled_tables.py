@@ -26,7 +26,7 @@ METHODS = (
     "rate-single",
     "rate-multi-2",
     "bptt-multi",
-    "recipes.benchmark.recomputed:RecomputedBPTT-multi",
+    "bptt-recompute",
     "ordinary",
 )
 

@@ -1,6 +1,7 @@
 """The map of tasks against windows: what it trains, keeps and shows."""
 
 import dataclasses
+import functools
 
 import keras
 import numpy as np
@@ -177,3 +178,51 @@ def test_all_channels_have_the_same_rate_in_both_classes_of_order():
     x, y = temporal_tasks.TASKS["order-4"].load(None)["train"]
     assert set(y) == {0, 1}
     np.testing.assert_array_equal(x.sum(1), np.ones_like(x[:, 0]))
+
+
+def cue_amid_distractors(count, random):
+    """One of four cues, nine to twelve steps before a question, with a mark; at each
+    other step one of the cues that is not marked. The class is the marked one."""
+    steps, samples = 14, np.arange(count)
+    x, y = np.zeros((count, steps, 9), "float32"), random.integers(0, 4, count)
+    for step in range(steps - 1):
+        x[samples, step, random.integers(0, 4, count)] = 1.0
+    begin = steps - 1 - random.integers(9, 13, count)
+    x[samples, begin, :4] = 0.0
+    x[samples, begin, y] = x[samples, begin, 8] = 1.0
+    x[:, -1, 4:8] = 1.0
+    return x, y
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:No neuron:UserWarning")
+@pytest.mark.parametrize(
+    ("network", "kernels", "name"),
+    [("lif", "ordinary", None), ("learned", "wide", "rate-1")],
+)
+def test_the_probe_is_right_on_a_task_that_none_of_its_rules_was_made_with(
+    network, kernels, name
+):
+    random = np.random.default_rng(7)
+    x, y = cue_amid_distractors(1000, random)
+    task = dataclasses.replace(temporal_tasks.TASKS["order-4"], outputs=4)
+    settings = {"kernels": kernels, "learning_rate": 5e-3}
+    arguments = task, x.shape[1:], network, "bptt"
+    found = rsnn.analysis.temporal_probe(
+        functools.partial(temporal_map.build, *arguments, **settings),
+        x,
+        y,
+        cue_amid_distractors(500, random),
+        epochs=40,
+        batch_size=50,
+        seeds=2,
+        verbose=0,
+    )
+    assert getattr(found.recommended, "name", None) == name
+    assert found.gain("bptt", over="shuffled").mean > 0.0
+    if name is None:
+        # A network that forgets learns slowly: three times the epochs give BPTT 0.98.
+        assert 0.75 < found.accuracy["bptt"].mean() < 0.95
+        assert "Train for more epochs." in found.recommendation
+    else:
+        assert found.accuracy[name].mean() > 0.97
