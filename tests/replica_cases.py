@@ -62,6 +62,13 @@ OTHERS = [
 ]
 MORE_CASES = with_methods(
     {
+        "bptt that runs layers again, multi": {
+            "samples": 2 * BATCH,
+            "gradient": {
+                "class_name": "keras_ratesnn>BPTT",
+                "config": {"recompute": True},
+            },
+        },
         "bptt, multi, timed": {"timed": True, "samples": 2 * BATCH},
         "ottt, single": {"samples": 2 * BATCH + 3},
         "bptt, single": {"samples": 2 * BATCH + 5},

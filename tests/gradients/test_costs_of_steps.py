@@ -53,10 +53,14 @@ T = 3
 BATCH = 4
 CLASSES = 3
 
+AGAIN = "bptt, run again"
+"""In multi-step mode only."""
+
 METHODS = {
     "rate": rsnn.gradients.Rate(),
     "rate, 2 windows": rsnn.gradients.Rate(windows=2),
     "bptt": rsnn.gradients.BPTT(),
+    AGAIN: rsnn.gradients.BPTT(recompute=True),
     "sltt": rsnn.gradients.SLTT(),
     "ottt": rsnn.gradients.OTTT(),
 }
@@ -94,7 +98,9 @@ def cases_of(network):
     for method, step_mode in itertools.product(METHODS, STEP_MODES):
         # Others than PyTorch trace slowly.
         is_slow = BACKEND != "torch" and step_mode == "multi"
-        is_counted = method in ("rate", "bptt") or not is_slow
+        is_counted = method in ("rate", "bptt", AGAIN) or not is_slow
+        if method == AGAIN and step_mode == "single":
+            continue
         if method == "rate" or (is_counted and network != "half_precision"):
             yield method, step_mode
 

@@ -1,7 +1,5 @@
 """BPTT that runs layers again: the gradient of BPTT, in less memory."""
 
-import gc
-
 import keras
 import numpy as np
 import pytest
@@ -9,7 +7,6 @@ from drawn_networks import LAST, OF_KERAS, OF_LIBRARY, T, draw
 from helpers import (
     assert_same,
     chain,
-    only_on,
     recorded_early,
     saved_and_loaded,
     to_numpy,
@@ -135,27 +132,6 @@ def test_fit_ends_where_that_by_bptt_does_also_after_loading(jit_compile, sequen
         recompute = gradient != "bptt"
         assert model.gradient.get_config() == {"recompute": recompute}
     assert_same(*ends, rtol=1e-3)
-
-
-@only_on("torch", "its allocator tells what is alive")
-def test_memory_at_the_peak_is_less_than_half():
-    from recipes.benchmark.costs import memory_rise
-
-    def peak(gradient):
-        blocks = [
-            layer
-            for _ in range(6)
-            for layer in (layers.Conv2D(16, 3, padding="same"), rsnn.layers.LIF())
-        ]
-        network = chain(*blocks, layers.Flatten(), layers.Dense(3), shape=(16, 16, 16))
-        model = rsnn.SpikingModel(network, 8, gradient, "multi")
-        step = training_step(model)
-        x = np.ones((8, 16, 16, 16), "float32")
-        step(x, np.zeros(8))
-        gc.collect()
-        return memory_rise(lambda: step(x, np.zeros(8)))
-
-    assert peak(BPTT(recompute=True)) < 0.5 * peak("bptt")
 
 
 @pytest.mark.parametrize(
