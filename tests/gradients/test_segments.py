@@ -18,8 +18,6 @@ import keras_ratesnn as rsnn
 from keras_ratesnn._core.packing import Packing
 from keras_ratesnn.gradients import BPTT
 
-pytestmark = pytest.mark.backends(3)
-
 # What must come first, or stands alone.
 NAMES = sorted(
     {*OF_LIBRARY, *OF_KERAS}

@@ -284,7 +284,7 @@ def test_the_log_says_what_changed_where_calls_are_counted_anew(caplog):
     assert of_validation == first
     model.gradient = "bptt"
     logged()
-    assert "by (BPTT()" in caplog.text
+    assert "by (BPTT(recompute=False)" in caplog.text
     logged(samples=3)
     assert "are of another kind: {((torch.Size([1, 6, 6, 2])" in caplog.text
 

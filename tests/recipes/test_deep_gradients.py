@@ -4,13 +4,10 @@ shown."""
 import pathlib
 
 import numpy as np
-import pytest
 
 from recipes import deep_gradients
 from recipes.temporal_map import Results
 from tests.recipes.made_clothes import write_clothes
-
-pytestmark = pytest.mark.runs_once
 
 DOCS = pathlib.Path(deep_gradients.__file__).parents[1] / "docs"
 

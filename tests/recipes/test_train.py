@@ -98,7 +98,7 @@ def test_settings_take_effect(digits_run):
     assert record["settings"] == {**catalogue.find("digits").settings(), **CHANGES}
     assert {len(values) for values in record["curve"].values()} == {2}
     model = keras.saving.load_model(folder / "last.keras")
-    assert (model.timesteps, repr(model.gradient)) == (2, "BPTT()")
+    assert (model.timesteps, repr(model.gradient)) == (2, "BPTT(recompute=False)")
     # 512 images in batches of 32.
     assert int(model.optimizer.iterations) == 2 * 16
 
