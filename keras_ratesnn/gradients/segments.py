@@ -148,20 +148,15 @@ class _Segment:
         tensors, values = dict(given["tensors"]), given["variables"]
         for index, mask in given["masks"].items():
             keras_internals.put_mask(tensors[index], mask)
-        states: list[Any] = []
+        steps = [
+            (node, (), freed) for node, freed in zip(nodes, self.freed, strict=True)
+        ]
 
         def walk():
             with call_kernels.using(given["kernels"]):
-                for node, freed in zip(nodes, self.freed, strict=True):
-                    state, outputs = self.network._result_of_node(
-                        node, (), tensors, self.act
-                    )
-                    tensors.update(zip(node.outputs, outputs, strict=True))
-                    states.append(state)
-                    for index in freed:
-                        tensors.pop(index, None)
+                return Network._results_of_nodes(self.network, steps, tensors, self.act)
 
-        _, after = loops.in_scope(
+        states, after = loops.in_scope(
             walk, self.variables, values, range(len(values)), values
         )
         written = {index for node in nodes for index in node.outputs}
