@@ -61,7 +61,7 @@ def audit(arguments):
 
 
 def _checked_file(file, output):
-    """What names the file whatever the folder is: its whole path, or that of a shipped
+    """The identity of a file in any folder: its whole path, or that of a shipped
     network. The folder of an audit is that of one file."""
     from keras_ratesnn import models
 

@@ -361,8 +361,8 @@ ANALYSES = {
         subject.model, subject.batch[0], subject.costs
     ),
 }
-"""What is drawn: for each figure a function of a `Subject` that returns a result of
-`analysis`."""
+"""For each figure a function of a `Subject` that returns a result of `analysis`, to be
+drawn."""
 
 TABLES = {"windows": windows, "until_sure": until_sure}
 """Functions of a `Subject` that return a figure, and a text with tables."""

@@ -1,5 +1,5 @@
-"""What the networks of recipes are made of, and copies of a network with other
-activations: the ordinary network for comparison, and that of integer spikes."""
+"""Layers of the recipes' networks, and copies of a network with other activations:
+the ordinary network for comparison, and that of integer spikes."""
 
 import keras
 

@@ -122,7 +122,7 @@ def in_words(name):
 
 
 def set_by_methods(assignments):
-    """What `catalogue.chosen` refuses because methods set it.
+    """Settings that `catalogue.chosen` refuses because methods set them.
 
     Args:
         assignments: Dictionary from methods to their settings, strings `key=value`.

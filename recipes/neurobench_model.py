@@ -58,7 +58,7 @@ def neurobench_model(model):
         network = nir_exchange.import_from_nir(path)
 
     class Spikes(torch.nn.Identity):
-        """What NeuroBench looks at: the neurons themselves return their states, too."""
+        """Modules for NeuroBench: the neurons themselves return their states, too."""
 
     class Neurons(torch.nn.Module):
         def __init__(self, neurons):

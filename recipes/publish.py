@@ -278,8 +278,8 @@ def measured(model, folder, data_dir, timesteps):
 
 
 def integer_facts(model, folder, data_dir):
-    """What the card of a model that was trained with quantised weights says of
-    integers: see `Card`. Nothing if the network has layers that integers cannot
+    """The entry on integers in the card of a model that was trained with quantised
+    weights: see `Card`. Nothing if the network has layers that integers cannot
     compute, or its inputs are no integers.
 
     Args:

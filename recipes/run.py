@@ -154,8 +154,8 @@ def layers_of(network):
 
 
 def to_fit(model, recipe, dataset, ordinary_weights=None):
-    """What `fit` trains: a model from `build`, or a compiled model around it, with a
-    teacher or branches.
+    """The model that `fit` trains: one from `build`, or a compiled model around it,
+    with a teacher or branches.
 
     Both have the same layers, so the training of the one trains the other.
 

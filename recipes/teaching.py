@@ -1,5 +1,5 @@
-"""What a spiking network learns from besides the labels: the ordinary network or
-pretrained ones, branches of its own, or its own steps."""
+"""Teachers of a spiking network besides the labels: the ordinary network or pretrained
+ones, branches of its own, or its own steps."""
 
 import keras
 

@@ -32,7 +32,7 @@ KERNELS = {
     "ordinary": keras.initializers.GlorotUniform,
     "wide": functools.partial(_scaling, 6.0, "fan_in", "uniform"),
 }
-"""What makes initializers, each of which draws once."""
+"""Functions that make initializers, each of which draws once."""
 
 WINDOWS = (1, 2, 4)
 UNITS, DECAY, BATCH_SIZE, MAX_DELAY = 64, 0.9, 50, 9
@@ -49,7 +49,7 @@ MORE_SEEDS = 2
 """Where methods are close."""
 
 POINT = 0.01
-"""What a method may lose and is as good as BPTT."""
+"""The largest loss of accuracy of a method that is as good as BPTT."""
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "temporal_map"
 
@@ -87,7 +87,7 @@ def draw_map(arguments):
 
 
 class Results:
-    """What was trained for a task: a file whose lines are JSON objects.
+    """Results of the trainings of a task: a file whose lines are JSON objects.
 
     Args:
         path: The file.
@@ -276,8 +276,8 @@ def score(model, x, y):
 
 
 def probed(results, task, data, network):
-    """What `analysis.temporal_probe` says of a network with BPTT's settings, and its
-    time."""
+    """The answer of `analysis.temporal_probe` on a network with BPTT's settings, and
+    its seconds."""
     began = time.process_time()
     x, y = data["train"]
     shape, gradient = x.shape[1:], gradients.BPTT()
@@ -315,7 +315,7 @@ def scores_of(results, network):
 
 
 class TaskMap:
-    """What a network has learnt of a task.
+    """Summary of a network's trainings on a task.
 
     Args:
         results: `Results`.
@@ -370,7 +370,7 @@ def table(results, network):
 
 
 def summary(maps):
-    """What follows for each task, as a Markdown table: the best method, the smallest
+    """The conclusions for each task, as a Markdown table: the best method, the smallest
     number of windows that is within a point of BPTT, and what the probe recommends."""
     rows = []
     for row in maps:

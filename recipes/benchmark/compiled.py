@@ -1,4 +1,4 @@
-"""What a training step holds on a device that is not there:
+"""Memory plan of a training step for a device that is not there:
 `python -m recipes.benchmark.compiled h100 cifar10_resnet18`, on JAX.
 
 XLA's compiler for the device compiles the step ahead of time, with its memory plan,
@@ -202,7 +202,7 @@ def _built(arguments):
 
 
 def _settings(arguments):
-    """What a command line changes of a recipe, as after `--set`."""
+    """Changes of a recipe on a command line, as after `--set`."""
     from recipes import methods
 
     given = [

@@ -116,7 +116,7 @@ def _configured(name, variant, timesteps):
 
 
 def trainer(settings, method, timesteps):
-    """What trains the network of the settings by a method of `cases.trainer`, or in
+    """The trainer of the settings' network: by a method of `cases.trainer`, or in
     another library."""
     if method in PEERS:
         # Imported here because it imports PyTorch.
@@ -325,7 +325,7 @@ def _row(name, measured, seconds, timesteps):
 
 
 def compile_seconds(compiling, median):
-    """What compiling took: the sum of what the calls that compile, a list of seconds,
+    """Seconds of compiling: the sum of what the calls that compile, a list of seconds,
     took longer than the median.
 
     `None` without such calls.

@@ -43,7 +43,7 @@ def new_process():
 
 
 def made(processes, method, make, *arguments):
-    """What `make(*arguments)` returns; for a method of another library, on a CPU, from
+    """The result of `make(*arguments)`; for a method of another library, on a CPU, from
     a new process.
 
     Args:

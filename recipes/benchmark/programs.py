@@ -1,4 +1,4 @@
-"""What a program of XLA does on its device, counted in the text of the compiled module.
+"""Work of a program of XLA on its device, counted in the text of the compiled module.
 
 Each instruction of the entry computation that computes or copies is a launch: a fusion,
 a call of a library, such as cuDNN's, a copy, an exchange between devices. What is in a

@@ -1,4 +1,4 @@
-"""What a training step does on a GPU, from PyTorch's profiler."""
+"""Kernels and memory of a training step on a GPU, from PyTorch's profiler."""
 
 import torch
 

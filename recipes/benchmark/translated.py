@@ -95,7 +95,7 @@ class Segment(nn.Module):
 
     @property
     def parts(self):
-        """What the memory optimisation may compute one by one."""
+        """The parts that the memory optimisation may compute one by one."""
         first = self.nodes[0]
         if len(self.nodes) == 1 and isinstance(first, Chain):
             return first.main, first.neuron

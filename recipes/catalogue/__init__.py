@@ -86,7 +86,7 @@ def listed():
 
 
 def data_of(name):
-    """What data a recipe needs and where they are from, and what `--data-dir` is."""
+    """The data of a recipe, where they are from, and what `--data-dir` is."""
     rows = {
         pattern: texts
         for patterns, *texts in DATA.findall(PAGE.read_text(encoding="utf-8"))

@@ -64,8 +64,8 @@ SHUFFLED = "shuffled in time"
 which it did."""
 
 ADDED = dict(DEFAULTS)
-"""What nothing is set to, which is what earlier versions did where their results lack a
-setting."""
+"""The values by which settings do nothing, as in earlier versions, whose results lack
+them."""
 del ADDED["restart_at"]  # It was that of the recipe.
 
 REMOVED = ("freeze_normalization",)
@@ -156,7 +156,7 @@ def add(folder):
 
 
 def identity(record):
-    """What two results share of which the later one replaces the earlier one."""
+    """The key of a result: of two with the same one, the later replaces the earlier."""
     return settings_of(record), record["backend"], record["train_images"]
 
 

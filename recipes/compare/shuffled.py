@@ -1,4 +1,4 @@
-"""What remains of a run's accuracy after its spikes are shuffled in time: `python -m
+"""Accuracy of a run after its spikes are shuffled in time: `python -m
 recipes.compare.shuffled RUN [RUN ...]`.
 
 Writes the accuracy to the result of each run, as `shuffled_accuracy`: short tables of

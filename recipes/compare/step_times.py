@@ -146,8 +146,8 @@ def _clock():
 
 
 def _row(measured, spreads, counts):
-    """What `measure_all` returns of a method, from what was measured of it, by the
-    sizes of the batches."""
+    """The result of `measure_all` for a method, from measurements by the sizes of the
+    batches."""
     epoch_seconds = start_seconds = images = 0
     for size, count in counts.items():
         median = spreads[size]["median"]
@@ -164,8 +164,8 @@ def _row(measured, spreads, counts):
 
 
 def _trainer(recipe, dataset, method, images):
-    """What has `train_on_batch`: a compiled model, or the network of another library
-    with an optimizer of PyTorch."""
+    """An object with `train_on_batch`: a compiled model, or the network of another
+    library with an optimizer of PyTorch."""
     if method not in PEERS:
         return run.build(recipe, dataset)
     made = peer_training.trainer(recipe, dataset, method)

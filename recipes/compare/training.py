@@ -109,7 +109,7 @@ def differences(scores, methods):
 
 
 def combinations(arguments):
-    """What the command line compares, checked before anything is trained.
+    """Settings that the command line compares, checked before anything is trained.
 
     Returns:
         A dictionary of names, for the folders, to settings, lists of strings

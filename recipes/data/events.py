@@ -106,7 +106,7 @@ class RecordingSet:
 
     @property
     def advice(self):
-        """What the data folder must hold, a sentence."""
+        """A sentence: the data folder must hold these files."""
         return (
             "--data-dir is a folder with a folder for each class, "
             f"{', '.join(self.class_names)}, with its recordings: .aedat files, or "

@@ -78,7 +78,7 @@ def load_masks(data_dir=None):
 
 
 def _train_and_test(data_dir=None):
-    """What `made` returns, from training digits and from test digits."""
+    """Results of `made`, from training digits and from test digits."""
     data = digits.load(data_dir)
     yield made(data.train_images, data.train_labels, TRAIN_SCENES, TRAIN_SEED)
     yield made(data.test_images, data.test_labels, TEST_SCENES, TEST_SEED)

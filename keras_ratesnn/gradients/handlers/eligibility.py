@@ -190,7 +190,7 @@ class EligibilityHandler(NeuronHandler):
         return tree.map_leaves(stored, means)
 
     def means_of(self, record: Any, window: int) -> WindowMeans:
-        """What was recorded of a window."""
+        """The record of a window: means over its time steps."""
         means = record[window]
         if self.waits_as_bytes:
             total = ops.cast(means.rate, time_axis.accumulation_dtype(self.dtype))
