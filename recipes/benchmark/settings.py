@@ -8,6 +8,9 @@ import inspect
 
 from recipes import checks
 
+FOR_IMAGES = ("ResNet18", "VGG11")
+"""Networks for images that other libraries have as well."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
@@ -21,19 +24,19 @@ class Peer:
     """
 
     package: str
-    networks: tuple = ("ResNet18",)
+    networks: tuple = FOR_IMAGES
     memopt: int = 0
 
 
 PEERS = {
     "spikingjelly": Peer(
-        "spikingjelly", ("ResNet18", "MaxFormer", "LIF", "Recurrent", "SlidingPSN")
+        "spikingjelly", (*FOR_IMAGES, "MaxFormer", "LIF", "Recurrent", "SlidingPSN")
     ),
     "spikingjelly-memopt": Peer("spikingjelly", memopt=1),
     "spikingjelly-memopt-2": Peer("spikingjelly", memopt=2),
     "spikingjelly-memopt-3": Peer("spikingjelly", memopt=3),
     "spikingjelly-memopt-4": Peer("spikingjelly", memopt=4),
-    "snntorch": Peer("snntorch", ("ResNet18", "LIF", "Recurrent")),
+    "snntorch": Peer("snntorch", (*FOR_IMAGES, "LIF", "Recurrent")),
 }
 """The BPTT of other libraries."""
 

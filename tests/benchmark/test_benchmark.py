@@ -321,19 +321,27 @@ def test_the_peak_of_a_step_is_measured():
 
 
 @on_torch
-def test_spikingjelly_trains_the_same_network_and_its_memory_optimisation_keeps_less():
+@pytest.mark.parametrize(
+    ("network", "layers_of_segments"),
+    [("ResNet18", [1, 3, 3, 4, 3, 4, 3, 4, 3, 1]), ("VGG11", [1] * 9)],
+)
+def test_spikingjelly_trains_the_same_network_and_its_memory_optimisation_keeps_less(
+    network, layers_of_segments
+):
     """The second loss is that of the weights after a step."""
     pytest.importorskip("spikingjelly")
-    settings = Settings(width=0.125, size=16, batch=4, jit_compile=False)
+    methods = ("bptt-multi", "spikingjelly", "spikingjelly-memopt")
+    small = {"width": 0.125, "size": 16, "batch": 8, "jit_compile": False}
+    settings = Settings(network=network, methods=methods, **small)
     memory, losses = {}, {}
-    for method in ("bptt-multi", "spikingjelly", "spikingjelly-memopt"):
+    for method in methods:
         cases.configure(settings)
         model = measure.trainer(settings, method, 4)
         batch = cases.batch(settings, 4, method)
         if method == "spikingjelly":
             # The memory optimisation computes blocks again.
             sizes = [len(segment.nodes) for segment in model.network.stages]
-            assert sizes == [1, 3, 3, 4, 3, 4, 3, 4, 3, 1]
+            assert sizes == layers_of_segments
         step = functools.partial(model.train_on_batch, *batch)
         losses[method] = [float(np.ravel(step())[0]) for _ in range(2)]
         memory[method] = costs.memory_rise(step)
@@ -347,7 +355,7 @@ def test_spikingjelly_trains_the_same_network_and_its_memory_optimisation_keeps_
 # Mistakes
 
 PEERS_NEED = [
-    ({"network": "VGG11"}, "for network='ResNet18' or"),
+    ({"network": "VGG13"}, "for network='ResNet18' or"),
     ({"size": 96}, "images smaller than 96 x 96"),
     ({"precision": "mixed_float16"}, "in float32 or mixed_bfloat16"),
     ({"methods": ("spikingjelly-memopt-2",)}, "Name 'spikingjelly-memopt'"),
