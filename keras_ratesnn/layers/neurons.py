@@ -98,7 +98,7 @@ class NeuronWithArguments(RefusesOtherNames, Neuron):
     as attributes, and in their config."""
 
     other_names = OTHER_NAMES
-    in_config = ()
+    in_config: tuple[str, ...] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
