@@ -2,24 +2,26 @@
 was kept and why."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from keras_ratesnn._core.names import listed
 from keras_ratesnn.layers import Neuron
 
 _NEGATIVE = {
-    *(
-        "tanh",
-        "hard_tanh",
-        "tanh_shrink",
-        "softsign",
-        "soft_sign",
-        "soft_shrink",
-        "hard_shrink",
-        "log_sigmoid",
-    ),
-    *("leaky_relu", "prelu", "elu", "selu", "celu"),
+    "tanh",
+    "hard_tanh",
+    "tanh_shrink",
+    "softsign",
+    "soft_sign",
+    "soft_shrink",
+    "hard_shrink",
+    "log_sigmoid",
+    "leaky_relu",
+    "prelu",
+    "elu",
+    "selu",
+    "celu",
 }
 """Activations with large negative values; those of gelu, silu and others like relu are
 small."""
@@ -34,6 +36,19 @@ _POSITIVE = {
     "squareplus",
 }
 """Activations that are positive where their input is 0."""
+
+_DIFFERENCES: dict[str, Callable[[str], bool]] = {
+    "negative values of {0.activation} are lost, for which neurons do not spike": (
+        lambda name: name in _NEGATIVE or "negative_slope" in name
+    ),
+    "values of {0.activation} for inputs of 0 and less are lost": (
+        lambda name: name in _POSITIVE
+    ),
+    "neurons spike also below the threshold of {0.activation}": (
+        lambda name: "threshold" in name
+    ),
+}
+"""What neurons do in another way, and which activations it concerns."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,42 +133,14 @@ class ConversionReport(_PrintedReport):
             "neurons."
         ]
         lines += _grouped(
-            self.replaced,
-            lambda change: f"{change.activation} -> {type(change.neuron).__name__}",
+            self.replaced, "{0.activation} -> {0.neuron.__class__.__name__}"
         )
-        lines += _grouped(
-            self.kept, lambda change: f"{change.activation} stays ({change.reason})"
-        )
-        lost = tuple(
-            c
-            for c in self.replaced
-            if c.activation in _NEGATIVE or "negative_slope" in c.activation
-        )
-        lines += _grouped(
-            lost,
-            lambda change: (
-                f"negative values of {change.activation} are lost, for which neurons "
-                "do not spike"
-            ),
-        )
-        positive = tuple(
-            change for change in self.replaced if change.activation in _POSITIVE
-        )
-        lines += _grouped(
-            positive,
-            lambda change: (
-                f"values of {change.activation} for inputs of 0 and less are lost"
-            ),
-        )
-        gained = tuple(
-            change for change in self.replaced if "threshold" in change.activation
-        )
-        lines += _grouped(
-            gained,
-            lambda change: (
-                f"neurons spike also below the threshold of {change.activation}"
-            ),
-        )
+        lines += _grouped(self.kept, "{0.activation} stays ({0.reason})")
+        for label, is_different in _DIFFERENCES.items():
+            different = [
+                change for change in self.replaced if is_different(change.activation)
+            ]
+            lines += _grouped(different, label)
         thresholds = [
             change.threshold for change in self.replaced if change.threshold is not None
         ]
@@ -193,14 +180,12 @@ class FoldReport(_PrintedReport):
             f"fold_batch_normalization: {len(self.folded)} of {len(self.changes)} "
             "batch normalisations were folded."
         )
-        return "\n".join(
-            [first, *_grouped(self.kept, lambda change: f"stays ({change.reason})")]
-        )
+        return "\n".join([first, *_grouped(self.kept, "stays ({0.reason})")])
 
 
-def _grouped(changes: tuple[Any, ...], label: Callable[[Any], str]) -> list[str]:
-    """One line for each label, `label(change)`, with the names of its changes."""
+def _grouped(changes: Iterable[Any], label: str) -> list[str]:
+    """One line for each label of changes, with their names."""
     groups: dict[str, list[str]] = {}
     for change in changes:
-        groups.setdefault(label(change), []).append(change.name)
+        groups.setdefault(label.format(change), []).append(change.name)
     return [f"  {text}: {listed(names)}" for text, names in groups.items()]

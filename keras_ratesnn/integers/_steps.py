@@ -7,8 +7,10 @@ below 2^24; inputs that would lead to larger ones are split into parts of few bi
 from typing import Any
 
 import numpy as np
+from keras import ops
 
 from keras_ratesnn._core import tree
+from keras_ratesnn.integers import _arrays
 from keras_ratesnn.integers._network import IntegerLayer, IntegerNetwork
 from keras_ratesnn.integers._schema import INPUT
 from keras_ratesnn.integers._windows import counts_of, least_common_multiple
@@ -31,7 +33,6 @@ class Batch:
     Args:
         network: `IntegerNetwork`.
         x: Integers `(batch, ...)`, or `(batch, T, ...)` if `temporal`, channels last.
-        arrays: `KerasArrays`, or a class with the same functions.
         temporal: Boolean, whether there is a frame for each step.
         kernels: Dict of kernels in float32 by layer, see `kernels_of`.
 
@@ -44,13 +45,12 @@ class Batch:
         self,
         network: IntegerNetwork,
         x: Any,
-        arrays: Any,
         temporal: bool,
         kernels: dict[str, Any],
     ) -> None:
-        self._step = Step(network, arrays, kernels)
+        self._step = Step(network, kernels)
         self._x, self._temporal = x, temporal
-        self.state = self._step.start(arrays.shape(x)[0])
+        self.state = self._step.start(ops.shape(x)[0])
         self._known: dict[str, Any] = {}
 
     def advance(self, t: int) -> Any:
@@ -69,7 +69,7 @@ class Batch:
     def keep(self, rows: Any) -> None:
         """Goes on with these rows alone, integers `(rows,)`, in this order."""
         self._x, self.state, self._known = tree.map_leaves(
-            lambda leaf: self._step.arrays.take(leaf, rows, axis=0),
+            lambda leaf: ops.take(leaf, rows, axis=0),
             (self._x, self.state, self._known),
         )
 
@@ -85,10 +85,8 @@ def kernels_of(network: IntegerNetwork) -> dict[str, np.ndarray]:
 class Step:
     """A step of a network. For the arguments see `Batch`."""
 
-    def __init__(
-        self, network: IntegerNetwork, arrays: Any, kernels: dict[str, Any]
-    ) -> None:
-        self.network, self.arrays, self.kernels = network, arrays, kernels
+    def __init__(self, network: IntegerNetwork, kernels: dict[str, Any]) -> None:
+        self.network, self.kernels = network, kernels
 
     def start(self, batch: int) -> dict[str, Any]:
         """The states of all neurons before the first step."""
@@ -100,20 +98,20 @@ class Step:
 
     def at_rest(self, layer, batch):
         shape = (batch, *layer.shape)
-        membrane = self.arrays.broadcast_to(self.constant("v0", layer), shape)
+        membrane = ops.broadcast_to(self.constant("v0", layer), shape)
         if not layer.facts.get("reset_delay"):
             return {"membrane": membrane}
-        return {"membrane": membrane, "spikes": self.arrays.zeros(shape, "int32")}
+        return {"membrane": membrane, "spikes": ops.zeros(shape, "int32")}
 
     def constant(self, key, layer):
-        return self.arrays.constant(self.network.constants[f"{key}/{layer.name}"])
+        return _arrays.constant(self.network.constants[f"{key}/{layer.name}"])
 
     def __call__(
         self, frame: Any, state: dict[str, Any], known: dict[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """The outputs of all layers, but for those that are known, and the states of
         the neurons after a step."""
-        outputs, state = {INPUT: self.arrays.cast(frame, "int32"), **known}, dict(state)
+        outputs, state = {INPUT: ops.cast(frame, "int32"), **known}, dict(state)
         for layer in self.network.layers:
             if layer.name in known:
                 continue
@@ -127,13 +125,13 @@ class Step:
         return outputs, state
 
     def dense(self, layer, x):
-        return self.products(layer, x, self.arrays.matmul)
+        return self.products(layer, x, ops.matmul)
 
     def conv(self, layer, x):
-        return self.convolution(layer, x, self.arrays.convolve)
+        return self.convolution(layer, x, _arrays.convolve)
 
     def depthwise(self, layer, x):
-        return self.convolution(layer, x, self.arrays.convolve_each)
+        return self.convolution(layer, x, _arrays.convolve_each)
 
     def convolution(self, layer, x, convolve):
         x = self.padded(x, layer.facts["pad"], layer.facts.get("pad_value", 0))
@@ -145,15 +143,15 @@ class Step:
 
     def products(self, layer, x, multiply):
         """Sums of products of inputs, in parts so small that float32 has all sums."""
-        arrays, largest = self.arrays, self.network.of(layer.sources[0]).largest
+        largest = self.network.of(layer.sources[0]).largest
         kernel = self.kernels[layer.name]
         bits = bits_of_parts(layer, largest)
         if bits >= largest.bit_length():
-            return arrays.whole(multiply(arrays.cast(x, "float32"), kernel))
+            return _arrays.whole(multiply(ops.cast(x, "float32"), kernel))
         total = 0
         for shift in range(0, largest.bit_length(), bits):
-            part = arrays.bitwise_and(arrays.right_shift(x, shift), 2**bits - 1)
-            sums = arrays.whole(multiply(arrays.cast(part, "float32"), kernel))
+            part = ops.bitwise_and(ops.right_shift(x, shift), 2**bits - 1)
+            sums = _arrays.whole(multiply(ops.cast(part, "float32"), kernel))
             total = total + sums * 2**shift
         return total
 
@@ -161,10 +159,10 @@ class Step:
         if not np.any(pad):
             return x
         pad = ((0, 0), *map(tuple, pad), (0, 0))
-        return self.arrays.pad(x, pad, constant_values=value)
+        return ops.pad(x, pad, constant_values=value)
 
     def flatten(self, layer, x):
-        return self.arrays.reshape(x, (-1, *layer.shape))
+        return ops.reshape(x, (-1, *layer.shape))
 
     def add(self, layer, *inputs):
         factors = layer.facts.get("factors", [1] * len(inputs))
@@ -174,7 +172,7 @@ class Step:
         )
 
     def global_sum(self, layer, x):
-        return self.arrays.add_up(x, (1, 2))
+        return ops.sum(x, (1, 2))
 
     def sum_pool(self, layer, x):
         total = sum(self.taps(layer, self.padded(x, layer.facts["pad"], 0)))
@@ -182,13 +180,13 @@ class Step:
         factors = least_common_multiple(counts) // counts
         if (factors == 1).all():
             return total
-        return total * self.arrays.constant(factors[..., None])
+        return total * _arrays.constant(factors[..., None])
 
     def max_pool(self, layer, x):
         least = self.network.of(layer.sources[0]).least
         largest, *rest = self.taps(layer, self.padded(x, layer.facts["pad"], least))
         for tap in rest:
-            largest = self.arrays.maximum(largest, tap)
+            largest = ops.maximum(largest, tap)
         return largest
 
     def taps(self, layer, x):
@@ -216,47 +214,44 @@ class Step:
             if f >= 0:
                 current = current * 2**f
             else:
-                current = self.arrays.right_shift(current + 2 ** (-f - 1), -f)
+                current = ops.right_shift(current + 2 ** (-f - 1), -f)
         return current + self.constant("bias", layer)
 
     def scaled_sum(self, layer, inputs):
         """⌊Σ A M / 2^n + 1/2⌋ in 32 bits: products with the whole part of M / 2^n, and
         with two limbs of its fraction."""
-        arrays, mask = self.arrays, 2**_LIMB - 1
+        mask = 2**_LIMB - 1
         whole, middle, low = 0, 2 ** (_LIMB - 1), 0
         for x, name, shift in zip(
             inputs, layer.sources, layer.facts["shift"], strict=True
         ):
             factors = self.network.constants[f"multiplier/{layer.name}/{name}"]
             fraction = (factors & (2**shift - 1)) << (2 * _LIMB - shift)
-            whole = whole + x * arrays.constant(factors >> shift)
+            whole = whole + x * _arrays.constant(factors >> shift)
             if not fraction.any():
                 continue
-            first = arrays.constant(fraction >> _LIMB)
-            second = arrays.constant(fraction & mask)
-            above, below = arrays.right_shift(x, _LIMB), arrays.bitwise_and(x, mask)
+            first = _arrays.constant(fraction >> _LIMB)
+            second = _arrays.constant(fraction & mask)
+            above, below = ops.right_shift(x, _LIMB), ops.bitwise_and(x, mask)
             whole = whole + above * first
             for product in (above * second, below * first):
-                whole = whole + arrays.right_shift(product, _LIMB)
-                middle = middle + arrays.bitwise_and(product, mask)
+                whole = whole + ops.right_shift(product, _LIMB)
+                middle = middle + ops.bitwise_and(product, mask)
             product = below * second
-            middle = middle + arrays.right_shift(product, _LIMB)
-            low = low + arrays.bitwise_and(product, mask)
-        return whole + arrays.right_shift(
-            middle + arrays.right_shift(low, _LIMB), _LIMB
-        )
+            middle = middle + ops.right_shift(product, _LIMB)
+            low = low + ops.bitwise_and(product, mask)
+        return whole + ops.right_shift(middle + ops.right_shift(low, _LIMB), _LIMB)
 
     def neurons(self, layer, inputs, state):
-        facts, arrays = layer.facts, self.arrays
-        theta = self.constant("theta", layer)
+        facts, theta = layer.facts, self.constant("theta", layer)
         bits, k = facts["membrane_bits"], facts["decay_k"]
         membrane, m = state["membrane"], np.asarray(facts["decay_m"])
         if (m != 2**k).any():
-            membrane = arrays.right_shift(membrane * arrays.constant(m), k)
+            membrane = ops.right_shift(membrane * _arrays.constant(m), k)
         membrane = membrane + self.current(layer, inputs)
         if facts.get("reset_delay"):
             membrane = self.after_reset(layer, membrane, state["spikes"], theta)
-        membrane = arrays.clip(membrane, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        membrane = ops.clip(membrane, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
         spikes = self.spikes(membrane, theta, facts["levels"])
         if facts.get("reset_delay"):
             return spikes, {"membrane": membrane, "spikes": spikes}
@@ -264,10 +259,10 @@ class Step:
 
     def spikes(self, membrane, theta, levels):
         if levels == 0:
-            return self.arrays.cast(membrane >= theta, "int32")
+            return ops.cast(membrane >= theta, "int32")
         # Halves go to the even integer: to j from below if it is even.
         reached = (
-            self.arrays.cast(membrane * 2 >= theta * (2 * j - 1) + j % 2, "int32")
+            ops.cast(membrane * 2 >= theta * (2 * j - 1) + j % 2, "int32")
             for j in range(1, levels + 1)
         )
         return sum(reached)
@@ -275,9 +270,7 @@ class Step:
     def after_reset(self, layer, membrane, spikes, theta):
         if not layer.facts["hard"]:
             return membrane - spikes * theta
-        return self.arrays.where(
-            spikes > 0, self.arrays.constant(layer.facts["v_reset"]), membrane
-        )
+        return ops.where(spikes > 0, _arrays.constant(layer.facts["v_reset"]), membrane)
 
 
 def bits_of_parts(layer: IntegerLayer, largest: int) -> int:

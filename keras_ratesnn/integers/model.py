@@ -17,7 +17,6 @@ from keras_ratesnn._model.weight_checks import check_finite
 from keras_ratesnn._steps import batches, conformal
 from keras_ratesnn._steps.answers import Answers
 from keras_ratesnn.integers import _file, _membranes, _steps
-from keras_ratesnn.integers._arrays import KerasArrays
 from keras_ratesnn.integers._compiler import compile_model
 from keras_ratesnn.integers._network import IntegerNetwork
 from keras_ratesnn.integers._report import IntegerReport
@@ -103,7 +102,7 @@ class IntegerModel(keras.Model):
     def _batch(self, x):
         """Inputs as a batch that is run step by step."""
         x, temporal = self._frames(x)
-        return _steps.Batch(self.network, x, KerasArrays, temporal, self._kernels())
+        return _steps.Batch(self.network, x, temporal, self._kernels())
 
     def _kernels(self):
         return {
@@ -333,10 +332,7 @@ class IntegerModel(keras.Model):
                 "`inputs` must be one frame. Received: an array of shape "
                 f"{tuple(x.shape)}. Leave the time axis out."
             )
-        batch, step = (
-            x.shape[0],
-            _steps.Step(self.network, KerasArrays, self._kernels()),
-        )
+        batch, step = x.shape[0], _steps.Step(self.network, self._kernels())
 
         def advance(state, t):
             if state is None:

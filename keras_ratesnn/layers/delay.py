@@ -6,8 +6,9 @@ import keras
 from keras import ops
 
 from keras_ratesnn._core import checks, registry, time_axis
-from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
+from keras_ratesnn._core.annotations import Shape, Structure, Tensor
 from keras_ratesnn._core.backend import engine
+from keras_ratesnn._core.configs import ConfigOfAttributes
 from keras_ratesnn.layers.time_mixing import TimeMixing
 
 _WIDTH_OF_A_TAP = 0.27
@@ -15,7 +16,7 @@ _EPSILON = 1e-7
 
 
 @registry.register
-class Delay(TimeMixing):
+class Delay(ConfigOfAttributes, TimeMixing):
     """Delays each channel by a number of time steps that is learned.
 
     In training a channel with the position p is filtered by a kernel of L = `max_delay`
@@ -73,6 +74,8 @@ class Delay(TimeMixing):
     Neural Networks using Dilated Convolutions with Learnable Spacings", ICLR 2024, with
     a weight of 1; there the sequence grows with each layer.
     """
+
+    in_config = "max_delay", "sigma"
 
     def __init__(
         self, max_delay: int = 25, sigma: float | None = None, **kwargs: Any
@@ -177,13 +180,6 @@ class Delay(TimeMixing):
 
     def _like(self, inputs, kernel):
         return time_axis.cast(self.kernel() if kernel is None else kernel, inputs.dtype)
-
-    def get_config(self) -> Config:
-        return {
-            **super().get_config(),
-            "max_delay": self.max_delay,
-            "sigma": self.sigma,
-        }
 
 
 class _WholeSteps:

@@ -10,8 +10,9 @@ import keras
 from keras import ops
 
 from keras_ratesnn._core import checks, registry
-from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
+from keras_ratesnn._core.annotations import Shape, Structure, Tensor
 from keras_ratesnn._core.backend import engine
+from keras_ratesnn._core.configs import ConfigOfAttributes
 from keras_ratesnn.layer_kinds import ENCODER, LayerKind
 
 
@@ -62,7 +63,7 @@ class Encoder(keras.layers.Layer):
 
 
 @registry.register
-class BernoulliEncoder(Encoder):
+class BernoulliEncoder(ConfigOfAttributes, Encoder):
     """Rate coding: at every step, the input is the probability of a spike. Spikes are
     drawn again for every batch and step.
 
@@ -84,6 +85,8 @@ class BernoulliEncoder(Encoder):
         ones always.
     """
 
+    in_config = ("seed",)
+
     def __init__(self, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.seed = None if seed is None else checks.integer("seed", seed)
@@ -95,9 +98,6 @@ class BernoulliEncoder(Encoder):
             ops.shape(inputs), dtype="float32", seed=self.seed_generator
         )
         return uniform < ops.cast(inputs, "float32")
-
-    def get_config(self) -> Config:
-        return {**super().get_config(), "seed": self.seed}
 
 
 @registry.register

@@ -6,6 +6,7 @@ from keras import ops
 
 from keras_ratesnn._core import checks, registry, time_axis
 from keras_ratesnn._core.backend import engine
+from keras_ratesnn._core.configs import ConfigOfAttributes
 from keras_ratesnn.layer_kinds import BatchStatistics, LayerKind
 
 
@@ -50,7 +51,7 @@ def _scales(layer, x, variances):
 
 
 @registry.register
-class FiringRateScale(keras.layers.Layer):
+class FiringRateScale(ConfigOfAttributes, keras.layers.Layer):
     """The scale of sums over spikes: 1 / √(n f) for the mean f of all spikes of a head,
     of which n are summed.
 
@@ -79,6 +80,7 @@ class FiringRateScale(keras.layers.Layer):
 
     axis = 1
     epsilon = 0.0
+    in_config = ("momentum",)
 
     def __init__(self, momentum=0.999, **kwargs):
         super().__init__(**kwargs)
@@ -113,6 +115,3 @@ class FiringRateScale(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:2], *(1 for _ in input_shape[2:]))
-
-    def get_config(self):
-        return {**super().get_config(), "momentum": self.momentum}

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn import surrogates
-from keras_ratesnn._core import registry, time_axis
+from keras_ratesnn._core import parts, time_axis
 from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
 from keras_ratesnn._core.backend import engine
 from keras_ratesnn._core.moved_names import RefusesOldHooks
@@ -380,8 +380,6 @@ class NeuronCell(RefusesOldHooks, keras.layers.Layer):
 
     def get_config(self) -> Config:
         arguments = parameters.arguments(self, self.fixed_arguments)
-        if "surrogate" in arguments:
-            arguments["surrogate"] = registry.serialize(self.surrogate)
         return {**super().get_config(), **arguments}
 
 
@@ -398,9 +396,7 @@ class WrappingCell(NeuronCell):
     threshold = parameters.Parameter()
 
     def __init__(self, cell: NeuronCell | Config, **kwargs: Any) -> None:
-        inner: Any = cell
-        if isinstance(cell, dict):
-            inner = keras.saving.deserialize_keras_object(cell)
+        inner = parts.deserialized(cell)
         # Cells whose derivative is no surrogate have none.
         super().__init__(
             inner.threshold, surrogate=getattr(inner, "surrogate", "sigmoid"), **kwargs
@@ -409,8 +405,7 @@ class WrappingCell(NeuronCell):
         self.levels = inner.levels
 
     def build(self, input_shape: Shape) -> None:
-        if not self.cell.built:
-            self.cell.build(input_shape)
+        parts.build(self.cell, input_shape)
 
     def independent_cell(self) -> NeuronCell:
         return self.cell
@@ -418,9 +413,3 @@ class WrappingCell(NeuronCell):
     @property
     def spike_size(self) -> float:
         return self.cell.spike_size
-
-    def get_config(self) -> Config:
-        config = keras.layers.Layer.get_config(self)
-        for name in self.fixed_arguments:
-            config[name] = keras.saving.serialize_keras_object(getattr(self, name))
-        return config

@@ -6,7 +6,7 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from keras_ratesnn._core import checks, registry
+from keras_ratesnn._core import checks, configs, parts, registry
 from keras_ratesnn._core.annotations import Config, Shape, Tensor
 from keras_ratesnn._core.other_names import RefusesOtherNames
 from keras_ratesnn.layer_kinds import NEURON, LayerKind
@@ -27,7 +27,7 @@ from keras_ratesnn.layers.threshold_stabilizer import (
 
 
 @registry.register
-class Neuron(keras.layers.Layer):
+class Neuron(configs.ConfigOfAttributes, keras.layers.Layer):
     """A layer of spiking neurons, the activation of a spiking network. It wraps a cell.
 
     In a `SpikingModel` the training method runs the cell over all time steps. Outside a
@@ -46,11 +46,11 @@ class Neuron(keras.layers.Layer):
         most_timesteps=lambda layer: layer.cell.most_timesteps,
         exact_timesteps=lambda layer: layer.cell.exact_timesteps,
     )
+    in_config: tuple[str, ...] = ("cell",)
 
     def __init__(self, cell: NeuronCell | Config, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if isinstance(cell, dict):
-            cell = keras.saving.deserialize_keras_object(cell)
+        cell = parts.deserialized(cell)
         if not isinstance(cell, NeuronCell):
             raise checks.wrong_type("cell", "a NeuronCell, for example LIFCell()", cell)
         self.cell = cell
@@ -60,8 +60,7 @@ class Neuron(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, input_shape: Shape) -> None:
-        if not self.cell.built:
-            self.cell.build(input_shape)
+        parts.build(self.cell, input_shape)
         # A shared layer may be given inputs of another shape than the one it is built
         # for.
         self.input_spec = self.cell.input_spec
@@ -93,18 +92,13 @@ class Neuron(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self) -> Config:
-        return {
-            **super().get_config(),
-            "cell": keras.saving.serialize_keras_object(self.cell),
-        }
-
 
 class NeuronWithArguments(RefusesOtherNames, Neuron):
     """Base class of layers that have the arguments of their cell, see `arguments_of`:
     as attributes, and in their config."""
 
     other_names = OTHER_NAMES
+    in_config: tuple[str, ...] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -115,14 +109,12 @@ class NeuronWithArguments(RefusesOtherNames, Neuron):
                 setattr(cls, f"set_{name}", set_in_cell(f"set_{name}"))
 
     def get_config(self) -> Config:
-        config = super().get_config()
-        del config["cell"]
         cell_config = self.cell.get_config()
         for shared in ("name", "trainable", "dtype"):
             del cell_config[shared]
         # Only the cell has weights to train, and its config is part of this one.
         trainable = self.trainable and self.cell.trainable
-        return {**config, **cell_config, "trainable": trainable}
+        return {**super().get_config(), **cell_config, "trainable": trainable}
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
@@ -243,6 +235,8 @@ class LIF(NeuronWithArguments):
     Source: Yu et al., NeurIPS 2024, equation 1.
     """
 
+    in_config = ("threshold_stabilizer",)
+
     @arguments_of(LIFCell)
     def __init__(
         self, cell: LIFCell, *, threshold_stabilizer: bool = False, **kwargs: Any
@@ -295,12 +289,6 @@ class LIF(NeuronWithArguments):
         if self.stabilizer is None:
             return self.cell
         return StabilizedCell(self.cell, self.stabilizer, training and self.trainable)
-
-    def get_config(self) -> Config:
-        return {
-            **super().get_config(),
-            "threshold_stabilizer": self.threshold_stabilizer,
-        }
 
 
 @registry.register

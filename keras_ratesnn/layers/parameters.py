@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ratesnn._core import checks, time_axis
+from keras_ratesnn._core import checks, configs, time_axis
 from keras_ratesnn._core.annotations import Config, Shape, Tensor
 
 
@@ -370,7 +370,7 @@ def arguments(layer: Any, names: Sequence[str]) -> Config:
         if name in parameters:
             config[name] = parameters[name].config(layer)
         else:
-            config[name] = getattr(layer, name)
+            config[name] = configs.entry(getattr(layer, name))
     return config
 
 

@@ -22,8 +22,9 @@ from keras_ratesnn._core import (
     registry,
     time_axis,
 )
-from keras_ratesnn._core.annotations import Config, Shape, Tensor
+from keras_ratesnn._core.annotations import Shape, Tensor
 from keras_ratesnn._core.backend import engine
+from keras_ratesnn._core.configs import ConfigOfAttributes
 from keras_ratesnn.layer_kinds import kind_of_class
 from keras_ratesnn.layers.weight_standardized import WSConv2D, WSDense
 
@@ -50,7 +51,7 @@ _CHANNEL_AXES: dict[type, _Axes] = {
 kernels."""
 
 
-class QuantizedKernels(layers.Layer):
+class QuantizedKernels(ConfigOfAttributes, layers.Layer):
     """Mixin for a layer class: the kernels that its calls use are quantised.
 
     The attributes of its kernels, such as `kernel`, are what calls use. The weights are
@@ -64,6 +65,8 @@ class QuantizedKernels(layers.Layer):
             for all. Defaults to `True`.
         **kwargs: As in the layer class.
     """
+
+    in_config = "weight_type", "per_channel"
 
     base: type
     """The layer class."""
@@ -109,13 +112,6 @@ class QuantizedKernels(layers.Layer):
         return tuple(
             axis for axis in range(len(shape)) if axis - len(shape) not in channels
         )
-
-    def get_config(self) -> Config:
-        return {
-            **super().get_config(),
-            "weight_type": self.weight_type,
-            "per_channel": self.per_channel,
-        }
 
 
 class _QuantizedStandardized(QuantizedKernels):

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_ratesnn._core import checks, registry, time_axis
+from keras_ratesnn._core import checks, parts, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
 from keras_ratesnn.layer_kinds import kind_of
 from keras_ratesnn.layers.neuron_cell import NeuronCell, WrappingCell
@@ -50,12 +50,11 @@ class RecurrentCell(WrappingCell):
         **kwargs: Any,
     ) -> None:
         super().__init__(cell, **kwargs)
-        self.synapse: keras.layers.Layer = _deserialized(synapse)
+        self.synapse: keras.layers.Layer = parts.deserialized(synapse)
 
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
-        if not self.synapse.built:
-            self.synapse.build(input_shape)
+        parts.build(self.synapse, input_shape)
         shape = tuple(self.synapse.compute_output_shape(input_shape))
         if shape[1:] != tuple(input_shape)[1:]:
             raise ValueError(
@@ -153,13 +152,16 @@ class Recurrent(Neuron):
             are parallel, recurrent or stabilised.
     """
 
+    in_config = "neuron", "synapse"
+
     def __init__(
         self,
         neuron: Neuron | NeuronCell | Config,
         synapse: keras.layers.Layer | Config,
         **kwargs: Any,
     ) -> None:
-        cell, synapse = _cell_of(_deserialized(neuron)), _deserialized(synapse)
+        cell = _cell_of(parts.deserialized(neuron))
+        synapse = parts.deserialized(synapse)
         _check_synapse(synapse)
         cell = RecurrentCell(cell, synapse, dtype=kwargs.get("dtype"), name="cell")
         super().__init__(cell, **kwargs)
@@ -172,20 +174,6 @@ class Recurrent(Neuron):
     @property
     def synapse(self) -> keras.layers.Layer:
         return self.cell.synapse
-
-    def get_config(self) -> Config:
-        config = super().get_config()
-        del config["cell"]
-        serialized = keras.saving.serialize_keras_object
-        config["neuron"] = serialized(self.neuron)
-        config["synapse"] = serialized(self.synapse)
-        return config
-
-
-def _deserialized(part):
-    if isinstance(part, dict):
-        return keras.saving.deserialize_keras_object(part)
-    return part
 
 
 def _cell_of(neuron):

@@ -8,7 +8,8 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn._core import checks, registry
-from keras_ratesnn._core.annotations import Config, Shape, Tensor
+from keras_ratesnn._core.annotations import Shape, Tensor
+from keras_ratesnn._core.configs import ConfigOfAttributes
 from keras_ratesnn.layer_kinds import LayerKind
 
 
@@ -25,7 +26,7 @@ def _one_each(
 
 
 @registry.register
-class Scale(keras.layers.Layer):
+class Scale(ConfigOfAttributes, keras.layers.Layer):
     """Multiplies its input by a weight that it learns, shared by all elements or one
     for each channel.
 
@@ -61,6 +62,7 @@ class Scale(keras.layers.Layer):
         multiply_adds=_elements,
         fan_out=_one_each,
     )
+    in_config = "initial", "per_channel", "axis"
 
     def __init__(
         self,
@@ -99,11 +101,3 @@ class Scale(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
-
-    def get_config(self) -> Config:
-        return {
-            **super().get_config(),
-            "initial": self.initial,
-            "per_channel": self.per_channel,
-            "axis": self.axis,
-        }

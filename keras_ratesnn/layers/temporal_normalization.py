@@ -7,6 +7,7 @@ import keras
 
 from keras_ratesnn._core import checks, registry, time_axis
 from keras_ratesnn._core.annotations import Config, Shape, Tensor
+from keras_ratesnn._core.configs import ConfigOfAttributes
 from keras_ratesnn.layer_kinds import LayerKind, kind_of_class
 
 
@@ -80,7 +81,9 @@ class ThresholdDependentBatchNormalization(keras.layers.BatchNormalization):
 
 
 @registry.register
-class TemporalEffectiveBatchNormalization(keras.layers.BatchNormalization):
+class TemporalEffectiveBatchNormalization(
+    ConfigOfAttributes, keras.layers.BatchNormalization
+):
     """TEBN: a `keras.layers.BatchNormalization` whose output is scaled at each time
     step by a trainable factor,
 
@@ -131,6 +134,7 @@ class TemporalEffectiveBatchNormalization(keras.layers.BatchNormalization):
         ),
         most_timesteps=lambda layer: layer.timesteps,
     )
+    in_config = ("timesteps",)
 
     def __init__(self, timesteps: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -165,6 +169,3 @@ class TemporalEffectiveBatchNormalization(keras.layers.BatchNormalization):
         return time_axis.times_rows(
             outputs, time_axis.factors_of_steps(self.step_factors, time_step)
         )
-
-    def get_config(self) -> Config:
-        return {**super().get_config(), "timesteps": self.timesteps}

@@ -7,13 +7,14 @@ from keras import ops
 
 from keras_ratesnn._core import checks, keras_internals, registry, time_axis
 from keras_ratesnn._core.accuracy import LABELS, Labels, is_right
-from keras_ratesnn._core.annotations import Config, Tensor
+from keras_ratesnn._core.annotations import Tensor
+from keras_ratesnn._core.configs import ConfigOfAttributes
 
 _MOST_STEPS = 10_000
 
 
 @registry.register
-class AnytimeAccuracy(keras.metrics.Metric):
+class AnytimeAccuracy(ConfigOfAttributes, keras.metrics.Metric):
     """The accuracy after each step: that of the mean output so far, which is the output
     with that number of time steps.
 
@@ -55,6 +56,8 @@ class AnytimeAccuracy(keras.metrics.Metric):
         ValueError: If `timesteps` is not from 1 to 10,000, `labels` is unknown, or
             outputs do not have T steps.
     """
+
+    in_config = "timesteps", "labels", "threshold"
 
     def __init__(
         self,
@@ -128,14 +131,6 @@ class AnytimeAccuracy(keras.metrics.Metric):
                 "SpikingModel with return_sequences=True, and give the metric its "
                 "timesteps."
             )
-
-    def get_config(self) -> Config:
-        return {
-            **super().get_config(),
-            "timesteps": self.timesteps,
-            "labels": self.labels,
-            "threshold": self.threshold,
-        }
 
 
 def _where_seen(mask, sample_weight, dtype):

@@ -8,6 +8,7 @@ import keras
 from keras import layers
 
 from keras_ratesnn.layers import LIF, OnlineRenormalization, WSConv2D
+from keras_ratesnn.models._initializers import STANDARDIZED
 
 SPIKE_SCALE = 2.74
 """Scale of spikes in networks with standardised kernels; gives a mean square of about 1
@@ -125,20 +126,12 @@ def scaled_neurons(x, neuron, name):
     return layers.Rescaling(SPIKE_SCALE, name=f"{name}_scale")(neurons(x, neuron, name))
 
 
-def conv_ws_neuron(
-    x, filters, size, strides, neuron, use_bias, initialization, name, number=""
-):
+def conv_ws_neuron(x, filters, size, strides, neuron, name, number=""):
     """A convolution with a standardised kernel, and scaled neurons unless `neuron` is
     `None`; see `conv_bn_neuron`."""
+    name_of_conv = f"{name}_conv{number}"
     x = convolution(
-        x,
-        filters,
-        size,
-        strides,
-        use_bias,
-        initialization,
-        f"{name}_conv{number}",
-        WSConv2D,
+        x, filters, size, strides, True, STANDARDIZED, name_of_conv, WSConv2D
     )
     return x if neuron is None else scaled_neurons(x, neuron, f"{name}_neuron{number}")
 

@@ -17,16 +17,13 @@ from keras_ratesnn.models._blocks import (
     scaled_neurons,
     stabilized_neurons,
 )
-from keras_ratesnn.models._initializers import PYTORCH_DEFAULT, STANDARDIZED
+from keras_ratesnn.models._initializers import PYTORCH_DEFAULT
 from keras_ratesnn.models._options import ImageShape, ResNetOptions, builder
 
 # The authors use PyTorch's default initialisation. Convolutions have no bias, because
 # each is followed by a normalisation.
 unit = functools.partial(conv_bn_neuron, use_bias=False, initialization=PYTORCH_DEFAULT)
 online_unit = functools.partial(unit, normalization=online_renormalization)
-standardized_unit = functools.partial(
-    conv_ws_neuron, use_bias=True, initialization=STANDARDIZED
-)
 
 ALPHA = 0.2
 """The weight α of the residual branch of each block of a normaliser-free network."""
@@ -183,12 +180,12 @@ class NormalizerFreeBlocks:
     def block(self, x, filters, strides, neuron, name):
         """Adds a block; blocks must be added in order."""
         spikes = self._neurons(x, neuron, f"{name}_neuron1")
-        y = standardized_unit(spikes, filters, 3, strides, None, name=name, number=1)
+        y = conv_ws_neuron(spikes, filters, 3, strides, None, name=name, number=1)
         y = scaled_neurons(y, neuron, f"{name}_neuron2")
-        y = standardized_unit(y, filters, 3, 1, None, name=name, number=2)
+        y = conv_ws_neuron(y, filters, 3, 1, None, name=name, number=2)
         if strides > 1 or x.shape[channel_axis()] != filters:
             shortcut = f"{name}_shortcut"
-            x = standardized_unit(spikes, filters, 1, strides, None, name=shortcut)
+            x = conv_ws_neuron(spikes, filters, 1, strides, None, name=shortcut)
             self.variance = 1.0
         self.variance += ALPHA**2
         return layers.Add(name=f"{name}_add")(
@@ -208,7 +205,7 @@ def _normalizer_free():
     blocks = NormalizerFreeBlocks()
     return _residual.Family(
         blocks.block,
-        standardized_unit,
+        conv_ws_neuron,
         neurons_after_stem=False,
         put_neurons=scaled_neurons,
         after_blocks=blocks.after,

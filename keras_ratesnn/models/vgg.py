@@ -1,7 +1,7 @@
 """VGGs with spiking neurons as activations, and average pooling."""
 
 import functools
-from typing import Unpack
+from typing import Any, Unpack
 
 import keras
 from keras import layers
@@ -16,16 +16,14 @@ from keras_ratesnn.models._blocks import (
     online_renormalization,
     stabilized_neurons,
 )
-from keras_ratesnn.models._initializers import NORMAL_HALF, STANDARDIZED
+from keras_ratesnn.models._initializers import NORMAL_HALF
 from keras_ratesnn.models._neuron_argument import checked_neuron
 from keras_ratesnn.models._options import ImageShape, VGGOptions, builder
 
 _unit = functools.partial(conv_bn_neuron, use_bias=True, initialization=NORMAL_HALF)
-UNITS = {
+UNITS: dict[str, Any] = {
     "batch": _unit,
-    "weight": functools.partial(
-        conv_ws_neuron, use_bias=True, initialization=STANDARDIZED
-    ),
+    "weight": conv_ws_neuron,
     "online": functools.partial(_unit, normalization=online_renormalization),
 }
 """The function that builds a convolution with its neurons, for each normalisation."""

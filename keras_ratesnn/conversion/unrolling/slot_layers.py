@@ -11,8 +11,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_ratesnn._core import checks, registry, time_axis, tree
+from keras_ratesnn._core import checks, parts, registry, time_axis, tree
 from keras_ratesnn._core.annotations import Config, Shape, Structure, Tensor
+from keras_ratesnn._core.configs import ConfigOfAttributes
 from keras_ratesnn.layer_kinds import READOUT, TIME_MIXING, LayerKind
 from keras_ratesnn.layers import LeakyReadout, NeuronCell, TimeMixing
 from keras_ratesnn.layers.parameters import Parameter
@@ -35,15 +36,11 @@ class SlotCell(NeuronCell):
         **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
     """
 
-    fixed_arguments = ("slots",)
+    fixed_arguments = ("cell", "slots")
     threshold = Parameter()
 
     def __init__(self, cell: NeuronCell | Config, slots: int, **kwargs: Any) -> None:
-        inside: NeuronCell = (
-            keras.saving.deserialize_keras_object(cell)
-            if isinstance(cell, dict)
-            else cell
-        )
+        inside: NeuronCell = parts.deserialized(cell)
         super().__init__(threshold=inside.threshold, **kwargs)
         # It has no gradient.
         del self.surrogate
@@ -53,8 +50,7 @@ class SlotCell(NeuronCell):
         self.exact_timesteps = inside.exact_timesteps
 
     def build(self, input_shape: Shape) -> None:
-        if not self.cell.built:
-            self.cell.build(input_shape)
+        parts.build(self.cell, input_shape)
         self.input_spec = self.cell.input_spec
 
     def independent_cell(self) -> NeuronCell:
@@ -107,14 +103,8 @@ class SlotCell(NeuronCell):
     def after_steps(self, state: Structure) -> None:
         self.cell.after_steps(state["cell"])
 
-    def get_config(self) -> Config:
-        return {
-            **super().get_config(),
-            "cell": keras.saving.serialize_keras_object(self.cell),
-        }
 
-
-class _OfSubsteps(TimeMixing):
+class _OfSubsteps(ConfigOfAttributes, TimeMixing):
     """Base class of layers that take all substeps of a step: inputs of `step` are those
     of one step, `(batch, D, ...)`.
 
@@ -124,13 +114,11 @@ class _OfSubsteps(TimeMixing):
     """
 
     layer_kind = LayerKind(role=TIME_MIXING, substeps=lambda layer: layer.slots)
+    in_config: tuple[str, ...] = ("slots",)
 
     def __init__(self, slots: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.slots = checks.positive_integer("slots", slots)
-
-    def get_config(self) -> Config:
-        return {**super().get_config(), "slots": self.slots}
 
 
 @registry.register
@@ -169,17 +157,14 @@ class SlotMixing(_OfSubsteps):
         **kwargs: `name`, `dtype` of a Keras layer.
     """
 
+    in_config = "layer", "slots"
+
     def __init__(self, layer: TimeMixing | Config, slots: int, **kwargs: Any) -> None:
         super().__init__(slots, **kwargs)
-        self.layer: TimeMixing = (
-            keras.saving.deserialize_keras_object(layer)
-            if isinstance(layer, dict)
-            else layer
-        )
+        self.layer: TimeMixing = parts.deserialized(layer)
 
     def build(self, input_shape: Shape) -> None:
-        if not self.layer.built:
-            self.layer.build(input_shape)
+        parts.build(self.layer, input_shape)
 
     def initial_state(self, inputs: Tensor) -> Structure:
         return self._in_time.initial_state(inputs[:, 0])
@@ -197,15 +182,9 @@ class SlotMixing(_OfSubsteps):
     def _in_time(self):
         return self.layer.in_time(training=False)
 
-    def get_config(self) -> Config:
-        return {
-            **super().get_config(),
-            "layer": keras.saving.serialize_keras_object(self.layer),
-        }
-
 
 @registry.register
-class SlotReadout(keras.layers.Layer):
+class SlotReadout(ConfigOfAttributes, keras.layers.Layer):
     """A readout whose membrane takes the input of the first substep of each step, and
     keeps its value in the others.
 
@@ -216,21 +195,17 @@ class SlotReadout(keras.layers.Layer):
     """
 
     layer_kind = LayerKind(role=READOUT)
+    in_config = "layer", "slots"
 
     def __init__(self, layer: LeakyReadout | Config, slots: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.layer: LeakyReadout = (
-            keras.saving.deserialize_keras_object(layer)
-            if isinstance(layer, dict)
-            else layer
-        )
+        self.layer: LeakyReadout = parts.deserialized(layer)
         self.slots = checks.positive_integer("slots", slots)
         self.value = self.layer.value
         self.supports_masking = True
 
     def build(self, input_shape: Shape) -> None:
-        if not self.layer.built:
-            self.layer.build(input_shape)
+        parts.build(self.layer, input_shape)
 
     def initial_state(self, inputs: Tensor) -> Structure:
         return {
@@ -255,16 +230,9 @@ class SlotReadout(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self) -> Config:
-        return {
-            **super().get_config(),
-            "layer": keras.saving.serialize_keras_object(self.layer),
-            "slots": self.slots,
-        }
-
 
 @registry.register
-class Bias(keras.layers.Layer):
+class Bias(ConfigOfAttributes, keras.layers.Layer):
     """Adds a bias.
 
     Args:
@@ -273,6 +241,7 @@ class Bias(keras.layers.Layer):
     """
 
     layer_kind = LayerKind(affine=True, function_of_tensors=True)
+    in_config = ("shape",)
 
     def __init__(self, shape: tuple[int, ...], **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -286,6 +255,3 @@ class Bias(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
-
-    def get_config(self) -> Config:
-        return {**super().get_config(), "shape": self.shape}
