@@ -53,6 +53,19 @@ class Saturating(rsnn.layers.NeuronCell):
         return membrane, spikes, membrane - self.threshold * ops.stop_gradient(spikes)
 
 
+@registered
+class Drawing(rsnn.layers.LIFCell):
+    """Draws random numbers at each step."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.generator = keras.random.SeedGenerator(3)
+
+    def step(self, inputs, state):
+        noise = keras.random.normal(ops.shape(inputs), seed=self.generator)
+        return super().step(inputs + ops.cast(noise, inputs.dtype), state)
+
+
 def _with_rank(x, rank):
     """Images have 4 axes, tokens 3, volumes 5."""
     if len(x.shape) == rank:

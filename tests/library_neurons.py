@@ -5,6 +5,7 @@ tests of configs, parameters and conformance."""
 import inspect
 
 import keras_ratesnn as rsnn
+from keras_ratesnn.layer_kinds import seeds_of
 
 ARGUMENTS = {
     "ALIF": {"threshold": 0.4, "learn_threshold": True},
@@ -58,3 +59,6 @@ def learned(name):
 
 STEPPING = [name for name in ARGUMENTS if not cell_class(name).in_parallel]
 """Those that are not parallel."""
+
+COMPILED = [name for name in STEPPING if not seeds_of(layer(name, None).cell)]
+"""Those of them whose loops are compiled: they draw no random numbers."""

@@ -26,7 +26,7 @@ from helpers import (
     to_numpy,
 )
 from keras import layers, ops
-from library_neurons import STEPPING, layer
+from library_neurons import COMPILED, layer
 
 import keras_ratesnn as rsnn
 from keras_ratesnn._core.backend import engine
@@ -46,7 +46,7 @@ else:
 
 
 NEURONS = {
-    **{name: functools.partial(layer, name, None) for name in STEPPING},
+    **{name: functools.partial(layer, name, None) for name in COMPILED},
     "LIF, reset": lambda: rsnn.layers.LIF(0.5, 0.5, reset="hard", v_reset=-0.25),
     "LIF, delayed": lambda: rsnn.layers.LIF(
         0.5, 0.5, decay_input=True, reset_delay=True

@@ -20,7 +20,7 @@ from helpers import (
     to_numpy,
 )
 from keras import layers, ops
-from library_neurons import STEPPING, taken
+from library_neurons import COMPILED, taken
 from numpy.testing import assert_allclose, assert_array_equal
 from recorded_calls import assert_equal_state, operations, pair, recording, train
 
@@ -133,8 +133,8 @@ def test_neurons_with_a_long_queue_of_inputs_have_no_loop(early, loops, gradient
 @pytest.mark.parametrize(
     ("names", "gradient", "policy", "sizes"),
     [
-        (STEPPING, "rate", "float32", {"lengths": LENGTHS}),
-        (STEPPING, "bptt", "float32", {"lengths": LENGTHS}),
+        (COMPILED, "rate", "float32", {"lengths": LENGTHS}),
+        (COMPILED, "bptt", "float32", {"lengths": LENGTHS}),
         (["IF"], WINDOWS, "mixed_bfloat16", {"lengths": LENGTHS}),
         (["LIF", "ILIF"], "bptt", "mixed_bfloat16", IMAGE),
         (["SlidingPSN", "LIF"], UNEQUAL, "float32", {}),

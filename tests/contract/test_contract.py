@@ -19,7 +19,14 @@ import keras
 import library_neurons
 import numpy as np
 import pytest
-from drawn_networks import PUBLIC, Odd, Rectified, Saturating, give_weights
+from drawn_networks import (
+    PUBLIC,
+    Drawing,
+    Odd,
+    Rectified,
+    Saturating,
+    give_weights,
+)
 from helpers import (
     BACKEND,
     assert_close,
@@ -36,6 +43,7 @@ from numpy.testing import assert_allclose
 
 import keras_ratesnn as rsnn
 from keras_ratesnn.gradients import OTTT, SLTT, Rate
+from keras_ratesnn.layer_kinds import seeds_of
 from keras_ratesnn.layers import LIF, Recurrent
 from keras_ratesnn.layers.quantized import QUANTIZED
 
@@ -88,19 +96,6 @@ class Counting(own.NeuronCell):
 
 
 @registered
-class Drawing(own.LIFCell):
-    """Draws random numbers at each step."""
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.generator = keras.random.SeedGenerator(3)
-
-    def step(self, inputs, state):
-        noise = keras.random.normal(ops.shape(inputs), seed=self.generator)
-        return super().step(inputs + ops.cast(noise, inputs.dtype), state)
-
-
-@registered
 class Noisy(layers.Layer):
     """Takes the time step, and draws random numbers in training."""
 
@@ -141,6 +136,7 @@ def neurons(name):
     cell.build((None, CHANNELS))
     make = functools.partial(library_neurons.layer, name, T)
     facts = ("axis",) if "per_channel" in library_neurons.ARGUMENTS[name] else ()
+    facts += ("random", "draws") if seeds_of(cell) else ()
     if cell.sees_all_steps:
         return Subject(make, methods=THROUGH_TIME, facts=("at once",))
     methods = WITHOUT_TRACES if cell.trace_decay() is None else METHODS
@@ -607,9 +603,9 @@ def channels_may_be_on_any_axis(subject, gradient, step_mode):
 
 # With the facts of subjects that do not give the promise. These need all steps "at
 # once", are given a "static" input, are "coupled" over a layer, get their spikes back
-# ("returns"), end time by "means", or are "random"; a cell of one's own may draw
-# numbers in each step ("draws"). Copies of a layer "composed" of layers are trainable,
-# which is Keras' way.
+# ("returns"), end time by "means", or are "random"; a cell may draw numbers in each
+# step ("draws"). Copies of a layer "composed" of layers are trainable, which is Keras'
+# way.
 PROMISES = {
     a_window_for_each_step_is_bptt: ("coupled",),
     at_one_step_each_method_is_bptt: ("at once", "static"),

@@ -9,6 +9,7 @@ import pathlib
 import re
 
 import keras
+from library_neurons import ARGUMENTS
 
 from keras_ratesnn import SpikingModel, layer_kinds, layers, models
 
@@ -123,21 +124,16 @@ def test_few_classes_stand_between_a_spiking_model_and_keras():
 
 
 POSITIONAL = {
-    "decay threshold": "ALIF ALIFCell CuBaLIF CuBaLIFCell LIF LIFCell LeakyReadout "
-    "ParametricLIF ParametricLIFCell",
+    "decay threshold": "LeakyReadout",
     "seed": "BernoulliEncoder",
     "max_delay sigma": "Delay",
     "args": "WSConv2D WSDense",
-    "threshold": "IF IFCell NeuronCell",
-    "levels decay threshold": "ILIF ILIFCell",
-    "timesteps order threshold": "MaskedPSN MaskedPSNCell",
+    "threshold": "NeuronCell",
     "cell": "Neuron",
     "momentum": "OnlineRenormalization",
-    "timesteps threshold": "PSN PSNCell",
     "neuron synapse": "Recurrent",
     "cell synapse": "RecurrentCell",
     "initial": "Scale",
-    "order threshold": "SlidingPSN SlidingPSNCell",
     "timesteps": "TemporalEffectiveBatchNormalization",
     "threshold alpha": "ThresholdDependentBatchNormalization",
     "": "Encoder LatencyEncoder TimeMean TimeMixing list_pretrained",
@@ -153,6 +149,8 @@ POSITIONAL = {
     "model path": "to_checkpoint",
 }
 """The arguments that may be given without their names, in order, and who has them."""
+OF_NEURONS = "timesteps", "levels", "order", "decay", "threshold"
+"""Likewise, of all neurons: those of these that they have."""
 
 
 def test_positional_arguments_of_layers_cells_and_builders_keep_their_order():
@@ -160,11 +158,14 @@ def test_positional_arguments_of_layers_cells_and_builders_keep_their_order():
     found = collections.defaultdict(list)
     for room in (layers, models):
         for name in sorted({*room.__all__} - {*layer_kinds.__all__}):
-            arguments = inspect.signature(getattr(room, name)).parameters.values()
+            arguments = inspect.signature(getattr(room, name)).parameters
             names = [
                 argument.name
-                for argument in arguments
+                for argument in arguments.values()
                 if argument.kind not in (argument.KEYWORD_ONLY, argument.VAR_KEYWORD)
             ]
-            found[" ".join(names)].append(name)
+            if name.removesuffix("Cell") in ARGUMENTS:
+                assert names == [one for one in OF_NEURONS if one in arguments], name
+            else:
+                found[" ".join(names)].append(name)
     assert {names: " ".join(of) for names, of in found.items()} == POSITIONAL

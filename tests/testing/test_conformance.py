@@ -4,6 +4,7 @@ found and explained."""
 import keras
 import numpy as np
 import pytest
+from drawn_networks import Drawing
 from keras import ops
 from library_neurons import STEPPING, layer, learned, taken
 
@@ -363,19 +364,8 @@ def test_integrate_and_fire_cells_conform_under_any_dtype_policy():
     assert keras.config.dtype_policy().name == "mixed_bfloat16"
 
 
-@registered
-class SeededCell(OwnCell):
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.generator = keras.random.SeedGenerator()
-
-    def step(self, inputs, state):
-        noise = keras.random.normal(ops.shape(inputs), seed=self.generator)
-        return super().step(ops.cast(inputs, state.dtype) * (1.0 + noise), state)
-
-
 def test_a_cell_that_draws_from_a_generator_of_its_own_conforms():
-    check_cell(SeededCell(), shapes=[(5,)])
+    check_cell(Drawing(), shapes=[(5,)])
 
 
 def test_a_cell_that_mixes_neurons_can_be_checked_as_such():
