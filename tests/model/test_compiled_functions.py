@@ -1,6 +1,8 @@
 """Settings of a model and kinds of data may change at any time, even during `fit`, and
 take effect; and calls outside of compiled functions."""
 
+import contextlib
+
 import helpers
 import keras
 import numpy as np
@@ -188,6 +190,56 @@ def test_settings_changed_after_compile_take_effect(attribute, first, second):
     for value in (first, second, first):
         setattr(model, attribute, value)
         assert_close(trained(model), expected[value], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("engine", "options"),
+    [
+        ("eager", {"run_eagerly": True}),
+        ("recorded", {}),
+        ("compiled", {"jit_compile": True}),
+    ],
+)
+def test_each_epoch_of_fit_has_the_gradient_that_a_callback_sets(engine, options):
+    one, two = rsnn.gradients.Rate(), rsnn.gradients.Rate(windows=2)
+    methods = [two] * 3 + [one] * 3 + [two]
+    alone = {
+        method: compiled(spiking(normalized(), gradient=method))
+        for method in (one, two)
+    }
+    model = spiking(normalized())
+    first, ends = model.get_weights(), []
+    for schedule in (methods, [one] * 7, [two] * 7):
+        weights = first
+        for method in schedule:
+            alone[method].set_weights(weights)
+            alone[method].train_on_batch(FRAMES, Y)
+            weights = alone[method].get_weights()
+        ends.append(weights)
+
+    def choose(epoch, logs):
+        model.gradient = methods[epoch]
+
+    callback = keras.callbacks.LambdaCallback(on_epoch_begin=choose)
+    with early_graphs():
+        compiled(model, **options)
+        model.fit(FRAMES, Y, epochs=7, callbacks=[callback], verbose=0)
+    if BACKEND == "torch":
+        assert model.engine == engine
+    expected, *others = ends
+    assert_close(model.get_weights(), expected, rtol=1e-4, atol=1e-6)
+    for other in others:
+        assert not np.allclose(other[0], expected[0], rtol=1e-3)
+
+
+def early_graphs():
+    """A context in which PyTorch records early, and a compiled graph is the recorded
+    one."""
+    if BACKEND != "torch":
+        return contextlib.nullcontext()
+    from recorded_calls import recording
+
+    return recording()
 
 
 def counted():
