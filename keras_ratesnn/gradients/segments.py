@@ -182,7 +182,7 @@ class _Segment:
         packing = Packing(
             tuple(spikes.shape), spikes.dtype, cell.levels, cell.spike_size
         )
-        if packing.fits:
+        if packing.fits and cell.states_levels:
             # If the compiler postponed it to the backward pass, the spikes would stay
             # in memory until then.
             computed, bits = engine.optimization_barrier(

@@ -48,6 +48,7 @@ class ALIFCell(LIFCell):
         `"membrane"` v⁺_t and `"adaptation"` a_t.
     """
 
+    levels = 1
     fixed_arguments = (
         # A delayed reset would need the threshold of its spike, which changes from step
         # to step.

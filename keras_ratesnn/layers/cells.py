@@ -50,6 +50,7 @@ class IntegrateAndFireCell(NeuronCell):
         **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
     """
 
+    levels = 1
     fixed_arguments: tuple[str, ...] = (
         "threshold",
         "axis",

@@ -50,6 +50,7 @@ class CuBaLIFCell(LIFCell):
         `"spikes"` s_t.
     """
 
+    levels = 1
     fixed_arguments = (
         *LIFCell.fixed_arguments,
         "synaptic_decay",

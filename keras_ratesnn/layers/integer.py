@@ -62,7 +62,7 @@ class ILIFCell(NeuronCell):
     initial_membrane = Parameter(advice=_AT_REST)
     decay_logit: keras.Variable | None = None
     derivative_weights = ("decay_logit",)
-    levels: int
+    levels = 1
     targets = Targets(integers=True)
 
     def __init__(

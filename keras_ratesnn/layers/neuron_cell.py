@@ -95,6 +95,9 @@ class NeuronCell(RefusesOldHooks, keras.layers.Layer):
     levels = 1
     """The most spikes of a neuron in a step: 1 if spikes are 0 or 1, more if a step
     emits integers."""
+    states_levels = False
+    """Whether the class that has `step` or `fire` states `levels`. Only such spikes
+    are kept as bits or bytes: others may be fractions. Not to be set."""
     fuses = True
     """Whether a step may be compiled into one pass over memory, on backends where the
     library does that."""
@@ -122,6 +125,8 @@ class NeuronCell(RefusesOldHooks, keras.layers.Layer):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.targets = vars(cls).get("targets", Targets())
+        if not {"levels", "step", "fire"}.isdisjoint(vars(cls)):
+            cls.states_levels = "levels" in vars(cls)
 
     def __init__(
         self,
@@ -403,6 +408,7 @@ class WrappingCell(NeuronCell):
         )
         self.cell: NeuronCell = inner
         self.levels = inner.levels
+        self.states_levels = type(self).states_levels and inner.states_levels
 
     def build(self, input_shape: Shape) -> None:
         parts.build(self.cell, input_shape)

@@ -47,6 +47,7 @@ class PSNCell(ParallelCell):
     """
 
     neurons_share_weights = True
+    levels = 1
     fixed_arguments = ("timesteps", *NeuronCell.fixed_arguments)
     exact_timesteps = True
 
@@ -125,6 +126,7 @@ class MaskedPSNCell(PSNCell):
     """
 
     neurons_share_weights = True
+    levels = 1
     fixed_arguments = ("timesteps", "order", *NeuronCell.fixed_arguments)
     exact_timesteps = False
 
@@ -228,6 +230,7 @@ class SlidingPSNCell(ParallelCell):
     """
 
     neurons_share_weights = True
+    levels = 1
     fixed_arguments = ("order", *NeuronCell.fixed_arguments)
     derivative_needs_inputs = True
     derivative_weights = ("weight", "bias")

@@ -41,6 +41,7 @@ class RecurrentCell(WrappingCell):
         state of the cell, and `"spikes"`.
     """
 
+    levels = 1
     fixed_arguments = ("cell", "synapse")
 
     def __init__(

@@ -1,6 +1,7 @@
 """BPTT that runs layers again: the gradient of BPTT, in less memory."""
 
 import keras
+import library_neurons
 import numpy as np
 import pytest
 from drawn_networks import LAST, OF_KERAS, OF_LIBRARY, T, draw
@@ -91,6 +92,33 @@ def residual():
     z = rsnn.layers.LIF(dtype="float32")(layers.Add()([x, shared(part(y))]))
     x = layers.Flatten()(layers.Add()([z, y]))
     return keras.Model(inputs, layers.Dense(3)(x))
+
+
+class GradedCell(rsnn.layers.LIFCell):
+    """Emits half spikes, which no byte holds, and does not say so."""
+
+    def step(self, inputs, state):
+        membrane, spikes, state = super().step(inputs, state)
+        return membrane, spikes / 2, state
+
+
+def graded():
+    neurons = (rsnn.layers.Neuron(GradedCell()) for _ in range(2))
+    parts = [part for each in neurons for part in (layers.Dense(8), each)]
+    return chain(*parts, layers.Dense(3), shape=(6,))
+
+
+def test_spikes_of_cells_that_do_not_state_their_levels_are_not_packed():
+    x = np.random.default_rng(0).uniform(0.0, 2.0, (8, 6)).astype("float32")
+    assert_equal_to_bptt(graded, x)
+
+
+@pytest.mark.parametrize("name", library_neurons.ARGUMENTS)
+def test_spikes_of_the_neurons_of_the_library_are_packed(name):
+    arguments = library_neurons.arguments_of(name, T)
+    neurons = library_neurons.layer_class(name)(**arguments)
+    assert neurons.cell.states_levels
+    assert rsnn.layers.RecurrentCell(neurons.cell, layers.Dense(8)).states_levels
 
 
 IMAGES = np.random.default_rng(1).uniform(0.0, 2.0, (4, 6, 6, 2)).astype("float32")

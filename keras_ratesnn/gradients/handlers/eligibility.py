@@ -72,6 +72,7 @@ class EligibilityHandler(NeuronHandler):
         most = self.cell.levels * max(self.windows.sizes)
         return (
             self.context.all_at_once
+            and self.cell.states_levels
             and self.cell.spike_size == 1.0
             and most < 256
             and engine.spikes_wait_as_bytes()
