@@ -112,16 +112,6 @@ def test_memory_does_not_grow_with_epochs():
     assert live_tensors() > counts[2]
 
 
-def test_time_before_the_batch_is_an_error():
-    model = spiking(timesteps=3)
-    x = np.zeros((10, 3, 6), "float32")
-    assert model(x).shape == (10, 3)
-    with pytest.raises(
-        ValueError, match=r"\(batch, 6\).*\(batch, 3, 6\).*\(3, 10, 6\)"
-    ):
-        model(x.swapaxes(0, 1))
-
-
 def normalized():
     parts = [layers.BatchNormalization(), rsnn.layers.LIF(), layers.Dense(3)]
     return spiking(chain(layers.Dense(5), *parts))

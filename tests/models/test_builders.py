@@ -4,7 +4,6 @@ kernel, treats samples alike, comes back from a file, and names wrong arguments.
 import functools
 import inspect
 import math
-import re
 
 import keras
 import numpy as np
@@ -212,22 +211,6 @@ def test_the_signature_of_a_network_has_each_argument_with_its_default(build):
         build(weights="digits")
     assert f"the name of a pretrained {build.__name__} (none)" in str(raised.value)
     assert "that is a digits: load_pretrained('digits') loads it" in str(raised.value)
-
-
-def test_arguments_that_are_described_are_those_that_networks_take():
-    """`ResNet18` and `Spikformer` describe the arguments of the other networks of their
-    kind, too."""
-    apart = {models.ESpikeFormer, models.ESpikeFormerLarge, models.MetaSpikeFormer}
-    apart.add(models.SpikingResformer)
-    for build in set(BUILDERS) - apart:
-        taken = inspect.signature(build).parameters
-        is_residual = "width" in taken
-        describing = models.ResNet18 if is_residual else models.Spikformer
-        text = inspect.getdoc(describing).partition("Returns:")[0]
-        described = re.findall(r"^    (\w+): ", text, re.MULTILINE)
-        assert not is_residual or set(taken) <= set(described)
-        ordered = [name for name in described if name in taken]
-        assert ordered == [name for name in taken if name in described]
 
 
 SHARED = LIF(name="shared")

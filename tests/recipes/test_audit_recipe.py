@@ -35,14 +35,6 @@ def test_two_audits_print_the_same_and_say_that_images_are_drawn(tmp_path, capsy
     assert "assumed: timesteps=4" in content["origin"]
 
 
-def test_membranes_of_a_program_that_pass_them_on_are_named(tmp_path):
-    file = str(FOLDER / "qkformer_cifar.pth")
-    page, content = files_of(tmp_path / "files", file, "--samples", "3")
-    assert "attention_output_neuron" in content["dependence"]
-    assert "from each sample of a batch to the next" in content["origin"]
-    assert "sample's answer depends on its batch" in " ".join(page.split())
-
-
 def test_what_weights_do_not_tell_is_an_argument(tmp_path, capsys):
     file, folder = str(FOLDER / "spikformer_cifar.pth"), tmp_path / "files"
     arguments = ["--network", "spikformer", "--samples", "2", "--arguments"]
