@@ -23,11 +23,6 @@ from keras_ratesnn._model import (
     replicas,
 )
 from keras_ratesnn._model.call_inputs import call_inputs, starting_at
-from keras_ratesnn._model.checked_methods import (
-    check_trainable,
-    refuse_mask,
-    with_checked_inputs,
-)
 from keras_ratesnn._model.fit_callbacks import around_fit, in_order
 from keras_ratesnn._model.functional_attributes import FunctionalAttributes
 from keras_ratesnn._model.input_checks import (
@@ -41,6 +36,11 @@ from keras_ratesnn._model.input_checks import (
 from keras_ratesnn._model.method_calls import (
     outputs_of_run,
     run_method,
+)
+from keras_ratesnn._model.preflight import (
+    check_trainable,
+    refuse_mask,
+    with_checked_inputs,
 )
 from keras_ratesnn._model.settings import STEP_MODES as STEP_MODES
 from keras_ratesnn._model.settings import Settings

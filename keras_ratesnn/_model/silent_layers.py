@@ -12,8 +12,8 @@ from keras_ratesnn._core import keras_internals
 from keras_ratesnn._core.backend import engine
 from keras_ratesnn._core.contexts import replaced
 from keras_ratesnn._model import replicas, silence_causes
-from keras_ratesnn._model.checked_methods import takes_usual_batches
 from keras_ratesnn._model.input_checks import are_tensors
+from keras_ratesnn._model.preflight import takes_usual_batches
 from keras_ratesnn.gradients.observing import Observing
 from keras_ratesnn.layer_kinds import NEURON
 
