@@ -1,67 +1,96 @@
-"""Methods for training and inference that check their inputs before Keras does."""
+"""What is checked, and warned of, once before Keras trains or runs a model."""
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import keras_internals
-from keras_ratesnn._model import data_checks, quantization
+from keras_ratesnn._model import data_checks, quantization, replicas
 from keras_ratesnn._model.input_checks import are_tensors
 from keras_ratesnn._model.trainer import Trainer
 from keras_ratesnn._model.weight_checks import check_finite
 
-
-def with_checked_inputs(
-    method: Callable[..., Any], least: int = 1
-) -> Callable[..., Any]:
-    """A training or inference method that checks the inputs, of at least as many
-    samples, before Keras does."""
-
-    signature = inspect.signature(method)
-
-    @functools.wraps(method)
-    def checked(self, x=None, *args, **kwargs):
-        refuse_mask(method.__name__, kwargs)
-        self._checked_graph()
-        self._check_steps(self.step_mode)
-        self._check_data(x, least)
-        if not self._told_of_scale:
-            self._told_of_scale = data_checks.warn_of_scaled_twice(self, x)
-        given = signature.bind(self, x, *args, **kwargs).arguments
-        data_checks.check_labels(self, given.get("y"), given.get("sample_weight"))
-        if isinstance(given.get("validation_data"), tuple):
-            data_checks.check_labels(self, *given["validation_data"][1:])
-        if method.__name__ in ("fit", "train_on_batch") and are_tensors(x):
-            self.remember_time(x)
-        self._has_unknown_labels = takes_usual_batches(
-            self, method.__name__
-        ) and not data_checks.are_arrays(given.get("y"))
-        whole = keras_internals.whole_batches(self)
-        with keras_internals.plain_build_errors(), whole:
-            return method(self, x, *args, **kwargs)
-
-    return checked
+_signature = functools.cache(inspect.signature)
 
 
-def check_trainable(model):
-    """Raises an error before `fit` starts Keras, if a model cannot be trained: on JAX
-    an error in a training step leaves it without weights."""
-    quantization.check_trainable(model)
-    _graph.check_trainable(_graph.as_graph(model.network))
-    check_finite(model.variables)
-    model.gradient.check_timesteps(model.timesteps)
+def preflight(model, method, x, args, kwargs, least=1):
+    """Checks a model and its data before Keras does, first for errors, then for what is
+    a warning.
 
+    Args:
+        model: A `SpikingModel`.
+        method: The method of Keras' that will run.
+        x: Its argument `x`, of at least as many samples as `least`.
+        args: Its other arguments.
+        kwargs: Likewise, those with names.
+        least: Integer. Defaults to `1`.
 
-def refuse_mask(method, kwargs):
+    Returns:
+        `inspect.BoundArguments` of the method.
+    """
+    name = method.__name__
     if "mask" in kwargs:
         raise TypeError(
-            f"`{method}` has no argument `mask`, as in Keras. Say what is padding by "
+            f"`{name}` has no argument `mask`, as in Keras. Say what is padding by "
             "SpikingModel(network, timesteps, mask_value=...), or by a "
             "keras.layers.Masking before the model. In your own loops call model(x, "
             "mask=mask)."
         )
+    if name == "fit":
+        # On JAX an error in a training step leaves a model without weights.
+        quantization.check_trainable(model)
+        _graph.check_trainable(_graph.as_graph(model.network))
+        check_finite(model.variables)
+    trains = name in ("fit", "train_on_batch")
+    if trains:
+        model.gradient.check_timesteps(model.timesteps)
+    asked = _signature(method).bind(model, x, *args, **kwargs)
+    given = asked.arguments
+    y = given.get("y")
+    model._checked_graph()
+    model._check_steps(model.step_mode)
+    model._check_data(x, least)
+    data_checks.check_labels(model, y, given.get("sample_weight"))
+    if isinstance(given.get("validation_data"), tuple):
+        data_checks.check_labels(model, *given["validation_data"][1:])
+    if name == "fit":
+        replicas.begin_training(given)
+        warn_once(model, data_checks.problem_of_nan, model, x, y)
+    warn_once(model, data_checks.problem_of_scale, model, x)
+    if trains and are_tensors(x):
+        model.remember_time(x)
+    model._has_unknown_labels = takes_usual_batches(
+        model, name
+    ) and not data_checks.are_arrays(y)
+    return asked
+
+
+def warn_once(model, find, *arguments, stacklevel=4):
+    """Warns of the problem that a function finds, a text or `None`, if the model has
+    not been told of what this function finds."""
+    if find not in model._told and (problem := find(*arguments)):
+        model._told.add(find)
+        warnings.warn(problem, stacklevel=stacklevel)
+
+
+def run_by_keras(method, asked):
+    """Runs a method of Keras' with arguments of `preflight`."""
+    model = asked.arguments["self"]
+    with keras_internals.plain_build_errors(), keras_internals.whole_batches(model):
+        return method(*asked.args, **asked.kwargs)
+
+
+def with_preflight(method: Callable[..., Any], least: int = 1) -> Callable[..., Any]:
+    """A method of Keras' that runs after `preflight`."""
+
+    @functools.wraps(method)
+    def checked(self, x=None, *args, **kwargs):
+        return run_by_keras(method, preflight(self, method, x, args, kwargs, least))
+
+    return checked
 
 
 def takes_usual_batches(model, method):

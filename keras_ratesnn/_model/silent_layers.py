@@ -31,10 +31,10 @@ def warning_of_silence(model, arguments, twin):
         arguments: Dict, those of `fit`; its callbacks are others in the context.
         twin: As in `SilentLayers`.
     """
-    if model._looked_for_silence or not takes_usual_batches(model, "fit"):
+    if warning_of_silence in model._told or not takes_usual_batches(model, "fit"):
         yield
         return
-    model._looked_for_silence = True
+    model._told.add(warning_of_silence)
     seen = SilentLayers(twin, arguments.get("x"))
     with (
         replaced(model, "_silent_layers", seen),
