@@ -2,7 +2,6 @@
 
 import contextvars
 import functools
-import inspect
 import os
 import weakref
 from typing import Any
@@ -14,7 +13,6 @@ from keras_ratesnn._core import backend, checks, keras_internals, registry
 from keras_ratesnn._core.annotations import Config, StepModeName, Structure, Tensor
 from keras_ratesnn._core.contexts import setting
 from keras_ratesnn._model import (
-    data_checks,
     export_formats,
     layer_configs,
     loss_checks,
@@ -23,11 +21,6 @@ from keras_ratesnn._model import (
     replicas,
 )
 from keras_ratesnn._model.call_inputs import call_inputs, starting_at
-from keras_ratesnn._model.checked_methods import (
-    check_trainable,
-    refuse_mask,
-    with_checked_inputs,
-)
 from keras_ratesnn._model.fit_callbacks import around_fit, in_order
 from keras_ratesnn._model.functional_attributes import FunctionalAttributes
 from keras_ratesnn._model.input_checks import (
@@ -41,6 +34,12 @@ from keras_ratesnn._model.input_checks import (
 from keras_ratesnn._model.method_calls import (
     outputs_of_run,
     run_method,
+)
+from keras_ratesnn._model.preflight import (
+    preflight,
+    run_by_keras,
+    warn_once,
+    with_preflight,
 )
 from keras_ratesnn._model.settings import STEP_MODES as STEP_MODES
 from keras_ratesnn._model.settings import Settings
@@ -152,8 +151,6 @@ class SpikingModel(
     through Rate-based Backpropagation", NeurIPS 2024.
     """
 
-    _told_of_loss = _told_of_nan = _told_of_scale = _looked_for_silence = False
-
     def __init__(
         self,
         network: keras.Model,
@@ -186,6 +183,8 @@ class SpikingModel(
         self._stream = Stream()
         self._graphs = backend.engine.call_graphs()
         self._shares_weights = False
+        # Functions of checks that have warned: each does so once.
+        self._told: set[Any] = set()
         # The network's variables exist: there is nothing to build.
         self.built = True
 
@@ -384,31 +383,20 @@ class SpikingModel(
             return super().__call__(inputs, *args, **kwargs)
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        refuse_mask("fit", kwargs)
-        check_trainable(self)
-        asked = inspect.signature(super().fit).bind(x, *args, **kwargs)
-        asked.arguments["callbacks"] = in_order(asked.arguments.get("callbacks"))
-        if not self._told_of_nan:
-            self._told_of_nan = data_checks.warn_of_nan(
-                self, x, asked.arguments.get("y")
-            )
-        replicas.begin_training(self, asked)
+        asked = preflight(self, keras.Model.fit, x, args, kwargs)
+        given = asked.arguments
+        given["callbacks"] = in_order(given.get("callbacks"))
         with (
-            around_fit(self, x, asked.arguments["callbacks"]),
-            warning_of_silence(self, asked.arguments, functools.partial(twin_of, self)),
+            around_fit(self, x, given["callbacks"]),
+            warning_of_silence(self, given, functools.partial(twin_of, self)),
         ):
-            return self._fit(*asked.args, **asked.kwargs)
+            return run_by_keras(keras.Model.fit, asked)
 
-    def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        self.gradient.check_timesteps(self.timesteps)
-        return self._train_on_batch(x, *args, **kwargs)
-
-    _fit = with_checked_inputs(keras.Model.fit)
-    evaluate = with_checked_inputs(keras_internals.keeps_state(keras.Model.evaluate))
-    predict = with_checked_inputs(keras_internals.keeps_state(keras.Model.predict))
-    _train_on_batch = with_checked_inputs(keras.Model.train_on_batch)
-    test_on_batch = with_checked_inputs(keras.Model.test_on_batch)
-    predict_on_batch = with_checked_inputs(keras.Model.predict_on_batch, least=0)
+    evaluate = with_preflight(keras_internals.keeps_state(keras.Model.evaluate))
+    predict = with_preflight(keras_internals.keeps_state(keras.Model.predict))
+    train_on_batch = with_preflight(keras.Model.train_on_batch)
+    test_on_batch = with_preflight(keras.Model.test_on_batch)
+    predict_on_batch = with_preflight(keras.Model.predict_on_batch, least=0)
 
     def save(self, filepath: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Saves the model in a `.keras` file, like `keras.Model.save`. HDF5 files
@@ -539,10 +527,9 @@ class SpikingModel(
         probabilities for logits.
         """
         super().compile(*args, **kwargs)
-        if not self._told_of_loss:
-            self._told_of_loss = loss_checks.warn_of_outputs(
-                _graph.as_graph(self.network), self.loss
-            )
+        network = _graph.as_graph(self.network)
+        find = loss_checks.problem_of_outputs
+        warn_once(self, find, network, self.loss, stacklevel=3)
 
     def summary(self, *args: Any, **kwargs: Any) -> Any:
         kwargs.setdefault("expand_nested", True)

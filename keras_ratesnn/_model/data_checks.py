@@ -3,7 +3,6 @@ images that are scaled twice."""
 
 import math
 import numbers
-import warnings
 
 import keras
 import numpy as np
@@ -100,8 +99,8 @@ def _check_classes(model, y, sample_weight, of=""):
             checks.labels("y", y, output, of)
 
 
-def warn_of_nan(model, x, y):
-    """Warns if arrays have NaN that makes the loss NaN; returns whether they do.
+def problem_of_nan(model, x, y):
+    """What is wrong if arrays have NaN that makes the loss NaN, else `None`.
 
     Networks and losses may well take NaN, for what is not known, so a sample is tried.
 
@@ -119,15 +118,13 @@ def warn_of_nan(model, x, y):
         if rows and _is_nan(
             model, keras.tree.map_structure(lambda leaf: leaf[rows[0] : rows[0] + 1], x)
         ):
-            warnings.warn(
+            return (
                 f"`x` has NaN in sample {rows[0]}, and the outputs for it are NaN: so "
                 "are the loss, and all weights after a step with it. Leave out such "
                 "samples, or fill the gaps, np.nan_to_num(x). If NaN stands for time "
                 "steps that are padding, create the model with mask_value=np.nan; all "
-                "elements of such a step must be NaN.",
-                stacklevel=3,
+                "elements of such a step must be NaN."
             )
-            return True
     rows = [
         _first_nan(leaf, None)
         for leaf in keras.tree.flatten(y)
@@ -139,19 +136,17 @@ def warn_of_nan(model, x, y):
         and loss_checks.is_of_keras(model)
         and not loss_checks.takes_classes(model)
     ):
-        warnings.warn(
+        return (
             f"`y` has NaN in the labels of sample {row}: so is the loss, and so are "
             "all weights after a step with it. Leave out such samples, or use a loss "
-            "of your own that does.",
-            stacklevel=3,
+            "of your own that does."
         )
-        return True
-    return False
+    return None
 
 
-def warn_of_scaled_twice(model, x):
-    """Warns if arrays lie between 0 and 1, and the network scales them to that range
-    itself; returns whether they do.
+def problem_of_scale(model, x):
+    """What is wrong if arrays lie between 0 and 1, and the network scales them to that
+    range itself, else `None`.
 
     Args:
         model: A `SpikingModel`.
@@ -163,15 +158,13 @@ def warn_of_scaled_twice(model, x):
         if 0 < scale <= _SMALL_SCALE and _is_scaled(
             match(network, x)[index][:_SAMPLES]
         ):
-            warnings.warn(
+            return (
                 "`x` lies between 0 and 1, and the network multiplies it by "
                 f"{scale:.4g} in {layer.name!r}: numbers that are scaled already are "
                 "scaled again, and the outputs are wrong. Pass the numbers of the "
-                f"data set, 0 to {1 / scale:.4g}, or leave that layer out.",
-                stacklevel=3,
+                f"data set, 0 to {1 / scale:.4g}, or leave that layer out."
             )
-            return True
-    return False
+    return None
 
 
 def _scaled_inputs(network):

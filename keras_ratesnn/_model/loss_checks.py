@@ -2,7 +2,6 @@
 and of the library."""
 
 import contextlib
-import warnings
 
 import keras
 
@@ -35,23 +34,16 @@ _LOSSES_OF_EACH_OUTPUT = {
 size 1."""
 
 
-def warn_of_outputs(network, loss):
-    """Warns if a loss takes the outputs of a network for what they are not; returns
-    whether it does.
+def problem_of_outputs(network, loss):
+    """What is wrong if a loss takes the outputs of a network for what they are not,
+    else `None`.
 
     Args:
         network: A Functional model of one time step.
         loss: The argument `loss` of `compile`.
     """
-    problem = next(
-        filter(
-            None, (_problem(*triple) for triple in _losses_of_outputs(network, loss))
-        ),
-        None,
-    )
-    if problem:
-        warnings.warn(problem, stacklevel=3)
-    return problem is not None
+    problems = (_problem(*triple) for triple in _losses_of_outputs(network, loss))
+    return next(filter(None, problems), None)
 
 
 def _losses_of_outputs(network, loss):

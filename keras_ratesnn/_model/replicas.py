@@ -148,17 +148,15 @@ def is_first():
     return not engine.replicas.PROCESSES or engine.replicas.index() == 0
 
 
-def begin_training(model, fit_arguments):
+def begin_training(given):
     """Makes the replicas of a model equal before training; raises an error if they
     cannot train together.
 
     Args:
-        model: A `SpikingModel`.
-        fit_arguments: `inspect.BoundArguments` of `fit`.
+        given: Dict, the arguments of `fit`, with `self`, the model.
     """
     if engine.replicas.count() == 1:
         return
-    given = fit_arguments.arguments
     plans = gathered_numbers(
         [_batches(**given), given.get("epochs", 1), given.get("initial_epoch", 0)]
     )
@@ -175,7 +173,7 @@ def begin_training(model, fit_arguments):
             "(-1 is an unknown number). Give each replica as many samples, or set "
             "steps_per_epoch."
         )
-    share_weights(model)
+    share_weights(given["self"])
 
 
 def check_training_call(model):

@@ -12,8 +12,8 @@ from keras_ratesnn._core import keras_internals
 from keras_ratesnn._core.backend import engine
 from keras_ratesnn._core.contexts import replaced
 from keras_ratesnn._model import replicas, silence_causes
-from keras_ratesnn._model.checked_methods import takes_usual_batches
 from keras_ratesnn._model.input_checks import are_tensors
+from keras_ratesnn._model.preflight import takes_usual_batches
 from keras_ratesnn.gradients.observing import Observing
 from keras_ratesnn.layer_kinds import NEURON
 
@@ -31,10 +31,10 @@ def warning_of_silence(model, arguments, twin):
         arguments: Dict, those of `fit`; its callbacks are others in the context.
         twin: As in `SilentLayers`.
     """
-    if model._looked_for_silence or not takes_usual_batches(model, "fit"):
+    if warning_of_silence in model._told or not takes_usual_batches(model, "fit"):
         yield
         return
-    model._looked_for_silence = True
+    model._told.add(warning_of_silence)
     seen = SilentLayers(twin, arguments.get("x"))
     with (
         replaced(model, "_silent_layers", seen),

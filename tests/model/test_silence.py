@@ -1,5 +1,6 @@
 """What would go wrong in silence is one warning, and right programs get none."""
 
+import copy
 import functools
 import os
 import subprocess
@@ -33,13 +34,17 @@ def network(*last, threshold=0.5):
     return chain(layers.Dense(5), neurons, layers.Dense(3), *last)
 
 
-def warned(function):
-    """The texts of the warnings of a function; Keras' and NumPy's own are left out."""
+def raised_by(function):
+    """The warnings of a function; Keras' and NumPy's own are left out."""
     with warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always")
         function()
-    texts = [str(one.message) for one in raised if one.category is UserWarning]
-    return [text for text in texts if "`shuffle=True`" not in text]
+    raised = [one for one in raised if one.category is UserWarning]
+    return [one for one in raised if "`shuffle=True`" not in str(one.message)]
+
+
+def warned(function):
+    return [str(one.message) for one in raised_by(function)]
 
 
 def model_of(network, loss=CROSSENTROPY, timesteps=3, **kwargs):
@@ -331,6 +336,26 @@ def test_nan_is_warned_of_once(make, loss, x, y, problem):
     messages = warned(lambda: model.fit(x, y, verbose=0))
     assert len(messages) == (problem is not None)
     assert problem is None or problem in messages[0]
+
+
+@pytest.mark.usefixtures("look_for_silence")
+def test_warnings_wait_for_a_run_that_is_right_and_copies_warn_anew():
+    """Those before the run are of the line that asks for it."""
+    neurons = rsnn.layers.LIF(threshold=1e6)
+    network = chain(layers.Rescaling(1 / 255), neurons, layers.Dense(3))
+    model = model_of(network, timesteps=2)
+    for each in (model, copy.deepcopy(model)):
+
+        def refused(model=each):
+            with pytest.raises(ValueError, match="Received: 3, the label"):
+                model.fit(X, Y + 1, verbose=0)
+
+        assert raised_by(refused) == []
+        fit = functools.partial(each.fit, X, Y, epochs=2, verbose=0)
+        scaled, silent = raised_by(fit)
+        assert "are scaled already" in str(scaled.message)
+        assert scaled.filename == __file__
+        assert "No neuron of" in str(silent.message)
 
 
 def deep(last_threshold=0.5):
