@@ -8,6 +8,7 @@ import time
 import keras
 import numpy as np
 
+from keras_ratesnn import gradients
 from keras_ratesnn.callbacks import Throughput
 from recipes import distribution, run_folder
 
@@ -34,6 +35,23 @@ class EpochMeasures(Throughput):
         logs["learning_rate"] = float(
             keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
         )
+
+
+class TwoWindowsFirst(keras.callbacks.Callback):
+    """Trains the first epochs by two windows, and the others by the recipe's method.
+
+    Args:
+        recipe: A `Recipe`.
+    """
+
+    def __init__(self, recipe):
+        super().__init__()
+        self.epochs = recipe.two_window_epochs
+        self.first, self.later = gradients.Rate(windows=2), recipe.method
+
+    def on_epoch_begin(self, epoch, logs=None):
+        spiking = getattr(self.model, "student", self.model)
+        spiking.gradient = self.first if epoch < self.epochs else self.later
 
 
 class SeedOfEpoch(keras.callbacks.Callback):

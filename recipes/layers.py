@@ -100,10 +100,34 @@ def integer_network(network, levels):
     return _with_activations(network, lambda **options: ILIF(levels, **options))
 
 
+def started_network(network, initial_membrane):
+    """A copy of the network whose neurons start at this membrane, with the same
+    weights.
+
+    Args:
+        network: A Functional or Sequential network of one time step.
+        initial_membrane: Float.
+    """
+
+    def started(layer):
+        config = {**layer.get_config(), "initial_membrane": initial_membrane}
+        return type(layer).from_config(config)
+
+    copy = _with_neurons(network, started)
+    copy.set_weights(network.get_weights())
+    return copy
+
+
 def _with_activations(network, new):
+    return _with_neurons(
+        network, lambda layer: new(name=layer.name, dtype=layer.dtype_policy)
+    )
+
+
+def _with_neurons(network, new):
     def clone(layer):
         if isinstance(layer, Neuron):
-            return new(name=layer.name, dtype=layer.dtype_policy)
+            return new(layer)
         return type(layer).from_config(layer.get_config())
 
     return keras.models.clone_model(network, clone_function=clone, recursive=True)

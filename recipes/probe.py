@@ -14,7 +14,7 @@ from recipes import catalogue, command_line, plots, run
 from recipes.settings import DEFAULTS, TEACHERS, TEACHING_SETTINGS
 
 SETTINGS_OF_TWINS = dict.fromkeys(
-    ("gradient", "windows", "random_steps"), "Twins have several."
+    ("gradient", "windows", "random_steps", "two_window_epochs"), "Twins have several."
 )
 WITHOUT = (
     "augment",

@@ -141,14 +141,18 @@ class Recipe(Settings):
         )
 
     def network(self, dataset=None, width=None):
-        """The network of one time step, with the neurons of the setting `levels`;
-        otherwise as `own_network`."""
+        """The network of one time step, with the neurons of the settings `levels` and
+        `initial_membrane`; otherwise as `own_network`."""
         network = self.own_network(dataset, width)
-        if self.levels is None or self.neuron is not None:
+        if self.neuron is not None:
             return network
-        from recipes.layers import integer_network
+        from recipes import layers
 
-        return integer_network(network, self.levels)
+        if self.levels is not None:
+            network = layers.integer_network(network, self.levels)
+        if self.initial_membrane:
+            network = layers.started_network(network, self.initial_membrane)
+        return network
 
     def own_network(self, dataset=None, width=None):
         """The network of one time step with the recipe's own neurons, and with its
@@ -293,6 +297,11 @@ def _check_fit(recipe):
         ),
         (["temporal"], "temporal" in network_options, no_choice),
         (["normalization"], "normalization" in network_options, no_choice),
+        (
+            ["initial_membrane"],
+            recipe.neuron is None and recipe.temporal is None,
+            "whose neurons start as they must",
+        ),
         (TEACHERS, recipe.task is CLASSIFICATION, "which does not classify images"),
         (
             ("ordinary", "random_timesteps", "one_step_epochs"),
@@ -329,8 +338,12 @@ def _check_time(recipe):
     method = recipe.method
     method.check_timesteps(recipe.timesteps)
     random, first = recipe.random_timesteps, recipe.one_step_epochs
-    if random is not None and first:
-        raise both_set(one_step_epochs=first, random_timesteps=list(random))
+    names = ("one_step_epochs", "two_window_epochs", "random_timesteps")
+    chosen = {name: getattr(recipe, name) for name in names if getattr(recipe, name)}
+    if len(chosen) > 1:
+        raise both_set(**chosen)
+    if recipe.two_window_epochs and recipe.timesteps == 1:
+        raise recipe.unfit("two_window_epochs", "0", "with timesteps=1")
     if random is not None:
         from keras_ratesnn.callbacks import RandomTimesteps
 

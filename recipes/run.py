@@ -318,7 +318,7 @@ def _saving(model, folder, progress):
 
 
 def _changes_in_time(recipe):
-    """The callbacks that change T or delays, a list."""
+    """The callbacks that change T, windows or delays, a list."""
     changes = []
     if recipe.temporal == "delays":
         # In the first quarter of the epochs kernels become narrower.
@@ -329,6 +329,8 @@ def _changes_in_time(recipe):
         changes.append(
             TimestepSchedule([recipe.one_step_epochs], [1, recipe.timesteps])
         )
+    if recipe.two_window_epochs:
+        changes.append(callbacks.TwoWindowsFirst(recipe))
     return changes
 
 

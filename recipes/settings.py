@@ -168,6 +168,16 @@ class Settings:
         functools.partial(checks.integer, at_least=0),
         0,
     )
+    two_window_epochs: int = setting(
+        "the number of epochs at the start with two windows",
+        functools.partial(checks.integer, at_least=0),
+        0,
+    )
+    initial_membrane: float = setting(
+        "the membranes of neurons before the first step",
+        functools.partial(checks.real, below=1),
+        0.0,
+    )
     start_from: str | None = setting(
         "a pretrained network, with whose weights training starts", _any, None
     )
@@ -234,6 +244,8 @@ SPIKING_SETTINGS = (
     "weights",
     "random_timesteps",
     "one_step_epochs",
+    "two_window_epochs",
+    "initial_membrane",
     "start_from",
     "step_mode",
     "gradient",
@@ -286,6 +298,11 @@ EFFECTS = {
     "as_the_authors": _only_with("optimizer", "sgd"),
     "restart_at": _only_with("optimizer", "sgd"),
     "windows": _only_with("gradient", "rate"),
+    "two_window_epochs": Effect(
+        lambda settings: settings["gradient"] == "rate" and settings["windows"] == 1,
+        "with another gradient than one window of rate",
+        "Set gradient=rate windows=1",
+    ),
     "random_steps": _only_with("gradient", "sltt"),
     "recompute": _only_with("gradient", "bptt"),
     "ordinary_epochs": WITH_ORDINARY,

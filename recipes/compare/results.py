@@ -80,6 +80,8 @@ IN_WORDS = {
     "step_distillation": "with step distillation {}",
     "random_timesteps": "random T {}",
     "one_step_epochs": "{} epochs with T=1",
+    "two_window_epochs": "{} epochs with 2 windows",
+    "initial_membrane": "from membranes of {}",
     "teacher_weight": "with teacher",
     "teachers": "{}",
     "start_from": "from {}",

@@ -59,6 +59,8 @@ WITHOUT = {
     "temporal": None,
     "random_timesteps": None,
     "one_step_epochs": 0,
+    "two_window_epochs": 0,
+    "initial_membrane": 0.0,
     "normalization": "batch",
     "mix": "none",
     "precision": "float32",

@@ -61,6 +61,15 @@ digits | random_timesteps=[1,4] windows=2 | `random_timesteps` must be numbers o
 digits | one_step_epochs=-1 | `one_step_epochs` must be 0 or more
 digits | one_step_epochs=1 windows=2 | `one_step_epochs` needs a gradient for T = 1.
 digits | one_step_epochs=1 random_timesteps=[1,4] | cannot both be set
+digits | two_window_epochs=-1 | `two_window_epochs` must be 0 or more
+digits | two_window_epochs=1 gradient=bptt | `two_window_epochs` must be 0 with another
+digits | two_window_epochs=1 windows=2 | `two_window_epochs` must be 0 with another
+digits | two_window_epochs=1 timesteps=1 | `two_window_epochs` must be 0 in recipe
+digits | two_window_epochs=1 one_step_epochs=1 | cannot both be set
+digits | two_window_epochs=1 random_timesteps=[2,4] | cannot both be set
+digits | initial_membrane=1 | `initial_membrane` must be < 1
+japanese_vowels | initial_membrane=0.5 temporal=delays | `initial_membrane` must be 0.0
+digits_detection | initial_membrane=0.5 | `initial_membrane` must be 0.0 in recipe
 digits | levels=0 | `levels` must be 1 or more. Received: levels=0
 digits | levels=4 normalization=weight | `levels` must be None with normalization='weigh
 digits | weights=int2 | `weights` must be one of None, 'int8', 'int4', 'ternary'

@@ -73,6 +73,7 @@ def test_the_ordinary_network_has_its_own_length_and_a_run_tells_what_it_brought
     ("settings", "score"),
     [
         ((*TAUGHT, "levels=2", "random_timesteps=[1,3]", *DRAWN), "test_student_loss"),
+        (("branches=1", "two_window_epochs=1", "epochs=2"), "test_accuracy"),
         (("branches=1", *ONE_STEP_FIRST, "temperature=2.0"), "test_accuracy"),
         (
             ("random_timesteps=[1,3]", "step_distillation=0.5", "epochs=2"),

@@ -126,6 +126,29 @@ def test_float64_has_64_bits():
     assert (kernel != kernel.astype("float32")).any()
 
 
+@pytest.mark.parametrize("taught", ["teacher_weight=None", "teacher_weight=0.5"])
+def test_the_first_epochs_have_two_windows_and_the_others_one(taught):
+    """From membranes at half the threshold."""
+    ordinary = "no" if taught.endswith("None") else "beside"
+    settings = ["timesteps=2", "epochs=4", "train_images=64", "batch_size=64"]
+    first = ["two_window_epochs=2", "initial_membrane=0.5", f"ordinary={ordinary}"]
+    recipe = catalogue.find("digits").with_settings([*settings, *first, taught])
+    data, methods = recipe.load(None), []
+    model = run.build(recipe, data)
+    neurons = filter(lambda layer: hasattr(layer, "cell"), model.network.layers)
+    membranes = {layer.cell.initial_membrane for layer in neurons}
+    fitted = run.to_fit(model, recipe, data)
+    note = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: methods.append(str(model.gradient))
+    )
+    callbacks = [*run._changes_in_time(recipe), note]
+    examples = batches.training_batches(data, recipe)
+    options = {"steps_per_epoch": 1, "shuffle": False, "verbose": 0}
+    fitted.fit(examples, epochs=4, callbacks=callbacks, **options)
+    assert ["windows=2" in method for method in methods] == [True, True, False, False]
+    assert membranes == {0.5}
+
+
 @pytest.mark.slow
 @rate_and_bptt
 @pytest.mark.parametrize("seed", [0, 1])
