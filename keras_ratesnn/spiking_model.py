@@ -189,10 +189,10 @@ class SpikingModel(
         self.built = True
 
     @property
-    def engine(self) -> str:
+    def execution(self) -> str:
         """The runner of calls: on PyTorch `"eager"` (no graph yet), `"recorded"` or
         `"compiled"` graphs; elsewhere `"keras"`."""
-        return self._graphs.engine
+        return self._graphs.execution
 
     def call(
         self, inputs: Structure, training: bool | None = None, mask: Structure = None

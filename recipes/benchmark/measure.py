@@ -184,7 +184,7 @@ def _facts_of_gpu(step, model, method):
     # Imported here because it imports PyTorch.
     from recipes.benchmark import trace
 
-    engine = getattr(model, "engine", None)
+    engine = getattr(model, "execution", None)
     if method in PEERS and PEERS[method].package == "spikingjelly":
         import torch
         from spikingjelly.activation_based import functional

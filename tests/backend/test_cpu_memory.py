@@ -27,7 +27,7 @@ def faults():
     model.train_on_batch(x, y)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 with rsnn.engine_settings(eager_calls={"auto": 1, True: 1}):
-    print(json.dumps([faults() for _ in range(5)]), model.engine)
+    print(json.dumps([faults() for _ in range(5)]), model.execution)
 """
 
 

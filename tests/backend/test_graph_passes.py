@@ -110,7 +110,7 @@ def test_the_numbers_are_those_of_eager_mode(make, policy):
     with recording():
         models = pair(make, gradient="bptt")
         eager, recorded = train(models, *data(4, models[0].network.input_shape[1:]))
-    assert models[1].engine == "recorded"
+    assert models[1].execution == "recorded"
     assert recorded == pytest.approx(eager, rel=tolerance)
     assert_equal_state(*models, tolerance, tolerance)
 
@@ -163,7 +163,7 @@ def test_a_layer_that_divides_sums_of_any_dtype_trains_as_in_eager_mode(
     with recording():
         models = pair(make, jit_compile=jit_compile)
         eager, recorded = train(models, *data(4))
-    assert models[1].engine != "eager"
+    assert models[1].execution != "eager"
     assert recorded == pytest.approx(eager, rel=1e-5)
 
 
@@ -233,7 +233,7 @@ def test_a_backward_pass_frees_what_was_saved_after_its_last_use(make):
     model = compiled(spiking(make(), gradient="bptt"))
     with recording():
         train([model], *data(4))
-    assert model.engine == "recorded"
+    assert model.execution == "recorded"
     if make is saves:
         assert FREED[-1]
 
@@ -270,6 +270,6 @@ def test_all_draws_have_the_numbers_of_eager_steps_and_their_seeds_are_read_at_o
         models = pair(noisy, jit_compile=jit_compile, step_mode=step_mode)
         eager, recorded = train(models, *data(4))
     assert_close(recorded, eager, rtol=1e-9)
-    assert models[1].engine != "eager"
+    assert models[1].execution != "eager"
     names = [name for graph in graphs for name in operations(graph)]
     assert not graphs or len([name for name in names if "seeds" in name]) == 1

@@ -203,7 +203,7 @@ def test_a_graph_with_loops_in_threads_trains_as_operations_do(loops, jit_compil
         assert not loops
         (found,) = train([recorded], *sequences())
     assert loops
-    assert recorded.engine != "eager"
+    assert recorded.execution != "eager"
     assert found == pytest.approx(expected, rel=1e-9)
     assert_equal_state(eager, recorded)
     for graph in graphs:
@@ -228,7 +228,7 @@ def test_a_recorded_step_of_small_layers_has_as_many_operations_at_any_T(early):
         with recording(eager_calls=3):
             for _ in range(5):
                 model.train_on_batch(*batch)
-            assert model.engine == "recorded"
+            assert model.execution == "recorded"
             with Counter() as counter:
                 model.train_on_batch(*batch)
         counts.append(counter.operations)

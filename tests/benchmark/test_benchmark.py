@@ -239,7 +239,7 @@ def test_what_is_timed_is_the_graph_and_not_the_calls_before_it(
         variant = Variant("rate-multi", settings)
         measured, _ = measure.warm_variant(variant, 2, model=model)
         compiling = measure.compiling_calls(settings, "rate-multi")
-    assert model.engine == engine
+    assert model.execution == engine
     assert len(measured["compiling_seconds"]) == calls
     assert compiled_in <= set(compiling)
     assert bool(compiled_in) == (jit_compile is True)

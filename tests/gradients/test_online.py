@@ -235,7 +235,7 @@ def test_a_random_step_without_gradient_costs_a_forward_pass():
     with recording():
         for _ in range(2):
             model(x, training=True)
-    assert model.engine == "recorded"
+    assert model.execution == "recorded"
     weights = [variable.value for variable in model.trainable_variables]
     with torch.profiler.profile() as profile:
         outputs = ops.sum(model(x, training=True))

@@ -256,4 +256,4 @@ def test_a_distiller_is_compiled_as_asked_with_its_models_and_when_it_is_loaded(
         for model in models * 2:
             model(X)
     engine = "eager" if BACKEND == "torch" else "keras"
-    assert {model.engine for model in models} == {engine}
+    assert {model.execution for model in models} == {engine}

@@ -153,7 +153,7 @@ def test_training_is_that_of_eager_mode_step_by_step(
             losses = [model.train_on_batch(*batch) for model in models]
             assert losses[1] == pytest.approx(losses[0], rel=1e-9)
             assert_equal_state(*models)
-        engines = [model.engine for model in models]
+        engines = [model.execution for model in models]
         assert engines == ["eager", "compiled" if arguments is COMPILED else "recorded"]
 
 
@@ -182,7 +182,7 @@ def test_a_long_run_with_all_that_changes_in_one_is_that_of_eager_mode():
             histories.append(model.fit(x, y, **options).history)
         assert_close(histories[1], histories[0], rtol=1e-9)
         assert_equal_state(*models)
-        assert models[1].engine == "recorded"
+        assert models[1].execution == "recorded"
 
 
 def test_a_replay_runs_no_python_code_of_layers():
@@ -192,12 +192,12 @@ def test_a_replay_runs_no_python_code_of_layers():
     with rsnn.engine_settings() as settings:
         for _ in range(settings["eager_calls"]["auto"]):
             model.train_on_batch(x, y)
-    assert model.engine == "eager"
+    assert model.execution == "eager"
     model.train_on_batch(x, y)
     RUNS.clear()
     for _ in range(3):
         model.train_on_batch(x, y)
-    assert model.engine == "recorded"
+    assert model.execution == "recorded"
     assert not RUNS
 
 
@@ -219,7 +219,7 @@ def test_what_a_graph_stores_for_its_backward_pass_grows_with_time_only_for_bptt
             model(x, training=True)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             model(x, training=True)
-        assert model.engine == "recorded"
+        assert model.execution == "recorded"
         return sum(sizes.values())
 
     with recording():
@@ -303,7 +303,7 @@ def test_what_cannot_be_recorded_runs_in_eager_mode_after_one_warning(layer, rea
             keras.utils.set_random_seed(2)
             batches = [data(seed=step) for step in range(5)]
             results.append([model.train_on_batch(*batch) for batch in batches])
-            assert model.engine == "eager"
+            assert model.execution == "eager"
     messages = [str(warning.message) for warning in raised]
     (message,) = [text for text in messages if "eager mode" in text]
     assert reason in message
@@ -330,7 +330,7 @@ def test_hooks_of_layers_are_called_even_if_they_come_after_a_recording():
     _, model = pair(mlp)
     with recording():
         train([model], *data())
-        assert model.engine == "recorded"
+        assert model.execution == "recorded"
         model.network.layers[1].register_forward_hook(lambda *_: calls.append(1))
         model.train_on_batch(*data())
         assert len(calls) == 1
@@ -349,7 +349,7 @@ def test_inputs_in_another_memory_layout_or_with_time_have_their_own_graph():
         for inputs in [x, transposed, with_time] * 3:
             outputs = [to_numpy(model(inputs)) for model in (eager, recorded)]
             np.testing.assert_allclose(*outputs, rtol=1e-5, atol=1e-6)
-        assert recorded.engine == "recorded"
+        assert recorded.execution == "recorded"
 
 
 def test_a_saved_or_copied_model_records_its_own_graphs():
@@ -358,11 +358,11 @@ def test_a_saved_or_copied_model_records_its_own_graphs():
         _, model = pair(mlp)
         train([model], x, y)
         for other in (saved_and_loaded(model), copy.deepcopy(model)):
-            assert other.engine == "eager"
+            assert other.execution == "eager"
             outputs = other.predict(x, verbose=0), model.predict(x, verbose=0)
             np.testing.assert_allclose(*outputs, rtol=1e-5, atol=1e-6)
             train([other], x, y)
-            assert other.engine == "recorded"
+            assert other.execution == "recorded"
 
 
 def test_only_the_latest_kinds_of_calls_are_remembered():
@@ -398,7 +398,7 @@ def test_threads_trace_neuron_loops_record_and_replay_at_once():
         assert not failed
         for model, _ in cases:
             model(x)
-            assert model.engine == "recorded"
+            assert model.execution == "recorded"
 
 
 def test_gradients_outside_of_fit_are_those_of_eager_mode():
@@ -423,7 +423,7 @@ def test_gradients_outside_of_fit_are_those_of_eager_mode():
             losses = keras.tree.flatten(losses)
             assert len(losses) == 3
             assert_close(losses, keras.tree.flatten(expected_losses), rtol=1e-9)
-        assert model.engine == "recorded"
+        assert model.execution == "recorded"
 
 
 @needs_compiler
@@ -435,7 +435,7 @@ def test_a_compiled_graph_gives_the_results_of_eager_mode(caplog):
             losses = [model.train_on_batch(x, y) for model in (eager, recorded)]
             assert losses[1] == pytest.approx(losses[0], rel=1e-8)
         assert_equal_state(eager, recorded, rtol=1e-7, atol=1e-8)
-        assert recorded.engine == "compiled"
+        assert recorded.execution == "compiled"
         # What was compiled is kept on disk. (In its first process PyTorch may find only
         # one of the two graphs.)
         torch._dynamo.utils.counters.clear()
@@ -510,7 +510,7 @@ def test_without_a_compiler_graphs_are_replayed_after_one_warning_for_each():
     with recording(compiler=broken), warned as raised:
         losses = train(models, *data())
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
-    assert models[1].engine == "recorded"
+    assert models[1].execution == "recorded"
     messages = [str(warning.message) for warning in raised]
     for part in ("forward", "backward"):
         beginning = f"PyTorch could not compile the {part} pass"
@@ -557,7 +557,7 @@ def test_a_retained_graph_can_be_differentiated_again(jit_compile):
         once = weight.grad.clone()
         loss.backward()
         torch.testing.assert_close(weight.grad, 2 * once, rtol=1e-12, atol=0.0)
-        assert model.engine != "eager"
+        assert model.execution != "eager"
         with pytest.raises(RuntimeError, match="a second time"):
             loss.backward()
 
@@ -632,7 +632,7 @@ def test_a_compiled_graph_draws_the_numbers_of_eager_mode_without_seeds(
             keras.utils.set_random_seed(1)
             losses = [model.train_on_batch(x, y) for _ in range(5)]
             results.append((losses, torch.get_rng_state().tolist()))
-        assert model.engine == engine
+        assert model.execution == engine
     (expected, expected_state), (losses, state) = results
     assert state == expected_state
     assert losses == pytest.approx(expected, rel=1e-8)

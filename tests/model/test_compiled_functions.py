@@ -225,7 +225,7 @@ def test_each_epoch_of_fit_has_the_gradient_that_a_callback_sets(engine, options
         compiled(model, **options)
         model.fit(FRAMES, Y, epochs=7, callbacks=[callback], verbose=0)
     if BACKEND == "torch":
-        assert model.engine == engine
+        assert model.execution == engine
     expected, *others = ends
     assert_close(model.get_weights(), expected, rtol=1e-4, atol=1e-6)
     for other in others:

@@ -76,7 +76,7 @@ def test_a_model_says_which_engine_has_run_its_calls():
     model = compiled(spiking())
     if BACKEND != "torch":
         model.predict(x, verbose=0)
-        assert model.engine == "keras"
+        assert model.execution == "keras"
         return
     engines, outputs = [], []
     with rsnn.engine_settings(eager_calls={"auto": 1, True: 1}, compiler="eager"):
@@ -84,6 +84,6 @@ def test_a_model_says_which_engine_has_run_its_calls():
             model = compiled(spiking(model.network), jit_compile=jit_compile)
             for _ in range(3):
                 outputs.append(model.predict_on_batch(x))
-                engines.append(model.engine)
+                engines.append(model.execution)
     assert engines == ["eager", "recorded", "recorded", "eager", "recorded", "compiled"]
     assert all(np.array_equal(each, outputs[0]) for each in outputs)

@@ -77,7 +77,7 @@ def assert_takes_effect(make, change, is_recorded=True):
         for _ in range(3):
             before = [to_numpy(model(x)) for model in models]
         np.testing.assert_allclose(*before, rtol=1e-6)
-        assert models[1].engine == "recorded" or not is_recorded
+        assert models[1].execution == "recorded" or not is_recorded
         change(models)
         after = [to_numpy(model(x)) for model in models]
     assert np.any(after[1] != before[1])
@@ -189,7 +189,7 @@ def test_a_compiled_graph_sees_new_values_of_tensors_of_layers():
             for model in models:
                 fill(model.network.get_layer("holds").held.data)
         np.testing.assert_allclose(*train(models, x, y), rtol=1e-5)
-        assert models[1].engine == "compiled"
+        assert models[1].execution == "compiled"
 
 
 @pytest.mark.parametrize("jit_compile", ["auto", True], ids=["recorded", "compiled"])
@@ -205,7 +205,7 @@ def test_an_adapted_layer_that_was_saved_and_shares_memory_with_arrays_is_record
         for _ in range(3):
             before = len(graphs)
             np.testing.assert_allclose(*train(models, x, y), rtol=1e-6)
-            assert models[1].engine != "eager"
+            assert models[1].execution != "eager"
             models[1].save(tmp_path / "model.keras")
         # Keras completes attributes when a model is first saved.
         assert len(graphs) == before
@@ -313,5 +313,5 @@ def test_inference_in_half_precision_leaves_weights_bit_for_bit(policy, jit_comp
             model.test_on_batch(x, y)
             model(x, training=False)
         model.predict(x[:5], batch_size=2, verbose=0)
-    assert model.engine != "eager"
+    assert model.execution != "eager"
     assert_close(model.variables, before, rtol=0)

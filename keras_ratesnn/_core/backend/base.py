@@ -54,7 +54,7 @@ class CallGraphs:
         return function(tensors)
 
     @property
-    def engine(self) -> str:
+    def execution(self) -> str:
         """The runner of calls: `"keras"`, or where they are recorded `"eager"`,
         `"recorded"` or `"compiled"`."""
         return "keras"

@@ -18,7 +18,7 @@ A graph contains all that is no tensor. It serves calls of the same kind: with t
 shapes, dtypes and arguments (`recorder/signature.py`), and attributes of layers
 (`recorder/layer_attributes.py`). Others run in eager mode, until they are recorded.
 
-Is it slow? `model.engine` says whether there are graphs. Warnings say what cannot be
+Is it slow? `model.execution` says whether there are graphs. Warnings say what cannot be
 recorded or compiled, and why; `logging.getLogger("keras_ratesnn")`, at level DEBUG,
 what changed where calls are counted anew, and which loops are not written in C++.
 `engine_settings` changes the numbers above.

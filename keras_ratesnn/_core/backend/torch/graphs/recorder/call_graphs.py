@@ -93,7 +93,7 @@ class CallGraphs(base.CallGraphs):
         return [graph for settings in self._settings.kept for graph in settings.graphs]
 
     @property
-    def engine(self):
+    def execution(self):
         parts = []
         for graph in self.graphs:
             parts.append(graph.forward)
