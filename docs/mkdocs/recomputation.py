@@ -25,8 +25,10 @@ def draw(records):
     figure = plots.new_figure(9, 6)
     grid = figure.subplots(len(COSTS), len(records), sharex=True)
     for column, (name, record) in zip(grid.T, records.items(), strict=True):
+        methods = record["settings"]["methods"]
+        rows = [row for row in record["rows"] if row["method"] in methods]
         for axes, (title, cost) in zip(column, COSTS.items(), strict=True):
-            draw_cost(axes, record["rows"], f"{name}: {title}", cost)
+            draw_cost(axes, rows, f"{name}: {title}", cost)
         column[-1].set_xlabel("T")
     return figure
 

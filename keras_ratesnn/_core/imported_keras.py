@@ -3,17 +3,18 @@
 import importlib.util
 import os
 
-_BACKENDS = ("tensorflow", "jax", "torch")
+BACKENDS = ("tensorflow", "jax", "torch")
+"""The names of those that have a package in `_core/backend/`."""
 
 
 def _remedy(missing: str) -> str:
     installed = [
-        name for name in _BACKENDS if name != missing and importlib.util.find_spec(name)
+        name for name in BACKENDS if name != missing and importlib.util.find_spec(name)
     ]
     if not installed:
         return (
             f"Install it, python -m pip install {missing}, or another of "
-            f"{', '.join(_BACKENDS)}, and set the variable to that."
+            f"{', '.join(BACKENDS)}, and set the variable to that."
         )
     return (
         "Set the variable to what is installed before Python starts: export "
@@ -25,7 +26,7 @@ try:
     import keras  # noqa: F401
 except ModuleNotFoundError as error:
     missing = (error.name or "").partition(".")[0]
-    if missing not in _BACKENDS:
+    if missing not in BACKENDS:
         raise
     raise ImportError(
         f"Keras runs on {missing} here, which is not installed. Received: "

@@ -5,13 +5,14 @@ import importlib.util
 import keras
 
 from keras_ratesnn._core.backend.base import Backend
+from keras_ratesnn._core.imported_keras import BACKENDS
 
 _name = keras.backend.backend()
-if _name not in ("jax", "tensorflow", "torch"):
+if _name not in BACKENDS:
     raise ImportError(
-        "keras_ratesnn runs on the Keras backends tensorflow, jax and torch. "
+        f"keras_ratesnn runs on the Keras backends {', '.join(BACKENDS)}. "
         f"Received: KERAS_BACKEND={_name!r}. Set the environment variable "
-        "KERAS_BACKEND to one of the three before Keras is imported."
+        "KERAS_BACKEND to one of them before Keras is imported."
     )
 
 _package = f"{__name__}.{_name}"
