@@ -30,6 +30,7 @@ PLACES = {
     "conversion/test_inside_layers.py": 1,
     "conversion/test_keras_hub.py": 3,
     "conversion/test_spikify.py": 1,
+    "core/test_mutations.py": 1,
     "core/test_names.py": 1,
     "core/test_package.py": 1,
     "core/test_places.py": 1,
