@@ -4,6 +4,12 @@ for each.
 Steps of a sample may be padding, because sequences in a batch have unequal lengths. A
 mean then runs over the other steps of the sample, T_b of T; in a window without any it
 is 0, and has no gradient.
+
+Two facts are assumed beyond this file. Each step is in one window: means of all steps
+are those of windows weighted by their shares (`mean_of_all`, handlers of weights and of
+normalisation). And a window depends on no later one: a derivative concerns only the
+windows `since` that of an input, and those `until` that of an output (`eligibility.py`,
+`feedback.py`, `parallel.py`).
 """
 
 import itertools
