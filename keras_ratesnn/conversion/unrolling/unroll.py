@@ -9,8 +9,8 @@ one of two kinds of signals:
 * a signal of substeps has a value in each substep, whose sum over the substeps is the
   value of the original. Neurons emit such signals. What is linear keeps them so:
   W Σ_d S[t, d] = Σ_d W S[t, d], additions only. So do max pooling, as long as spikes
-  are in thermometer order, Σ_d max_i S_i[t, d] = max_i Σ_d S_i[t, d], and a product, in one of
-  its factors;
+  are in thermometer order, Σ_d max_i S_i[t, d] = max_i Σ_d S_i[t, d], and a product,
+  in one of its factors;
 * a signal of frames has the value of the original in every substep. Inputs are such
   signals, and everything that is computed from them, whatever it is.
 
