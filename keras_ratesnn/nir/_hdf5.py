@@ -279,8 +279,8 @@ class _NirReader:
         return _decoded(dataset[()], what)
 
     def _edges(self, graph, path, nodes):
-        """The edges, read one by one: a text to which many of them refer is stored once,
-        and would be in memory many times."""
+        """The edges, read one by one: a text to which many of them refer is stored
+        once, and would be in memory many times."""
         dataset = self._dataset(graph, "edges", path or "node")
         if (
             dataset.ndim != 2
