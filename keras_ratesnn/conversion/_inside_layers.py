@@ -93,7 +93,7 @@ def look_inside(network):
 
 _UNLIKE_ARGUMENTS = "it is called with other arguments each time"
 _SOME_SIZE = 64
-"""In place of sizes that a model leaves open."""
+"""The size that takes the place of those that a model leaves open."""
 
 
 class _Unknown(Exception):

@@ -82,7 +82,8 @@ def mean_shifts(network, timesteps, tensors, rates, step_mode, verbose):
         single-step mode.
 
     Raises:
-        ValueError: If the network can only run in single-step mode, and will not.
+        ValueError: If the network can only run in single-step mode, and `step_mode` is
+            `"multi"`.
     """
     bar = keras.utils.Progbar(
         len(rates), verbose=progress.checked(verbose), unit_name="neuron layer"

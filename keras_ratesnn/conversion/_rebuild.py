@@ -17,8 +17,8 @@ class Replacement:
     """The replacement of an operation.
 
     Args:
-        config: Dict, what changes in its config; `None` if it goes, and what remains is
-            called on its first tensor.
+        config: Dict, what changes in its config; `None` if the operation goes, and
+            `after` is called on its first tensor.
         weights: Dict of names of its weights to arrays, those that change or are new.
             Defaults to none.
         after: List of new operations, called one after another after it or in its

@@ -48,7 +48,8 @@ _DIFFERENCES: dict[str, Callable[[str], bool]] = {
         lambda name: "threshold" in name
     ),
 }
-"""What neurons do in another way, and which activations it concerns."""
+"""Texts about what neurons do in another way, to functions that say whether this holds
+for an activation of a name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +116,8 @@ class ConversionReport(_PrintedReport):
 
     Args:
         calibrated: Boolean, whether thresholds were measured. Defaults to `False`.
-        nonlinear: Tuple of strings, the names of what is not linear in spikes, if there
-            are several steps. Defaults to none.
+        nonlinear: Tuple of strings, the names of operations that are not linear in
+            spikes, if there are several steps. Defaults to none.
     """
 
     calibrated: bool = False

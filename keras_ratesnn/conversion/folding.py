@@ -151,8 +151,8 @@ def _found(network):
     """Yields all batch normalisations of a network and its nested models, in execution
     order.
 
-    Each is what becomes of it, the normalisation, and the layer before it into which it
-    can be folded, or `None`.
+    Each item is a `Fold`, the normalisation, and the layer before it into which it can
+    be folded, or `None`.
     """
     all_calls: dict[keras.Operation, list] = {}
     for call in _graph.whole_of(network).calls:

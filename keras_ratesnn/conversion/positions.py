@@ -1,5 +1,5 @@
-"""Where in a network the layers with weights are, which decides the types of quantised
-weights and the number of scales."""
+"""The positions in a network of layers with weights, which decide the types of
+quantised weights and the number of scales."""
 
 import keras
 
@@ -18,7 +18,7 @@ def quantized_class(layer):
 
 
 class Position:
-    """Where in a network a layer with weights is.
+    """The position of a layer with weights in a network.
 
     Attributes:
         is_first: Boolean, whether no other weights are before it, in one of its calls.
@@ -69,8 +69,8 @@ def _is_neuron(call):
 
 
 def has_matrix(operation):
-    """Whether a layer, without those of time, is one that can be quantised, or has a
-    weight that is more than a vector."""
+    """Whether an operation is a layer, but none of neurons or of time, that can be
+    quantised, or has a weight that is more than a vector."""
     if (
         not isinstance(operation, keras.layers.Layer)
         or kind_of(operation).role != OPERATION

@@ -219,8 +219,8 @@ def spikify(
 
 
 def _nonlinear_in_spikes(network, inside, neurons):
-    """The operations on what comes from neurons whose mean over time is not that of the
-    mean, apart from activations."""
+    """The operations that are not linear in the spikes of a step, apart from
+    activations: their mean over time is not what they make of the time mean."""
     after: set[Any] = set()
     found: dict[keras.Operation, None] = {}
     for call in _graph.whole_of(network, inside).calls:
@@ -340,7 +340,7 @@ def _replacement(operation, neuron, threshold, timesteps):
     )
     regularizer = getattr(operation, "activity_regularizer", None)
     if regularizer is not None and neuron.activity_regularizer is None:
-        # It is for the activities, which are now the last of these outputs.
+        # The regularizer is for the activities, now the last of these outputs.
         neurons[-1].activity_regularizer = regularizer
     changes = (
         {"activation": "linear", "activity_regularizer": None}

@@ -24,7 +24,7 @@ def convolve(inputs, kernel, strides):
 
 
 def convolve_each(inputs, kernel, strides):
-    """The same of each channel by itself."""
+    """A depthwise convolution without padding, channels last."""
     # TensorFlow has no strides of two lengths here.
     step = max(strides)
     is_square = min(strides) == step

@@ -97,8 +97,8 @@ def _weighted(program, layer, number):
 
 
 def _list(program, source, positions, channels):
-    """The code that lists what is not 0, the array of channels, and the factor of a
-    row."""
+    """The code that lists the inputs that are not 0, the name of the array of their
+    channels, and the factor of a row of weights."""
     buffer = program.buffer(source.name)
     index = (
         "index8" if channels <= 2**8 else "index16" if channels < 2**16 else "index32"
@@ -128,7 +128,7 @@ def _list(program, source, positions, channels):
 
 
 def _sink(program, layer, output, offset, channels):
-    """The use of the sums of one place."""
+    """The code that uses the sums of one place."""
     if output.kind == "readout":
         return _logits(program, output, "sums[c]")
     to = program.buffer(output.name)
@@ -379,4 +379,4 @@ BODIES: dict[str, Any] = {
     "neurons": _neurons,
     "readout": _readout,
 }
-"""Lines of C; `flatten` has none."""
+"""The functions that give the lines of C of each kind of layer; `flatten` has none."""

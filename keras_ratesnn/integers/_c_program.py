@@ -115,7 +115,7 @@ class CProgram:
         )
 
     def output_of(self, layer):
-        """The layer whose output a function writes."""
+        """The layer whose output the function of a layer writes."""
         return self._follower(layer) or layer
 
     def _place(self, layers):
@@ -202,7 +202,7 @@ class CProgram:
         return f"run_{number}({', '.join(arguments)});"
 
     def counts(self):
-        """The type of numbers of inputs."""
+        """The C type of how many inputs are not 0."""
         shapes = [
             self.network.input_shape,
             *(layer.shape for layer in self.network.layers),
@@ -345,8 +345,8 @@ _HELPERS = {
 
 
 def _free(taken: list[Any], first: int, last: int, size: int) -> int:
-    """The first place of an array where nothing is from a call to another; it is taken
-    then."""
+    """The first place of a shared array that is free from the call `first` to the call
+    `last`; it is taken then."""
     offset = 0
     for begin, end, start, stop in sorted(taken, key=lambda entry: entry[2]):
         if begin <= last and first <= end and start < offset + size:

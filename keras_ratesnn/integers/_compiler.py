@@ -23,7 +23,7 @@ _MOST_SHIFT_OF_LOGITS = 8
 def compile_model(
     model: Any, weights: str | None, membrane_bits: int, largest_input: int
 ) -> tuple[IntegerNetwork, IntegerReport]:
-    """The network of integers of a `SpikingModel`, and what was done."""
+    """The network of integers of a `SpikingModel`, and the report about it."""
     if model.mask_value is not None:
         raise ValueError(
             "`model` must see all steps: a network of integers has no mask. Received: "
@@ -114,8 +114,8 @@ class Compiler:
         integers."""
         layer, axis = node.layer, tuple(range(node.kernel.ndim - 1))
         weights, trained = self.weight_type(layer)
-        # One that was trained so says it: its integers are those of its training also
-        # where it is shared.
+        # A layer that was trained with a quantised kernel says whether it has one
+        # scale: it keeps the integers of its training, also where it is shared.
         last = (
             not layer.per_channel
             if isinstance(layer, QuantizedKernels)
@@ -188,8 +188,8 @@ class Compiler:
         return unit
 
     def change_signs(self, term, factors):
-        """Multiplies the kernel of a current by a factor −1, 0 or 1 for each channel;
-        whether it was possible."""
+        """Multiplies the kernel of a current by a factor −1, 0 or 1 for each channel,
+        and returns whether that was possible."""
         if (factors == 1).all():
             return True
         if term.kernel is None:

@@ -17,7 +17,7 @@ _HEADERS = {
     (2, 0): np.lib.format.read_array_header_2_0,
 }
 _MOST_TEXT, _MOST_HEADER = 2**26, 2**14
-"""Bytes of the JSON in memory, and of what says the shape of an array."""
+"""The most bytes of the JSON in memory, and of the header of an array."""
 
 
 def write(network: IntegerNetwork, path: str) -> None:

@@ -71,7 +71,7 @@ def choose(
         v0: Float, the membrane before the first step.
         v_reset: Float, the membrane after a hard reset.
         levels: Integer D.
-        bits: Integer, of the membranes.
+        bits: Integer, the number of bits of a membrane.
 
     Returns:
         `MembraneConstants`, or how many bits these would need: more than `MOST_BITS` if
@@ -80,7 +80,7 @@ def choose(
     limit = 2 ** (bits - 1 - HEADROOM) // max(1, levels)
     farthest = max(abs(v0), abs(v_reset))
     if farthest * limit >= theta * (2 ** (bits - 1) - 1):
-        # MembraneConstants hold where they begin, too.
+        # Membranes hold `v0` and `v_reset`, too.
         limit = max(1, int((2 ** (bits - 1) - 1) * theta / farthest))
     fine = np.divide(theta, unit, out=np.full(unit.shape, np.inf), where=unit > 0)
     # The unit of a current that is always 0 means nothing.

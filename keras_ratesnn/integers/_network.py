@@ -86,11 +86,11 @@ def make_network(
     `from` and the facts of their kind.
 
     Args:
-        layers: List of them.
-        constants: Dict of arrays, or of what becomes one; those that no layer has stay
-            what they are.
+        layers: List of these dicts.
+        constants: Dict of arrays, or of objects that become arrays; those that no layer
+            has are not read.
         input_shape: Tuple.
-        **settings: Of `IntegerNetwork`.
+        **settings: Other arguments of `IntegerNetwork`.
 
     Raises:
         ValueError: If a layer is of no known kind or lacks something, or a current may

@@ -18,8 +18,8 @@ class LayerReport:
             none. Defaults to `None`.
         thresholds: Pair of integers, the smallest and the largest threshold. Defaults
             to `None`.
-        headroom: Float, how many times the largest threshold, and all levels, the
-            largest membrane is. Defaults to `None`.
+        headroom: Float, the largest membrane divided by the largest threshold times the
+            levels. Defaults to `None`.
         silent: Integer, the number of channels whose current is so small beside their
             threshold that only the bias is kept. Defaults to `0`.
     """

@@ -28,7 +28,8 @@ DECAY_BITS = 8
 """A decay is m / 2^k, with this k or more."""
 
 _CLOSE, _TOO_FAR = 1 / 32, 1 / 4
-"""Errors of a leak 1 − λ, as parts of it: k is larger for one that is not close."""
+"""Errors of a leak 1 − λ, as parts of it: k grows until the leak is close; one that is
+too far is refused."""
 
 
 def compile_node(compiler, node):
@@ -283,8 +284,8 @@ def _decay(node):
 
 
 def _decay_bits(decay, membrane_bits):
-    """k, as large that decays are exact, as those that were trained so, or else close.
-    Products fit in 32 bits."""
+    """The least k with which decays are exact, as `quantize_aware` makes them, or else
+    close; but products with membranes must fit in 32 bits."""
     fitting = range(DECAY_BITS, 33 - membrane_bits)
     close = (
         k

@@ -42,8 +42,8 @@ class Layer(NamedTuple):
 
 
 class _Numbers(NamedTuple):
-    """Integers in a range, or Booleans, of one of several shapes; "channels" and
-    "inputs" are those of a layer."""
+    """Integers in a range, or Booleans, of one of several shapes, in which "channels"
+    and "inputs" stand for their numbers in a layer."""
 
     least: int
     most: int

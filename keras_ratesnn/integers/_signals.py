@@ -81,7 +81,7 @@ class Current:
         return dataclasses.replace(self, terms=terms, bias=self.bias * factor + shift)
 
     def shared(self) -> "Current":
-        """The current, if others see it, too: its signs stay."""
+        """The current for several consumers: its signs can no longer be changed."""
         return dataclasses.replace(
             self,
             terms=tuple(dataclasses.replace(term, kernel=None) for term in self.terms),

@@ -31,5 +31,5 @@ def counts_of(shape: Sequence[int], facts: dict[str, Any]) -> np.ndarray:
 
 
 def least_common_multiple(counts: np.ndarray) -> int:
-    """That of an array of integers, which may be larger than 64 bits hold."""
+    """The least common multiple of integers, which may be larger than 64 bits hold."""
     return math.lcm(*counts.ravel().tolist())

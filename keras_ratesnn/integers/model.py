@@ -239,8 +239,8 @@ class IntegerModel(keras.Model):
         return x
 
     def _check_range(self, x):
-        """Raises ValueError if integers are out of the range of inputs. Those of
-        tensors cannot be seen everywhere."""
+        """Raises ValueError if integers are out of the range of inputs. The
+        values of tensors cannot be seen everywhere."""
         if (
             isinstance(x, np.ndarray)
             and x.dtype.kind in "iu"
@@ -410,9 +410,9 @@ def to_integers(
 
     Inputs are pixels or counts in uint8. A kernel has integers of 8, 4 or 2 bits with a
     scale for each output channel. Normalisation, scales and thresholds become the unit
-    of each channel's membrane, so that neither is computed: a current needs a shift, a
-    leak m / 2^k a product and a shift. Every result is an integer that depends neither
-    on the order of sums nor on the machine.
+    of each channel's membrane, so that none of them is computed: a current needs a
+    shift, a leak m / 2^k a product and a shift. Every result is an integer that depends
+    neither on the order of sums nor on the machine.
 
     A model of `keras_ratesnn.deploy.quantize_aware` keeps the integers with which it
     was trained. What cannot be exact, such as attention, is an error that names the

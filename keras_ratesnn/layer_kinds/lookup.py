@@ -70,7 +70,7 @@ def kind_of(operation: keras.Operation) -> LayerKind:
         keras.activations.linear,
     ):
         return dataclasses.replace(kind, affine=False)
-    # It also uses running statistics, so it needs another normalisation.
+    # Batch renormalisation also uses running statistics: another normalisation.
     if kind.normalization is not None and getattr(operation, "renorm", False):
         return dataclasses.replace(kind, normalization=_RENORMALIZATION)
     return kind

@@ -39,7 +39,8 @@ def convolution_multiply_adds(
 def convolution_fan_out(
     layer: Any, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
 ) -> np.ndarray:
-    """Less at the edges than in the middle, and where strides leave inputs out."""
+    """The synapses that each input feeds: fewer at the edges than in the middle, and
+    where strides leave inputs out."""
     outputs = layer.kernel.shape[-1] // getattr(layer, "groups", 1)
     wide, narrow = _space(layer, input_shape), _space(layer, output_shape)
     return _over_space(layer, outputs, _windows_of_places, wide, narrow)
@@ -48,7 +49,8 @@ def convolution_fan_out(
 def transposed_fan_out(
     layer: Any, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
 ) -> np.ndarray:
-    """Less at the edges where padding "same" cuts outputs off."""
+    """The synapses that each input feeds: fewer at the edges where padding "same" cuts
+    outputs off."""
     outputs = layer.kernel.shape[-2]
     wide, narrow = _space(layer, output_shape), _space(layer, input_shape)
     return _over_space(layer, outputs, _places_of_windows, wide, narrow)

@@ -86,7 +86,7 @@ def from_cell(name: str) -> property:
 
 
 def set_in_cell(name: str) -> Callable[[Any, Any], None]:
-    """A method of a neuron layer: that of this name of its cell."""
+    """The method of a neuron layer that calls the method `name` of its cell."""
 
     def set_value(layer, value):
         getattr(layer.cell, name)(value)

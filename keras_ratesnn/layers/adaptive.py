@@ -86,7 +86,7 @@ class ALIFCell(LIFCell):
         membrane = super().initial_state(inputs)
         return {"membrane": membrane, "adaptation": ops.zeros_like(membrane)}
 
-    def step(  # type: ignore[override]  # Its threshold is its own.
+    def step(  # type: ignore[override]  # It takes no `threshold`.
         self, inputs: Tensor, state: Structure
     ) -> tuple[Tensor, Tensor, Structure]:
         membrane, adaptation = state["membrane"], state["adaptation"]
@@ -119,8 +119,8 @@ class ALIF(NeuronWithArguments):
         v⁺_t = v_t · (1 − s_t) + v_reset · s_t        reset="hard"
         a_t  = adaptation_decay · a_{t−1} + (1 − adaptation_decay) · s_t
 
-    The adaptation a, a running mean of the neuron's own spikes, is a memory of about `1
-    / (1 − adaptation_decay)` steps. It stays between 0 and 1, so θ_t stays between
+    The adaptation a, a running mean of the neuron's own spikes, is a memory of about
+    `1 / (1 − adaptation_decay)` steps. It stays between 0 and 1, so θ_t stays between
     `threshold` and `threshold + adaptation`. The backward pass always includes it, for
     any `detach_reset`, because it is the neuron's memory. In a `SpikingModel` the
     neurons start with v⁺_0 = `initial_membrane` and a_0 = 0. Both decays, thresholds
@@ -146,8 +146,8 @@ class ALIF(NeuronWithArguments):
         adaptation_decay: Float in [0, 1), the fraction of the adaptation that remains
             after one step. Defaults to `0.9`, a time constant of 10 steps.
         adaptation: Float >= 0, the threshold increase in the limit of a neuron that
-            always spikes; one spike raises the threshold by `adaptation · (1 −
-            adaptation_decay)`. Defaults to `1.8`, as in the source.
+            always spikes; one spike raises the threshold by
+            `adaptation · (1 − adaptation_decay)`. Defaults to `1.8`, as in the source.
         axis: Integer or `None`, the channel axis of arrays and initializers, as in
             `LIF`. Defaults to `-1`.
         reset: `"soft"` subtracts the threshold θ_t from the membrane, `"hard"` sets it

@@ -54,9 +54,9 @@ class BorderedBatchNormalization(keras.layers.BatchNormalization):
 
     A convolution after it, and a 1 x 1 convolution without bias before it, are then one
     convolution that pads with 0. The border counts in no statistics. In training, too,
-    it is that of the running statistics, as they were before the batch, and has no
-    derivative. In a `SpikingModel` these change once in a batch, by the statistics of
-    all steps.
+    it is what the running statistics, as they were before the batch, make of 0, and has
+    no derivative. In a `SpikingModel` the running statistics change once in a batch, by
+    the statistics of all steps.
 
     Example:
 
@@ -79,7 +79,7 @@ class BorderedBatchNormalization(keras.layers.BatchNormalization):
     )
 
     def call(self, inputs, training=None, mask=None):
-        # That of the statistics as they were before.
+        # Of the running statistics before the call moves them.
         padding_value = _padding_value(self, inputs)
         outputs = super().call(inputs, training=training, mask=mask)
         return _bordered(self, outputs, padding_value)

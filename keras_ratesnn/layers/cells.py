@@ -129,8 +129,8 @@ class IntegrateAndFireCell(NeuronCell):
         decay = self.effective("decay")
         if self.decay_bits is None:
             return decay
-        # Neither 0 nor 1, where the sigmoid has no derivative: the decay could not
-        # leave them.
+        # Neither 0 nor 1, where the derivative of the sigmoid is 0: the decay could
+        # not leave them.
         steps = 2.0**self.decay_bits
         decay = ops.clip(ops.round(decay * steps), 1.0, steps - 1.0) / steps
         decay = ops.stop_gradient(decay)
@@ -172,8 +172,8 @@ class IntegrateAndFireCell(NeuronCell):
 
     @property
     def has_step_derivative(self) -> bool:
-        # That of an attached hard reset would need the membrane that the delayed reset
-        # has replaced.
+        # The derivative of an attached, delayed hard reset would need the membrane that
+        # the reset has replaced.
         return self.detach_reset or not self.reset_delay
 
     def step_derivative(
@@ -256,7 +256,7 @@ class IntegrateAndFireCell(NeuronCell):
     def _delayed_reset_derivative(
         self, state: Structure
     ) -> Callable[..., tuple[Any, Any]]:
-        """The same with a delayed, detached reset, by the spikes of the state."""
+        """`_reset_derivative` of a delayed, detached reset by the spikes in `state`."""
         threshold, spikes = self.effective_threshold(), state["spikes"]
 
         def along(membrane_tangent, state_tangent, weight):

@@ -92,7 +92,7 @@ class CuBaLIFCell(LIFCell):
             state = {"membrane": state}
         return {"current": NeuronCell.initial_state(self, inputs), **state}
 
-    def step(  # type: ignore[override]  # Its threshold is its own.
+    def step(  # type: ignore[override]  # It takes no `threshold`.
         self, inputs: Tensor, state: Structure
     ) -> tuple[Tensor, Tensor, Structure]:
         decay = self.effective("synaptic_decay")
@@ -140,8 +140,8 @@ class CuBaLIF(NeuronWithArguments):
             step; for a time constant of τ steps it is `1 − 1/τ`. Defaults to `0.2`.
         threshold: Float > 0, the membrane value at which a neuron spikes. Defaults to
             `1.0`.
-        decay_input: Boolean, whether the current i_t, not the input I_t, is scaled by 1
-            − `decay`. Defaults to `False`.
+        decay_input: Boolean, whether the current i_t, not the input I_t, is scaled by
+            1 − `decay`. Defaults to `False`.
         synaptic_decay: Float in [0, 1), the fraction of the synaptic current that
             remains after one step; `0.0` gives the neurons of `LIF`. Defaults to `0.5`.
         axis: Integer or `None`, the channel axis of arrays and initializers, as in

@@ -71,8 +71,8 @@ class Delay(ConfigOfAttributes, TimeMixing):
         TypeError: If an argument has the wrong type.
 
     Source: Hammouamri, Khalfaoui-Hassani and Masquelier, "Learning Delays in Spiking
-    Neural Networks using Dilated Convolutions with Learnable Spacings", ICLR 2024, with
-    a weight of 1; there the sequence grows with each layer.
+    Neural Networks using Dilated Convolutions with Learnable Spacings", ICLR 2024.
+    There a delay also has a weight, here 1, and the sequence grows with each layer.
     """
 
     in_config = "max_delay", "sigma"

@@ -57,7 +57,7 @@ def fire_levels(
     rounded = ops.round(clipped)
     if not round_half_up:
         return rounded
-    # Not the floor of what is larger by a half: in float64 PyTorch's is in float32.
+    # Not the floor of `clipped + 0.5`: on PyTorch, Keras takes it in float32.
     return rounded + ops.cast(clipped - rounded >= 0.5, rounded.dtype)
 
 

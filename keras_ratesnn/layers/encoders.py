@@ -1,7 +1,8 @@
 """Encoders: layers that turn an input without time into a sequence of spikes.
 
 Without an encoder, the same input is presented at every step (direct encoding). The
-paper uses direct encoding, which trains best with few steps.
+paper of rate-based backpropagation uses direct encoding, which trains best with few
+steps.
 """
 
 from typing import Any
@@ -51,7 +52,7 @@ class Encoder(keras.layers.Layer):
         )
 
     def spikes(self, inputs: Tensor, t: Any, timesteps: int) -> Tensor:
-        """`encode`, with the derivative that the encoder declares."""
+        """The spikes of `encode`, with the derivative that the encoder declares."""
         encoded = ops.cast(self.encode(inputs, t, timesteps), inputs.dtype)
         return engine.graft(ops.stop_gradient(encoded), inputs, self.rate_derivative)
 

@@ -12,7 +12,7 @@ from keras_ratesnn.layer_kinds import BatchStatistics, LayerKind
 
 def _normalize(layer, spikes, times=1, mask=None):
     """`(scales, rates, variances)`: the layer's outputs, and for each head the mean of
-    the spikes, and what is under the root.
+    the spikes, and n f, which is under the root.
 
     Arguments are those of `normalize` in `BatchStatistics`.
     """
@@ -58,7 +58,7 @@ class FiringRateScale(ConfigOfAttributes, keras.layers.Layer):
     The sum of n products with spikes that occur with probability f has a variance in
     proportion to n f. f is a moving average, which is not trained: in training it moves
     first, and is then used, in inference it is used as it is. It begins with the rate
-    of the first batch in which the head spikes; before, f stands for 1. In multi-step
+    of the first batch in which the head spikes; until then f counts as 1. In multi-step
     mode it moves once a batch, with all steps, in single-step mode at each step.
 
     Args:

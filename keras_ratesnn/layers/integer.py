@@ -119,7 +119,7 @@ class ILIFCell(NeuronCell):
         return self.effective_decay() if type(self).step is ILIFCell.step else None
 
     def surrogate_derivative(self, membrane: Tensor) -> Tensor:
-        """The derivative that replaces ∂s_t/∂v_t, of the output of the step."""
+        """The derivative that replaces ∂s_t/∂v_t, of the spikes that `step` returns."""
         threshold = self.effective_threshold()
         slope = dynamics.fire_levels_derivative(membrane, threshold, self.levels)
         return slope * self.spike_size

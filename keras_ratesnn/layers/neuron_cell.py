@@ -153,7 +153,7 @@ class NeuronCell(RefusesOldHooks, keras.layers.Layer):
         # Cells of integer spikes have none.
         surrogate = getattr(self, "surrogate", None)
         if surrogate is not None:
-            # They are no weights, so that no saved file has them.
+            # Variables of a surrogate are no weights, so that no saved file has them.
             variables += surrogate.variables
         return variables
 
@@ -255,10 +255,10 @@ class NeuronCell(RefusesOldHooks, keras.layers.Layer):
         )
 
     def reaching_inputs(self, timesteps: int) -> np.ndarray:
-        """The inputs of which steps reach the membranes of which, `(T, T)` booleans, of
-        cells with `in_parallel`.
+        """Booleans `(T, T)`, of cells with `in_parallel`: whether the membrane of a
+        step (the row) depends on the inputs of a step (the column).
 
-        Defaults to those of all steps, or of all but later ones for cells with a
+        Defaults to the inputs of all steps, or of all but later ones for cells with a
         `step`.
         """
         everywhere = np.ones((timesteps, timesteps), bool)
@@ -268,8 +268,8 @@ class NeuronCell(RefusesOldHooks, keras.layers.Layer):
 
     def weight_parts(self) -> list[tuple[Any, Tensor]]:
         """The parts of the trainable weights that broadcast to the membrane: pairs of
-        what `step_derivative` is given for one, and its value. Defaults to each weight
-        as a whole."""
+        the `weight` that stands for a part in `step_derivative`, and the part's value.
+        Defaults to each weight as a whole."""
         return [(variable, variable) for variable in self.trainable_variables]
 
     def step_derivative(

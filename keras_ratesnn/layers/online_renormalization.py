@@ -17,9 +17,9 @@ class OnlineRenormalization(keras.layers.BatchNormalization):
     An online method sees one time step at a time, and knows the statistics of all steps
     only at the end. So each step is normalised with the running mean and variance, as
     in inference, but differentiated with the statistics of its own batch. This is batch
-    renormalisation, x̂ = (x − μ_B) / σ_B · r + d, with constants r = σ_B / σ_run and d
-    = (μ_B − μ_run) / σ_run. If r is outside [1/20, 20], the batch's own statistics are
-    used. After the last step the running statistics are updated with those of all
+    renormalisation, x̂ = (x − μ_B) / σ_B · r + d, with constants r = σ_B / σ_run and
+    d = (μ_B − μ_run) / σ_run. If r is outside [1/20, 20], the batch's own statistics
+    are used. After the last step the running statistics are updated with those of all
     steps. As in Keras, rows that a `mask` leaves out count in no statistics.
 
     The authors train with `gradient="sltt"` and `step_mode="single"`. The layer works

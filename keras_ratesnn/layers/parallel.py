@@ -21,7 +21,7 @@ class PSN(NeuronWithArguments):
     are shared by all neurons of the layer. The layer runs in multi-step mode, for its
     number of time steps alone; not in a stream.
 
-    Under `"rate"` the own weights need the input and the surrogate derivative of every
+    Under `"rate"` these weights need the input and the surrogate derivative of every
     step in the backward pass: 2T numbers a neuron, so the memory of such a layer grows
     with T. With `trainable=False` it does not.
 
@@ -121,7 +121,7 @@ class SlidingPSN(NeuronWithArguments):
 
     The last weight is that of the present input. The network may run for any number of
     steps, in both step modes and in a stream. All neurons of the layer share the
-    weights. Under `"rate"` the own weights need `order` + 1 numbers a neuron.
+    weights. Under `"rate"` they need `order` + 1 numbers a neuron.
 
     Example:
 

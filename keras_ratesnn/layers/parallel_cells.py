@@ -119,7 +119,7 @@ class PSNCell(ParallelCell):
 @registry.register
 class MaskedPSNCell(PSNCell):
     """The parallel spiking neurons of `MaskedPSN`. With `mask` 1 the state is a queue
-    of inputs, and a number of steps.
+    of inputs, and the number of steps so far.
 
     Args: as in `MaskedPSN`, but
         **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
@@ -152,8 +152,8 @@ class MaskedPSNCell(PSNCell):
 
     @property
     def mask(self) -> float:
-        """λ_m, how far weights of later steps and of steps long ago are masked: 0 not
-        at all, 1 completely. It can be set."""
+        """λ, how far weights of later steps and of steps long ago are masked: 0 not at
+        all, 1 completely. It can be set."""
         if self._mask is None:
             return self._start
         return float(ops.convert_to_numpy(self._mask))

@@ -19,7 +19,7 @@ from keras_ratesnn._core.annotations import Config, Shape, Tensor
 
 
 class Raw(NamedTuple):
-    """How a parameter is stored that is learned, so that any value of the weight is in
+    """How a learned parameter is stored, so that any value of its weight gives one in
     its range.
 
     Args:
@@ -57,18 +57,18 @@ class Parameter:
     method `set_NAME(value)`.
 
     It is given as a number, an array or an initializer. As an attribute of a layer it
-    is the present value: a float, or an array. Before the layer is built, that of an
-    initializer is the initializer.
+    is the present value: a float, or an array. Before the layer is built, the value of
+    a parameter that was given as an initializer is that initializer.
 
     The layer has an attribute `axis`: an array of one axis, and the values of an
-    initializer, lie along that axis of the input. If it is `None`, the values of an
-    initializer are one for each neuron. Other arrays broadcast to a sample.
+    initializer, lie along that axis of the input. If it is `None`, an
+    initializer draws one value for each neuron. Other arrays broadcast to a sample.
 
     Args:
         raw: `Raw`, how it is stored if the attribute `learn_NAME` of the layer is true.
             Defaults to `None`: it is not learned.
         per_channel_if: String, the name of an attribute which is true if a number is
-            one for each channel. Defaults to `None`.
+            the value of each channel. Defaults to `None`.
         only_number: Boolean, whether arrays and initializers are refused. Defaults to
             `False`.
         advice: String for error messages, as in `checks.real`.
@@ -340,9 +340,9 @@ def check_below(
     Args:
         layer: The layer, before it is built.
         name: String, the name of the parameter.
-        limit: String, that of the one which it must be below.
+        limit: String, the name of the parameter that it must be below.
         advice: As in `checks.real`.
-        factor: Float, of the limit. Defaults to `1.0`.
+        factor: Float that multiplies the limit. Defaults to `1.0`.
         least: `"below"` or `"at_most"`. Defaults to `"below"`.
     """
     value, limits = getattr(layer, name), getattr(layer, limit)

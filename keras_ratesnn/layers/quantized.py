@@ -150,7 +150,7 @@ def _quantized(base):
     }
     if hasattr(base, "standardized_kernel"):
         return registry.register(type(name, (_QuantizedStandardized, base), attributes))
-    # The methods of Dense and convolutions save the attribute.
+    # Those of Dense and convolutions save the attribute `kernel`, here not a weight.
     saving = {
         method: getattr(layers.Layer, method)
         for method in ("save_own_variables", "load_own_variables")
@@ -165,4 +165,4 @@ def _quantized(base):
 
 
 QUANTIZED: dict[type, type] = {base: _quantized(base) for base in _CHANNEL_AXES}
-"""The quantised classes by the classes of which they are."""
+"""The quantised class of each layer class that has one."""

@@ -28,7 +28,7 @@ class ThresholdStabilizer(keras.layers.Layer):
 
     θ_t has no gradient. At a step at which the membranes are all alike, for example in
     a layer that no spike has reached yet, there is no deviation to scale, and θ_t = θ.
-    The first step is the first at which they differ.
+    Step 1 is the first at which they differ.
 
     Args:
         threshold: Float > 0, θ.

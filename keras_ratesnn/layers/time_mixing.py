@@ -113,7 +113,7 @@ class TimeMixing(keras.layers.Layer):
         methods and `variables`, if inference differs.
 
         It is called once for many steps, before they run. It must not read weights: the
-        steps do, in whose loops others may stand in their place.
+        steps read them, because in a compiled loop other tensors stand for the weights.
 
         Args:
             training: Boolean, whether the network behaves as in training.

@@ -74,7 +74,7 @@ def _check_entries(name, values, count, advice):
 
 
 def checked_classes(classes: Any) -> int:
-    """`classes` as an int."""
+    """The argument `classes`, which must be an integer of 1 or more."""
     return checks.positive_integer(
         "classes", classes, advice="It is the number of outputs of the last layer."
     )

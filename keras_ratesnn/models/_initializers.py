@@ -57,5 +57,5 @@ STANDARDIZED = Initialization(KAIMING_FAN_OUT.kernel, _zeros)
 # last layer, so its logits start large.
 NORMAL_HALF = Initialization(lambda: initializers.RandomNormal(0.0, 0.5), _zeros)
 
-# That of SpikingResformer, of all kernels.
+# The initialisation of all kernels of SpikingResformer.
 NORMAL_SMALL = Initialization(lambda: initializers.RandomNormal(0.0, 0.02), _zeros)

@@ -28,8 +28,8 @@ NeuronFunction: TypeAlias = Callable[[], Neuron] | None
 
 
 class Options(TypedDict, total=False):
-    """Of all networks; `keras_ratesnn.models.ResNet18` describes them. Each has a type,
-    and the default."""
+    """Options of all networks, which `keras_ratesnn.models.ResNet18` describes. Each
+    has a type and a default."""
 
     gradient: Annotated[str | GradientMethod | Config, "rate"]
     step_mode: Annotated[StepModeName, "multi"]
@@ -38,7 +38,7 @@ class Options(TypedDict, total=False):
 
 
 class ConvolutionalOptions(Options, total=False):
-    """Of networks of convolutions."""
+    """Options of convolutional networks."""
 
     neuron: Annotated[NeuronFunction, None]
     width: Annotated[float, 1.0]
@@ -52,19 +52,19 @@ class VGGOptions(ConvolutionalOptions, total=False):
 
 
 class ResidualOptions(ConvolutionalOptions, total=False):
-    """Of residual networks."""
+    """Options of residual networks."""
 
     stem: Annotated[Stem, "auto"]
 
 
 class ResNetOptions(ResidualOptions, total=False):
-    """Options of residual networks."""
+    """Options of residual networks with a choice of normalisation."""
 
     normalization: Annotated[Normalizer, "batch"]
 
 
 class TransformerOptions(Options, total=False):
-    """Of transformers; `keras_ratesnn.models.Spikformer` describes them."""
+    """Options of transformers, which `keras_ratesnn.models.Spikformer` describes."""
 
     neuron: Annotated[NeuronFunction, None]
     attention_neuron: Annotated[NeuronFunction, None]
@@ -76,7 +76,7 @@ class TransformerOptions(Options, total=False):
 
 
 class AttentionOptions(TypedDict, total=False):
-    """Of all kinds of attention; `spiking_self_attention` describes them."""
+    """Options of all kinds of attention, see `spiking_self_attention`."""
 
     use_bias: Annotated[bool, False]
     use_output_bias: Annotated[bool, True]

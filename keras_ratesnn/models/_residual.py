@@ -96,8 +96,8 @@ def network(
         channels: Number of filters of each stage, before they are multiplied by
             `width`. Defaults to `CHANNELS`.
         hidden: Integer, the number of neurons of a hidden layer before the last layer,
-            or `None` for no hidden layer.
-        **_: The types of options have those, too, that `builder` takes.
+            or `None` for no hidden layer. Defaults to `None`.
+        **_: Nothing: only the types of options have what `builder` takes itself.
 
     Returns:
         A Functional model.
@@ -175,8 +175,8 @@ def input_and_stem(input_shape, default, stem, reduction, stem_reduction=4):
 
 
 def stages(x, block, depths, channels, first_strides=1):
-    """Stages of blocks, named `stage1_block1` etc.; the first block of each stage has
-    stride 2.
+    """Stages of blocks, named `stage1_block1` etc.; the first block of each stage but
+    the first has stride 2.
 
     Args:
         x: Tensor, what the stem gives.

@@ -121,7 +121,7 @@ def design(
         editions: Dict of the names of editions to `Edition`.
         all_attend: Boolean, whether all stages have attention, and not just the last.
             Defaults to `True`.
-        **_: The types of options have those, too, that `builder` takes.
+        **_: Nothing: only the types of options have what `builder` takes itself.
 
     Returns:
         `Design`.

@@ -301,8 +301,8 @@ def _channels_of_heads(parts, part):
 
 
 def _let_pass(parts, counts, x):
-    """The output of attention that lets pass those of some spikes for which neurons on
-    counts spike."""
+    """The output of attention that lets the spikes `x` pass where neurons on `counts`
+    spike."""
     chosen = neurons(counts, parts.attention_neuron, f"{parts.name}_neuron")
     attended = keras.layers.Multiply(name=f"{parts.name}_chosen")([chosen, x])
     shape = (

@@ -190,7 +190,8 @@ def classified(inputs, classes, x, distilled=None):
 
 
 def counts(x, neuron, name):
-    """How often the last neurons spike, which other neurons may divide."""
+    """The numbers of spikes of the last neurons, also of those that divide theirs by
+    `levels`."""
     last = neuron()
     x, size = neurons(x, lambda: last, name), last.cell.spike_size
     return x if size == 1.0 else layers.Rescaling(1 / size, name="counts")(x)

@@ -49,7 +49,7 @@ def MaxFormer(
     (1, 10)
 
     Args: as in `Spikformer`, but
-        edition: What the authors chose for a data set: how images become tokens, and
+        edition: The authors' choices for a data set: how images become tokens, and
             details of the blocks. In `"imagenet"` and `"dvs"` 16 x 16 pixels are a
             token of the last stage, in `"cifar"` 4 x 4. Defaults to `None`, which
             depends on the image as in `Spikformer`.

@@ -36,8 +36,8 @@ def MSResNet18(
     each halve the image, no pooling before.
 
     Blocks add currents to currents, which join in the membranes of the next neurons: a
-    membrane shortcut. Their scale starts at the threshold of 0.5, and that of what a
-    block adds at 0.
+    membrane shortcut. Batch normalisation scales them by γ, which starts at the
+    threshold of 0.5, and at 0 at the end of a block, which adds nothing at first.
 
     Example:
 
@@ -163,7 +163,7 @@ def deep_stem_block(x, filters, stem, neuron, unit):
 
 
 def neurons_after(x, neuron):
-    """Neurons before pooling."""
+    """Neurons after the last block, before pooling."""
     return neurons(x, neuron, "last_neuron")
 
 

@@ -67,7 +67,7 @@ def QKFormer(
             with the membranes that the one before it left. Outputs then depend on the
             batch and its order. It is for measuring what they published; such a network
             cannot be trained or exported. Defaults to `False`, each sample by itself.
-        edition: What the authors chose for a data set: how images become tokens, and
+        edition: The authors' choices for a data set: how images become tokens, and
             details of the blocks. In `"imagenet"` and `"dvs"` 16 x 16 pixels are a
             token of the last stage, in `"cifar"` 4 x 4. Defaults to `None`, which
             depends on the image as in `Spikformer`.

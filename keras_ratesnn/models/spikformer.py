@@ -69,7 +69,7 @@ def Spikformer(
             of every stage with attention. Defaults to `None`, that of the paper.
         mlp_ratio: Integer >= 1, how many times as many channels the hidden layer of an
             MLP has. Defaults to `None`, that of the paper.
-        edition: What the authors chose for a data set: how images become tokens, and
+        edition: The authors' choices for a data set: how images become tokens, and
             details of the blocks. `"imagenet"`: 16 x 16 pixels are a token. `"cifar"`:
             4 x 4 pixels. `"dvs"`, for event frames: 16 x 16 pixels. Defaults to `None`:
             `"cifar"` for images of fewer than 128 x 128 pixels, and for larger images

@@ -32,7 +32,7 @@ PATCHES = (4, 2, 1)
 stages have as many patches."""
 
 CHANNELS_OF_HEAD = 64
-"""By default."""
+"""The default number of channels of a head."""
 
 
 @builder

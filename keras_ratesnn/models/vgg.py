@@ -180,7 +180,7 @@ def _network(
         default: The default image: height and width, and number of channels.
         flattened: Boolean, whether the last block is pooled by 2 and flattened instead
             of averaged over the image.
-        **_: The types of options have those, too, that `builder` takes.
+        **_: Nothing: only the types of options have what `builder` takes itself.
     """
     checks.one_of("normalization", normalization, UNITS)
     neuron = checked_neuron(

@@ -11,8 +11,9 @@ and the gain
     λ = 1 − dt/τ          g = R dt/τ
 
 A neuron without leak, dv/dt = R I, has λ = 1 and g = R dt. The synaptic current of
-`CubaLIF`, τ_syn di/dt = −i + w_in I, has the decay 1 − dt/τ_syn and the gain w_in
-dt/τ_syn. Neurons of this library have gains of 1 and rest at 0: R = τ/dt, v_leak = 0.
+`CubaLIF`, τ_syn di/dt = −i + w_in I, has the decay 1 − dt/τ_syn and the gain
+w_in dt/τ_syn. Neurons of this library have gains of 1 and rest at 0: R = τ/dt,
+v_leak = 0.
 
 Other gains and resting membranes are another unit of the membrane: u = (v − v_leak) / g
 follows u ← λ u + I and spikes at the threshold (θ − v_leak) / g.

@@ -112,7 +112,7 @@ class GraphWriter:
         if not wire.by_channel and not wire.offset:
             made = self.nir.Scale(scale=self.full(wire.scale, wire.node))
             return self.add(name, made, sources)
-        # They are a convolution of each place with itself, or an affine layer.
+        # Scale and offset are a convolution of one place, or an affine layer.
         space, channels = self.space(wire.node, wire.by), wire.shape[-1]
         if not space:
             scale = self.full(wire.scale, wire.node)
@@ -144,7 +144,7 @@ class GraphWriter:
     def add_affine(self, node):
         (wire,) = node.inputs
         if wire.by_channel or (np.any(wire.offset) and np.any(node.padding)):
-            # The zeros get no offset.
+            # The zeros of the padding get no offset, which the weights would give them.
             sources, wire = self.plain(wire, node.name), Wire(wire.node)
         else:
             sources = self.sources[wire.node]

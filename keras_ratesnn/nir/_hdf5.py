@@ -236,7 +236,7 @@ class _NirReader:
         return _finite(dataset[()], what)
 
     def _parameter(self, dataset, what):
-        """One number, if it is the same everywhere."""
+        """A `NirParameter`, with one number if it is the same everywhere."""
         if dataset.chunks is None or dataset.size == 0:
             values = self._array(dataset, what)
             same = values.size > 0 and values.min() == values.max()
@@ -279,7 +279,8 @@ class _NirReader:
         return _decoded(dataset[()], what)
 
     def _edges(self, graph, path, nodes):
-        """Read one by one, because a text that many edges refer to is stored once."""
+        """The edges, read one by one: a text to which many of them refer is stored
+        once, and would be in memory many times."""
         dataset = self._dataset(graph, "edges", path or "node")
         if (
             dataset.ndim != 2

@@ -12,7 +12,7 @@ from keras_ratesnn.layers.readout import VALUES
 from keras_ratesnn.nir import _continuous_time, _layouts
 
 NODES = ("IF", "LIF", "CubaLIF")
-"""The types of their nodes."""
+"""The types of the nodes of neurons."""
 
 READOUT_NODES = ("I", "LI", "CubaLI")
 """The types of the nodes of a readout."""
@@ -354,7 +354,7 @@ def _argument(values, signal):
     for axis in range(values.ndim):
         first = np.take(values, [0], axis)
         values = first if np.all(values == first) else values
-    # Along the last axis, that of channels, it is of one axis.
+    # An array of one axis lies along the last one, that of the channels.
     return values[
         (0,) * next(axis for axis, size in enumerate(values.shape) if size > 1)
     ]

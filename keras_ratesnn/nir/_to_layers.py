@@ -103,7 +103,7 @@ class LayerMaker:
         return names.take(wanted + ending, self.names)
 
     def _checked(self, node, shape):
-        """The shape of a signal that some computer could have."""
+        """The shape of a signal; raises an error if no computer could have it."""
         if min(shape) < 1 or np.prod(shape, dtype="float64") > _LARGEST:
             raise node.refused(f"its output would have the shape {tuple(shape)}.")
         return tuple(int(size) for size in shape)

@@ -350,7 +350,7 @@ class _Saved:
         self._may_change = set()
         try:
             self._task = _without_shared_ids(serialized())
-            # That of the spiking model counts.
+            # The spiking model has a compile config of its own.
             self._task.pop("compile_config", None)
         # Whatever a `get_config` raises matters only when the model is saved.
         except Exception as error:

@@ -7,10 +7,10 @@ S[t, d] = 1 in the substeps d = 1 … s_t and 0 in the others (thermometer code)
 one of two kinds of signals:
 
 * a signal of substeps has a value in each substep, whose sum over the substeps is the
-  value of the original. Neurons emit such signals. What is linear keeps them so: W Σ_d
-  S[t, d] = Σ_d W S[t, d], additions only. So do max pooling, as long as spikes are in
-  thermometer order, Σ_d max_i S_i[t, d] = max_i Σ_d S_i[t, d], and a product, in one of
-  its factors;
+  value of the original. Neurons emit such signals. What is linear keeps them so:
+  W Σ_d S[t, d] = Σ_d W S[t, d], additions only. So do max pooling, as long as spikes
+  are in thermometer order, Σ_d max_i S_i[t, d] = max_i Σ_d S_i[t, d], and a product,
+  in one of its factors;
 * a signal of frames has the value of the original in every substep. Inputs are such
   signals, and everything that is computed from them, whatever it is.
 
@@ -20,7 +20,7 @@ and a signal of frames that is added. So a bias counts once in each step and not
 substep, and the normalisation and the next neuron are those of the original. A layer
 that mixes time steps takes of each step one substep of such frames: it sees steps,
 whether it is linear or not. What is left, an operation on spikes that is not linear, is
-refused: it may be exact, but then its inputs would not be spikes.
+refused: on frames it would be exact, but its inputs would not be spikes.
 
 The sum of the substeps of a step exists in its first substep: a layer sees all substeps
 of the layer before it. This is why the network runs layer by layer,
@@ -335,8 +335,8 @@ class _UnrollingRule:
         )
         copy = self._copy(call, changes)
         outputs = self._run(copy, call, lambda signal: signal.value)
-        # A cast to integers or booleans is not linear. Values where there are no
-        # spikes: it adds something else.
+        # A cast to integers or booleans is not linear, nor is an operation with values
+        # where there are no spikes: it adds something else.
         all_float = all(
             time_axis.is_float(output.dtype) for output in tree.flatten(outputs)
         )

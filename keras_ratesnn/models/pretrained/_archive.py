@@ -15,17 +15,17 @@ from keras_ratesnn._model.weight_checks import not_finite
 
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _MEMBERS = _CONFIG, _METADATA, _WEIGHTS
-"""The part that Keras writes of a network whose layers have no files of their own."""
+"""The files that Keras writes of a network whose layers have none of their own."""
 
 _LONGEST = {_CONFIG: 16 * 2**20, _METADATA: 2**16}
-"""Bytes of the members that are texts."""
+"""The most bytes of the members that are texts."""
 
 _KERAS_MODULES = (
     "activations|constraints|dtype_policies|initializers|layers|models|ops|quantizers"
     "|random|regularizers|src"
 )
 _MOST_STEPS = 10_000
-"""Time steps, each of which takes time and memory."""
+"""The most time steps, since each takes time and memory."""
 
 _MODULES = re.compile(
     rf"keras|keras\.({_KERAS_MODULES})(\..*)?|keras_ratesnn(\..*)?|builtins"
@@ -163,7 +163,10 @@ def _wrong_config(archive, card):
 
 
 def _wrong_classes(config):
-    """Walks without recursion, since the file decides how deep its lists are."""
+    """The reason why a class in a config is refused, or an empty string.
+
+    It walks without recursion, since the file decides how deep its lists are.
+    """
     left = [config]
     while left:
         value = left.pop()

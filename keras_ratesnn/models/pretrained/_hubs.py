@@ -155,7 +155,7 @@ def is_address(name):
     pretrained network."""
     if isinstance(name, os.PathLike):
         return True
-    # An empty string is no name of the current folder, for which it stands in a path.
+    # A path of an empty string is the current folder, which it is not to mean here.
     return (
         isinstance(name, str)
         and name != ""
@@ -168,7 +168,7 @@ def place(address):
 
     Raises:
         ImportError: If the package of the hub is not installed.
-        ValueError: If it is none.
+        ValueError: If it is no address of a place.
     """
     if isinstance(address, str) and "://" in address:
         for hub in (HuggingFace, Kaggle):
@@ -185,8 +185,8 @@ def place(address):
 
 
 def place_to_publish(address: str | os.PathLike[str]) -> Any:
-    """Where a network is published, for `load_pretrained`: a folder, the Hugging Face
-    Hub or Kaggle.
+    """The place where a network is published, for `load_pretrained`: a folder, the
+    Hugging Face Hub or Kaggle.
 
     `publish(folder)` of what it returns copies all files of a folder there:
     `card.json`, which `Card.write` writes, the weights file that the card names, and a
@@ -210,7 +210,7 @@ def place_to_publish(address: str | os.PathLike[str]) -> Any:
 
     Raises:
         ImportError: If the package of the hub is not installed.
-        ValueError: If the address is none, or names a version.
+        ValueError: If the address has another form, or names a version.
     """
     there = place(address)
     if getattr(there, "version", None) is not None:
@@ -233,8 +233,8 @@ def network(address):
     Raises:
         ImportError: If the package of the hub is not installed.
         OSError: If a file does not exist or cannot be downloaded.
-        ValueError: If the address is none, or a file is damaged, too large, or not what
-            its card says.
+        ValueError: If the address has another form, or a file is damaged, too large, or
+            not what its card says.
     """
     there = place(address)
     advice = "Ask its author to publish it again with recipes.publish --to."

@@ -23,7 +23,7 @@ def copy_weights(source, target, head, origin, advice, stacklevel, optional=()):
             weights, with a warning.
         origin: String, the name of the source in error messages.
         advice: String, the advice in error messages.
-        stacklevel: Integer, where the user's call is from here, which a warning shows.
+        stacklevel: Integer, how many calls up the user's is, which a warning shows.
         optional: Names of layers that may be missing in a target without `head`.
 
     Raises:

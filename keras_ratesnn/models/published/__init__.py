@@ -358,7 +358,8 @@ def to_checkpoint(model: SpikingModel, path: str | os.PathLike[str]) -> None:
 def _matched(
     model, weights, layout, report, origin, options=types.MappingProxyType({})
 ):
-    """See `_filling.matched`; `options` are those of the user."""
+    """The pairs of `_filling.matched`, without layers that the user's `options` leave
+    out; a mismatch is an error about the file."""
     left_out = (
         {}
         if options.get("include_top", True)

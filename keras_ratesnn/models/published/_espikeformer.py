@@ -19,7 +19,7 @@ _STAGES |= {"ConvBlock2_1.0": "stage3_block1", "ConvBlock2_2.0": "stage3_block2"
 
 
 _DOWNSAMPLINGS = "downsample1_1", "downsample1_2", "downsample2", "downsample3"
-"""Those of all networks."""
+"""The downsamplings that all networks have."""
 
 
 def _downsamplings(names):
@@ -146,7 +146,7 @@ _NOT_RUN = {
     "block3.{b}.rep_conv.conv{n}.{m}": "convolutions that cannot run: their "
     "normalisation is of other channels"
 }
-"""Of the files that the authors published."""
+"""Weights in the files that the authors published, to why they are not used."""
 
 
 def espikeformer(weights):

@@ -17,8 +17,8 @@ import numpy as np
 from keras_ratesnn._core import checks, optional_packages, whole_files
 
 _PLACES = ("state_dict_ema", "state_dict", "model", "best_net", "net")
-"""Where programs keep the weights; the first that is there counts. The accuracy that
-timm writes is that of its averages."""
+"""Where programs keep the weights; the first that is there counts. Averages come
+first, because the accuracy that timm writes is theirs."""
 
 _MOST_TIMESTEPS = _MOST_HEADS = 10_000
 _SETTINGS: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
@@ -42,12 +42,13 @@ _SETTINGS: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
     ),
     "dvs_mode": (("dvs_mode",), lambda value: type(value) is bool),
 }
-"""The meaning of programs' settings: arguments of ours, or parts of a `Layout`; their
-names there, and their values."""
+"""The settings that are read, by our names for them (arguments, or keys of
+`Layout.needs`): pairs of their names in programs, and a function that says whether a
+value is valid."""
 
 _LONGEST_PICKLE = 4 * 2**20
-"""Bytes of all but the numbers: names, shapes and settings. In memory they may take
-seventy times as much."""
+"""The most bytes of all but the numbers: names, shapes and settings. In memory they may
+take seventy times as much."""
 
 _NAME = re.compile(r"[\w.-]{1,200}", re.ASCII)
 """Names come into messages, which are one line."""
@@ -144,7 +145,7 @@ def write(path, place, weights):
 
 
 class _Refused(Exception):
-    """Why a file is not read."""
+    """A file is not read. The message says why."""
 
 
 def _loaded(torch, path, size):

@@ -17,7 +17,7 @@ COUNTER = "num_batches_tracked"
 
 
 class MismatchError(Exception):
-    """Why the weights of a checkpoint are not those of a network."""
+    """The weights of a checkpoint are not those of a network. The message says why."""
 
 
 def strangers(weights, layout):
@@ -27,7 +27,7 @@ def strangers(weights, layout):
 
 
 def matched(network, weights, layout, report, left_out):
-    """Where all weights go: pairs of a variable and an array.
+    """Pairs of a variable of the network and the array of weights that it gets.
 
     Args:
         network: Functional model, whose weights need not have values.

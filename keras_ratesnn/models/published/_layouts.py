@@ -63,7 +63,7 @@ class Layout(NamedTuple):
 
 
 class UnknownSizesError(Exception):
-    """Why weights whose names fit have sizes that no network of ours has."""
+    """Weights whose names fit have sizes that no network of ours has."""
 
 
 def outputs(weights, name):

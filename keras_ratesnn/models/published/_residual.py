@@ -140,8 +140,8 @@ def _torchvision_vggs(length):
 
 
 TORCHVISION_VGGS = {length: _torchvision_vggs(length) for length in (2, 3)}
-"""The names of layers by the places of a convolution with what follows it, and by the
-number of convolutions of each block."""
+"""The names of layers, by how many places a convolution takes with what follows it, and
+by the number of convolutions of each block."""
 
 
 def _builder(weights, builders, third):

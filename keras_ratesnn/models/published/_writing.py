@@ -65,8 +65,11 @@ def stored(network, networks, not_run):
 
 
 class _OtherNetwork(Exception):
-    """Why a network is not the one of a table, and how far it is from it: what is
-    nearest is told."""
+    """A network is not the one of a table.
+
+    The message is the reason, and `distance` how far it is from it: users are told the
+    reason of the nearest table.
+    """
 
     def __init__(self, reason, distance):
         super().__init__(reason)
@@ -81,7 +84,7 @@ def _arrays(layer, network):
         for variable in layer.weights
     ]
     if isinstance(layer, FiringRateScale):
-        # Without a name of its own.
+        # The authors' name of the layer is that of its only weight.
         return {"": arrays[0].reshape(1, 1, -1, 1, 1)}
     weights = dict(zip(PARAMETERS, arrays, strict=False))
     kernel = weights["weight"]
@@ -139,7 +142,7 @@ def _layout(network, layout_of, names, weights):
     builder = layout.builder
     chosen = {**layout.told, "input_shape": network.input_shape[1:]}
     if "heads" in inspect.signature(builder).parameters:
-        # Weights do not depend on it, and no default may fit.
+        # Weights do not depend on `heads`, whose default may not fit this network.
         chosen.setdefault("heads", 1)
     try:
         with keras_internals.without_values():
