@@ -121,9 +121,9 @@ class _Collection:
     """The layers and variables of a model at the time of construction.
 
     Attributes:
-        layers: List, first of the model.
-        variables: List.
-        weights: List.
+        layers: List of the layers, the model first.
+        variables: List of the variables.
+        weights: List of the weights.
         tracked: The collection that Keras made of the variables for PyTorch, or `None`,
             and a list of their values.
         is_complete: Boolean, whether all layers keep their variables where Keras does.
