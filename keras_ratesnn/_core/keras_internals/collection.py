@@ -184,8 +184,8 @@ class _Collection:
 
 @functools.cache
 def _finds_variables_as_keras(layer_type):
-    """Whether the lists of layers say all, as they do for the layers of this library:
-    the variables of a surrogate stay."""
+    """Whether the lists of layers say all. They do for the layers of this library: what
+    those add, the variables of a surrogate, does not change."""
     return all(
         _is_known(layer_type, name)
         for name in ("_flatten_layers", "variables", "weights")
