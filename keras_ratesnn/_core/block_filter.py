@@ -36,7 +36,7 @@ def filter_in_time(inputs, kernel):
 
 
 def _shifted(kernel, size):
-    """A kernel `(L, channels)` for each of so many outputs, each one step later:
+    """A kernel `(L, channels)` for each of `size` outputs, each one step later:
     `(size, size + L - 1, channels)`."""
     taps, channels = kernel.shape
     # Rows that are one shorter than what is repeated begin one later each.

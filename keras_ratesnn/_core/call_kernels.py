@@ -16,12 +16,12 @@ _kernels = contextvars.ContextVar[Any](
 
 
 def using(kernels):
-    """A context in which `of` finds these, tensors by names for each layer."""
+    """A context in which `of` finds these kernels: tensors by names, for each layer."""
     return setting(_kernels, kernels)
 
 
 def stopped():
-    """A context in which those that are found carry no gradient."""
+    """A context in which the kernels that `of` finds carry no gradient."""
     return using(
         {
             layer: tree.map_leaves(ops.stop_gradient, kernels)
@@ -31,7 +31,7 @@ def stopped():
 
 
 def of(layer, name, compute):
-    """The result of a layer's call that has a name: the one that the network has found
-    before, or else `compute()`."""
+    """The kernel of a layer with a name: the one that the network has computed before,
+    or else `compute()`."""
     kernels = _kernels.get().get(layer)
     return compute() if kernels is None else kernels[name]

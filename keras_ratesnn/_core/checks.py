@@ -30,7 +30,7 @@ def real(
     """Returns `value` as a float if it is a finite real number within the bounds; else
     raises TypeError or ValueError.
 
-    Both must be so in float32, too, in which the library computes: 1e-50 is no number
+    It must be both in float32, too, in which the library computes: 1e-50 is no number
     above 0 there.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):

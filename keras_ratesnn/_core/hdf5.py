@@ -102,8 +102,8 @@ def filters_of(dataset):
 
 
 def check_stored(dataset, what):
-    """Raises UntrustedError, which says what it is, for a `h5py.Dataset` that is not
-    stored here, or not as it declares."""
+    """Raises UntrustedError for a `h5py.Dataset` that is not stored in this file, or
+    not as it declares; the error names it by `what`."""
     if dataset.is_virtual or dataset.external:
         raise UntrustedError(f"{what} is stored in another file.")
     filters = filters_of(dataset)

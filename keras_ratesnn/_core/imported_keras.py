@@ -4,7 +4,7 @@ import importlib.util
 import os
 
 BACKENDS = ("tensorflow", "jax", "torch")
-"""The names of those that have a package in `_core/backend/`."""
+"""The names of the backends that have a package in `_core/backend/`."""
 
 
 def _remedy(missing: str) -> str:

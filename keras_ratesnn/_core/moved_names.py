@@ -67,7 +67,8 @@ def error(module: str, name: str, advice: str = "") -> AttributeError:
 
 
 def refuse(names: dict[str, Any]) -> None:
-    """Has a module raise that error, also for names that one of its modules has now.
+    """Has a module raise `error` for names that it lacks; one of its modules may have
+    them now.
 
     Args:
         names: Dict, the `globals()` of the module. Type checkers do not see that it
@@ -85,7 +86,8 @@ def refuse(names: dict[str, Any]) -> None:
 
 
 class RefusesOldHooks:
-    """A base class. What its subclasses override by an old name, nothing would call."""
+    """A base class that refuses subclasses which override something by its old name:
+    nothing would call it."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

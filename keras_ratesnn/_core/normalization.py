@@ -101,8 +101,8 @@ def degrees_of_freedom(layer, inputs, mask):
 
 
 _LEAST_FREEDOM = 1e-6
-"""Less than that of any other values, even where the variance is 0 and its inverse 1 /
-ε."""
+"""Less than that of any other values, even where the variance is 0 and its inverse
+1 / ε."""
 
 
 def _sum_over_replicas(weights):
@@ -116,10 +116,9 @@ def normalize_online(layer, inputs, times=1, mask=None):
     """Normalises a batch with the moving averages, without updating them, and with the
     derivative of its own statistics.
 
-    This is batch renormalisation, with constants r = σ_B / σ_run and d = (μ_B − μ_run)
-    / σ_run:
+    This is batch renormalisation, with constants r and d:
 
-        (x − μ_B) / σ_B · r + d
+        (x − μ_B) / σ_B · r + d   r = σ_B / σ_run   d = (μ_B − μ_run) / σ_run
 
     If r is outside [1/20, 20], the statistics of the batch are used: r = 1, d = 0.
 
@@ -149,8 +148,8 @@ def normalize_rate_online(layer, rate, mean, variance, weights=None):
 
 
 def scale_and_shift(layer):
-    """The scale and shift of a layer in inference: it multiplies each channel by γ /
-    sqrt(σ² + ε) and adds β − μ γ / sqrt(σ² + ε).
+    """The scale and shift of a layer in inference: it multiplies each channel by
+    γ / sqrt(σ² + ε) and adds β − μ γ / sqrt(σ² + ε).
 
     Args:
         layer: A `keras.layers.BatchNormalization`.

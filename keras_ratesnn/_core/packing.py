@@ -16,8 +16,8 @@ class Packing(NamedTuple):
 
     Args:
         shape: Tuple, that of the spikes; `None` for a size that is not known.
-        dtype: String, theirs.
-        levels: Integer, the largest of them, in units of `size`.
+        dtype: String, the dtype of the spikes.
+        levels: Integer, the largest of the spikes, in units of `size`.
         size: Float, the value of one spike.
     """
 

@@ -64,7 +64,7 @@ def with_step(steps, tensor, t, timesteps):
 
 
 def step_in_place(steps, t):
-    """As `step_of`, of a compiled loop, which reads one step without a gather."""
+    """As `step_of`, in a compiled loop, which reads one step without a gather."""
     batch, _, *shape = ops.shape(steps)
     step = ops.slice(steps, _corner(steps, t), (batch, 1, *shape))
     return ops.squeeze(step, axis=1)

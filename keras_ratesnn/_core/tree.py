@@ -69,6 +69,6 @@ def is_float(leaf):
 
 
 def is_absent(structure):
-    """Whether there is nothing: `None`, or `()`, by which compiled loops carry
+    """Whether a structure is nothing: `None`, or `()`, by which compiled loops carry
     nothing."""
     return structure is None or (isinstance(structure, tuple) and not structure)

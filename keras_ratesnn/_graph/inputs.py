@@ -14,7 +14,7 @@ def match_inputs(network, inputs):
         network: A Functional model, see `as_graph`.
         inputs: Tensor, or lists and dicts of tensors. A dict is read by the keys of the
             dict of inputs that the network was made with, or by the names of its inputs
-            if that was none; other keys are ignored.
+            if it was made without one; other keys are ignored.
 
     Raises:
         ValueError: If their number or names do not fit.
@@ -44,7 +44,7 @@ def _in_order(inputs, structure):
     """The tensors among inputs, a list in Keras' order of `structure`, the network's
     own inputs."""
     if isinstance(structure, dict):
-        # Keras sorts the keys of a dict, but not those of an OrderedDict.
+        # In Keras' order, which sorts the keys of a dict, but not of an OrderedDict.
         names = list(
             dict.fromkeys(
                 path[0] for path, _ in keras.tree.flatten_with_path(structure)

@@ -8,7 +8,7 @@ class Names:
         self.all: list[str] = []
 
     def add(self, name: str) -> str:
-        """Adds a name, and returns it as it is distinct."""
+        """Adds a name, made distinct, and returns it so."""
         count = sum(
             earlier == name or earlier.startswith(f"{name} (") for earlier in self.all
         )

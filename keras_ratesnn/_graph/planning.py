@@ -40,16 +40,16 @@ class PlannedCall:
     Args:
         operation: The Keras operation, or `None`.
         args: Tuple, its positional arguments, in which signals are `Slot`s.
-        kwargs: Dict, the others, likewise.
-        inputs: List of integers, the slots among its arguments.
+        kwargs: Dict, its keyword arguments, likewise.
+        inputs: List of integers, the indices of the slots among its arguments.
         outputs: List of `Slot`, those of its outputs.
         key: String, its place among the calls of the network.
         takes_training: Boolean, whether it is told `training`; not if the graph itself
             says what that is.
         sources: List of the calls whose outputs it takes, each once. Defaults to an
             empty list.
-        consumers: List of the calls that take its own; `None` among them is an output
-            of the network. Defaults to an empty list.
+        consumers: List of the calls that take its outputs; `None` among them is an
+            output of the network. Defaults to an empty list.
     """
 
     operation: keras.Operation
@@ -138,7 +138,8 @@ class Plan:
 
     `producers` are the calls, and the inputs of the network, by the indices of the
     slots of their outputs. `nested` are pairs of nested models and their graphs.
-    `matching` are the operations for which functions of them were true.
+    `matching` are lists of the operations for which a function is true, by the
+    function.
     """
 
     whole: Part

@@ -23,8 +23,8 @@ def check_network(network):
     """Raises ValueError if a network cannot be run over time.
 
     It must have neurons, all of them in the plan. No layer may mask time steps.
-    Operations after time means must neither need time steps nor have inputs that are
-    not means.
+    Operations after time means and readouts must neither need time steps nor have an
+    input that follows none of these.
 
     Args:
         network: A Functional model, see `as_graph`.

@@ -32,8 +32,8 @@ class Lowered:
             `InputNode`.
         output: `Wire`.
         channels_first: Boolean, whether Keras has the channels of images first.
-        has_space: Boolean, whether a layer says so; else signals of three axes are
-            images, and others may be anything.
+        has_space: Boolean, whether a layer has a `data_format`; else signals of three
+            axes are images, and others may be anything.
     """
 
     nodes: tuple[LoweredNode, ...]
@@ -98,7 +98,7 @@ class Lowering:
         return Wire(node, order=order)
 
     def run(self, layer, wires):
-        """The wire of a layer."""
+        """Lowers a call of a layer, and returns the wire of its output."""
         self.refusals.check(layer)
         name = keras_internals.name_of_node(type(layer))
         if type(layer) is layers.Add or name == "Add":

@@ -27,9 +27,9 @@ class Wire:
         scale: Float, or array `(channels,)`. Defaults to `1.0`.
         offset: Likewise. Defaults to `0.0`.
         by: The Keras layer that scaled last, for errors. Defaults to `None`.
-        order: Integer array, where each of Keras' features of a flattened image is in
-            ours; `None` if they are in this order. Rules have resolved it for nodes;
-            only that of the output matters. Defaults to `None`.
+        order: Integer array, the place of each of Keras' features of a flattened image
+            in our order; `None` if both orders are the same. Rules have resolved it for
+            nodes; only that of the output matters. Defaults to `None`.
         padding: Zeros around an image, while a network is lowered: nodes take none.
             Defaults to none.
     """
@@ -66,7 +66,7 @@ class Wire:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LoweredNode:
-    """A node with the shape of its first input, and its order of features.
+    """A node whose output has the shape of its first input, unless a subclass differs.
 
     Args:
         layer: The Keras layer or operation, for names, errors, and what does not matter

@@ -21,8 +21,8 @@ from keras_ratesnn.layers import TimeMean
 
 
 def _add_linear(lowering, node, order=None):
-    """Adds a node that is linear and keeps numbers: a scale and an offset of its input
-    that are the same for all channels come after it."""
+    """Adds a node that is linear and leaves constants as they are: a scale and an
+    offset of its input that are the same for all channels come after it."""
     (wire,) = node.inputs
     if wire.by_channel:
         return lowering.add(node, order)

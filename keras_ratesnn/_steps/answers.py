@@ -27,7 +27,7 @@ class Answers:
             follows does not matter.
 
     Raises:
-        ValueError: If `y` are no labels, or not as many.
+        ValueError: If `y` are no labels, or not one for each sample.
     """
 
     def __init__(self, y: Any, samples: int, classes: int, timesteps: int) -> None:

@@ -39,16 +39,15 @@ def scores(certainty: np.ndarray, right: np.ndarray, last: np.ndarray) -> np.nda
 
 
 def largest_allowed(values: np.ndarray, error: float) -> float:
-    """The score that a new sample exceeds with probability `error` at most: the ⌈(n +
-    1)(1 − error)⌉-th smallest of n.
+    """The score that a new sample exceeds with probability `error` at most: of n scores
+    the ⌈(n + 1)(1 − error)⌉-th smallest.
 
     Raises:
         TypeError: If `error` is not a number.
         ValueError: If `error` is not between 0 and 1, or n samples are too few for it.
     """
     error = checks.real("error", error, above=0, below=1, advice="It is a probability.")
-    # Exactly that of the decimal number that was typed: rounding must not take a sample
-    # away.
+    # Exactly the decimal number that was typed: rounding must not take a sample away.
     exact = fractions.Fraction(repr(error))
     rank = math.ceil((len(values) + 1) * (1 - exact))
     if rank > len(values):

@@ -103,12 +103,12 @@ def calibrate_confidence(
 
     for any network and any number of samples. So accuracy is at most `error` below that
     with all steps. The probability is over the calibration samples as well as the new
-    one: with given n of them it varies around its mean with a standard deviation of
+    one: with n of them given it varies around its mean with a standard deviation of
     about sqrt(error / n). It says nothing about single classes, nor about data of
     another kind.
 
     The method is split conformal prediction. The score of a sample is the largest
-    confidence with which it would stop with such a lost answer, and that of the result
+    confidence with which it would stop with such a lost answer, and the result just
     exceeds the ⌈(n + 1)(1 − error)⌉-th smallest score. A larger confidence may lose an
     answer that a smaller one does not, since outputs at later steps need not be better;
     the score is the largest of all, so that the guarantee holds nevertheless. SpikeCP's
@@ -231,8 +231,8 @@ def _checked_network(model, x):
 
 
 def _check_rows(network):
-    """Raises ValueError if the outputs of a layer have as many rows for all samples,
-    which could be those of a batch."""
+    """Raises ValueError if the output of a layer has several rows, whatever the number
+    of samples: these could be the rows of a batch."""
     for call in _graph.whole_of(network).calls:
         shape = call.outputs[0].spec.shape
         if network.inputs[0].shape[0] is None and shape and (shape[0] or 1) > 1:

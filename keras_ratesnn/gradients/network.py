@@ -57,7 +57,7 @@ class Constants(NamedTuple):
 
 
 States = list[HandlerState]
-"""One for each node, in their order."""
+"""The states of all nodes, in their order."""
 
 NodesOf = Callable[[Sequence[PlannedCall], Context], Iterable[Node]]
 
@@ -387,8 +387,8 @@ class Network:
     def after_last_step(
         self, states: States, outputs: Structure
     ) -> tuple[States, Structure]:
-        """`(states, outputs)` after the last step: without what only the next one
-        needs, and NaN where membranes are."""
+        """`(states, outputs)` after the last step: states without what only a next one
+        needs, and outputs with NaN, see `with_nan_of_membranes`."""
         released = [
             node.handler.release(state)
             for node, state in zip(self.nodes, states, strict=True)
@@ -434,7 +434,7 @@ class Network:
 
     def _gather(self, gathered, outputs, t):
         if gathered is None:
-            # Sums are wider.
+            # For the means of the sums, which are in a wider dtype.
             self._dtypes = tree.map_leaves(lambda output: output.dtype, outputs)
             nothing = tree.map_leaves(lambda _: None, outputs)
             gathered = Gathered(nothing, nothing)
@@ -516,7 +516,7 @@ class Network:
         return outputs
 
     def with_nan_of_membranes(self, states: States, outputs: Structure) -> Structure:
-        """The outputs, NaN where a membrane is."""
+        """The outputs, NaN for samples with a membrane that is NaN or infinite."""
         membranes = [
             node.handler.membranes(state)
             for node, state in zip(self.nodes, states, strict=True)

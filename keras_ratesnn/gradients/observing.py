@@ -61,7 +61,7 @@ class Observing(GradientMethod):
         if self.programs is None or not engine.EAGER_IS_SLOW or not is_plain:
             return in_time(_ObservedNetwork(run, self.observe, self.nodes))
         shapes = [(tuple(tensor.shape), has_time) for tensor, has_time in run.inputs]
-        # Programs keep their part, whose number is no other's then.
+        # Programs keep their part alive, so that no other one has its id.
         key = (id(run.parts[0]), run.timesteps, *shapes)
         programs = self.programs.setdefault(key, {})
         return in_time(_CompiledNetwork(run, self.observe, self.nodes, programs))
@@ -93,10 +93,11 @@ class _ObservedNetwork(Network):
 
 class _CompiledNetwork(_ObservedNetwork):
     """An observed network for a backend that else compiles each operation alone, which
-    takes time and memory: neuron layers, and what is between two of them, are compiled
-    together.
+    takes time and memory: each neuron layer becomes a program, and so does what is
+    between two of them.
 
-    The observer sees them afterwards. What it changes is changed for the next ones.
+    The observer sees the nodes of a program afterwards. What it changes is changed for
+    the next program.
 
     Args:
         run: `Run`.

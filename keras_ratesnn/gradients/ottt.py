@@ -96,7 +96,7 @@ def traced_nodes(calls, context):
     nodes: list[Node] = []
     read: set[int] = set()
     for node in reversed(list(_with_traces(calls, context))):
-        # Weights do not follow all neurons.
+        # A trace that nothing reads is left out: weights do not follow all neurons.
         if max(node.outputs) >= 0 or not read.isdisjoint(node.outputs):
             nodes.insert(0, node)
             read.update(node.inputs)
@@ -141,7 +141,7 @@ def _is_affine(handler):
     """Whether an operation is affine in its input signals together, as functions of
     `keras.ops` often are in a single one."""
     kind, call = handler.kind, handler.call
-    # A number may be divided by a signal.
+    # A number that comes first may be divided by a signal, which is not affine.
     first, *_ = tree.flatten((call.args, call.kwargs))
     moves = kind.moves and kind.activation is None and isinstance(first, Slot)
     return kind.affine or (len(call.inputs) == 1 and (kind.multilinear or moves))

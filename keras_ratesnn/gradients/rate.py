@@ -8,8 +8,7 @@ exact time mean of the spiking path, so the loss is the true loss of the spiking
 network. Its derivative is local:
 
     neuron                ∂r/∂c = g, the eligibility, see `time.derivative`
-    normalisation
-            derivative at the mean input c, see `normalization.normalize_rate`
+    normalisation         derivative at the mean input c, see `normalize_rate`
     any other operation   derivative of the operation at its input rate
 
 so that ∂L/∂W = (∂L/∂c) rᵀ: autodiff stores one value per neuron instead of T, and

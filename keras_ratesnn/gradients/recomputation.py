@@ -29,7 +29,7 @@ def recomputed(run, nodes, between, chosen):
     """
     first = Network(run, with_gradient=False, detached=True)
     noise = engine.noise_state()
-    # Keras collects them from all layers each time.
+    # Once: Keras collects the variables from all layers each time.
     variables = run.network.variables
     changing = loops.changing_of(variables)
     # The backward pass reuses the variable reads of the forward pass.

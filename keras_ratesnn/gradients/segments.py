@@ -133,7 +133,7 @@ class _Segment:
             "tensors": read,
             "masks": {index: m for index, m in masks.items() if m is not None},
             "kernels": {x: kernels[x] for x in self.layers if x in kernels},
-            # The other ones change, in place on PyTorch.
+            # Those that are not trainable change, in place on PyTorch.
             "variables": [
                 value if variable.trainable else ops.copy(value)
                 for variable, value in zip(self.variables, values, strict=True)
@@ -183,8 +183,8 @@ class _Segment:
             tuple(spikes.shape), spikes.dtype, cell.levels, cell.spike_size
         )
         if packing.fits and cell.states_levels:
-            # If the compiler postponed it to the backward pass, the spikes would stay
-            # in memory until then.
+            # If the compiler postponed the packing to the backward pass, the spikes
+            # would stay in memory until then.
             computed, bits = engine.optimization_barrier(
                 (spikes, packing.packed(spikes))
             )
@@ -209,7 +209,7 @@ class _Segment:
         return iter(engine.with_backward(values, inputs, constant, backward, kept))
 
     def _backward(self, split, packings, kept, constant, upstream):
-        """The gradients of what may have one, of what is kept of it."""
+        """The gradients of what may have one, given what is kept of it."""
         count = len(kept)
         kept = engine.postponed([*kept, *constant], upstream)
         given = split.joined(kept[:count], kept[count:])

@@ -26,10 +26,10 @@ class SLTT(GradientMethod):
 
     Args:
         random_steps: Integer K >= 1. Only K of the T steps, drawn again for each batch,
-            carry gradient (SLTT-K). The gradient is not rescaled: on average it is K /
-            T of that of all steps. With a mask the steps are drawn from the V <= T that
+            carry gradient (SLTT-K). The gradient is not rescaled: its mean is K / T of
+            that of all steps. With a mask the steps are drawn from the V <= T that
             are no padding for at least one sample, each as likely as any other, be it
-            of one sample or of all, and the average is K / V; if V <= K, all carry
+            of one sample or of all, and the mean is K / V of that; if V <= K, all carry
             gradient. Losses that layers add, and activity regularisation, carry
             gradient at the same steps; their value is that of all steps. Where steps
             are recomputed, a training step costs 2T + 2K forward passes; otherwise as

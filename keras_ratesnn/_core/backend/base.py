@@ -127,7 +127,7 @@ class TimeLoop:
 
 class Backend(abc.ABC):
     """All differences between backends. A new backend is a subclass, which has what is
-    abstract here; what it needs nothing for, it leaves out.
+    abstract here, and overrides other methods only where it does better.
 
     The defaults are those of a backend with one replica whose compiler sees a whole
     training step, and unrolls all loops.
@@ -231,8 +231,8 @@ class Backend(abc.ABC):
         function: Callable[[], list[Tensor]],
         otherwise: list[Tensor],
     ) -> list[Tensor]:
-        """`function()` if a boolean scalar tensor is true, else `otherwise`, tensors
-        like its results, which costs nothing."""
+        """`function()` if a boolean scalar tensor is true; else, at no cost,
+        `otherwise`: tensors like its results."""
         return ops.cond(chosen, function, lambda: otherwise)
 
     def differentiable(self, tensor: Tensor) -> Tensor:
@@ -270,13 +270,13 @@ class Backend(abc.ABC):
         return ops.take_along_axis(tensor, steps, axis=1)
 
     def finite_rows(self, tensors: list[Tensor], rows: list[int | Tensor]) -> Tensor:
-        """Splits each tensor into as many equal parts; for each part, whether all its
-        elements are finite in all tensors.
+        """Whether all elements are finite in all tensors, for each of several equal
+        parts into which the tensors are split.
 
         Args:
             tensors: List of tensors, not empty.
-            rows: List with a number of parts for each: the same one, or 1 for a tensor
-                that concerns all parts.
+            rows: List with the number of parts for each tensor: the same one, or 1 for
+                a tensor that concerns all parts.
 
         Returns:
             Tensor of booleans, `(rows,)` or `(1,)`.
@@ -459,8 +459,8 @@ class Backend(abc.ABC):
         return tensors
 
     def postponed(self, tensors: list[Tensor], until: list[Tensor]) -> list[Tensor]:
-        """The tensors, not before others exist: nothing is computed of them earlier,
-        or taken from what was computed earlier."""
+        """The tensors, available only once others exist: nothing is computed from them
+        earlier, or taken from what was computed from them earlier."""
         return tensors
 
     @abc.abstractmethod
@@ -568,8 +568,8 @@ class Backend(abc.ABC):
         """`values`, whose gradients with respect to the tensors `inputs` are
         `backward(inputs, context, upstream)`.
 
-        That function may use no other tensors. What is kept for it in the place of the
-        inputs, a list, defaults to `None`: these.
+        That function may use no other tensors. `kept` is a list of tensors that are
+        kept for it in the place of the inputs; it defaults to `None`, the inputs.
         """
 
     def detached(self, function: Callable[..., Structure], *args: Any) -> Structure:

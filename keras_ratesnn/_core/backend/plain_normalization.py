@@ -45,7 +45,7 @@ def _statistics(graft, replicas, inputs, axis, weights=None):
     count = math.prod(ops.shape(inputs)[index] for index in axes)
 
     def average(values):
-        # On PyTorch the mean of Keras is one of float32, of float64, too.
+        # Not ops.mean, which reduces float64 to float32 on JAX and PyTorch.
         return ops.sum(values, axes, keepdims=True) / ops.cast(count, values.dtype)
 
     if weights is None:

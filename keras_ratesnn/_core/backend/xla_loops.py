@@ -52,7 +52,7 @@ def unrolled_steps(platform, with_gradient):
 
 
 def unrolled_network_steps():
-    """Small: in an unrolled loop XLA may start a step before the previous one has
+    """A small T: in an unrolled loop XLA may start a step before the previous one has
     finished, and then keeps the activations of several steps in memory. A compiled loop
     does not, and compiles once for any T.
     """

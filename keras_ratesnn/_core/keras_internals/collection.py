@@ -121,9 +121,9 @@ class _Collection:
     """The layers and variables of a model at the time of construction.
 
     Attributes:
-        layers: List, first of the model.
-        variables: List.
-        weights: List.
+        layers: List of the layers, the model first.
+        variables: List of the variables.
+        weights: List of the weights.
         tracked: The collection that Keras made of the variables for PyTorch, or `None`,
             and a list of their values.
         is_complete: Boolean, whether all layers keep their variables where Keras does.
@@ -184,8 +184,8 @@ class _Collection:
 
 @functools.cache
 def _finds_variables_as_keras(layer_type):
-    """Whether the lists of layers say all, as they do for the layers of this library:
-    the variables of a surrogate stay."""
+    """Whether the lists of layers say all. They do for the layers of this library: what
+    those add, the variables of a surrogate, does not change."""
     return all(
         _is_known(layer_type, name)
         for name in ("_flatten_layers", "variables", "weights")

@@ -35,7 +35,7 @@ class ExtractsFeatures:
         return self.feature_model(model, layer_names) if layer_names else None  # type: ignore[attr-defined]
 
     def _feature_models(self):
-        """Pairs of the student and of the teacher, and the model that reads their
-        features or `None`."""
+        """Two pairs: the student, then the teacher, each with the model that reads its
+        features, or `None`."""
         extractors = self._student_feature_extractor, self._teacher_feature_extractor  # type: ignore[attr-defined]
         return zip((self.student, self.teacher), extractors, strict=True)  # type: ignore[attr-defined]

@@ -261,8 +261,8 @@ class CollectingScope(Values):
 
 @contextlib.contextmanager
 def without_values():
-    """A context in which new variables have shapes, but no values: a list, which has
-    these variables at the end.
+    """A context in which new variables have shapes, but no values. It yields a list,
+    which has these variables at the end.
 
     Keras would give them values at the end of the next `StatelessScope`, even if they
     were larger than memory. `give_values` does it.

@@ -99,7 +99,7 @@ def reattach_state(model, purpose, state):
 
 
 def keeps_state(method):
-    """The method `evaluate` or `predict` of models which have their variables after it,
+    """Decorates `evaluate` or `predict`: a model has its variables again afterwards,
     also if a callback raises an error."""
 
     @functools.wraps(method)

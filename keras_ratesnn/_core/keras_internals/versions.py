@@ -1,4 +1,4 @@
-"""Which versions of Keras the library fits."""
+"""The versions of Keras that the library fits."""
 
 import warnings
 

@@ -15,8 +15,8 @@ from keras_ratesnn.gradients.time.windows import accumulate, join
 
 MOST_COMPILED_WINDOWS = 8
 """With more windows a time loop is not compiled: each of its steps has a trace for each
-pair of windows. Passes that TensorFlow compiles are slower from 10 windows on, and
-programs of PyTorch are written for as long as the cube of their number."""
+pair of windows. Passes that TensorFlow compiles are slower from 10 windows on, and the
+time to write a program of PyTorch grows with the cube of their number."""
 
 
 class Sums(NamedTuple):
@@ -68,7 +68,7 @@ class EligibilityHandler(NeuronHandler):
 
     @property
     def waits_as_bytes(self):
-        # Their sums in a window are whole numbers, too.
+        # Sums of spikes in a window are whole numbers, too.
         most = self.cell.levels * max(self.windows.sizes)
         return (
             self.context.all_at_once
@@ -178,8 +178,8 @@ class EligibilityHandler(NeuronHandler):
         return state._replace(record=record)
 
     def _stored(self, means):
-        """In the precision of the layer, which gradients have, unless they are scaled,
-        fed back, or summed over neurons."""
+        """Means in the precision of the layer, which gradients have, unless they are
+        scaled, fed back, or summed over neurons."""
         has_weights = any(part is not None for _, part in self.directions)
         is_scaled = self.windows.mask is not None
         if is_scaled or self.cell.feedback is not None or has_weights:

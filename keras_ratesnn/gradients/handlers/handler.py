@@ -215,7 +215,7 @@ class Handler(RefusesOldHooks):
         return state
 
     def commit(self, state: HandlerState) -> None:
-        """Called once after the last walk: statistics go to the layer."""
+        """Called once at the end of a run: statistics go to the layer."""
 
     # What handlers share:
 

@@ -34,14 +34,14 @@ class LoopedHandler(Handler):
     """Whether the state of `start` has numbers, which `as_tensors` converts, or `()`,
     where later ones have tensors."""
     dtype: Any = None
-    """That of the outputs, if the layer has one."""
+    """The dtype of the outputs, if the layer has one."""
     moves_in_padding = False
     """Whether the state goes on at steps that are padding, with inputs of zero, instead
     of waiting."""
 
     @property
     def parallel(self) -> bool:
-        """Whether all steps, where they are there, are found by `at_once`, see
+        """Whether all steps, where they are given, are computed by `at_once`, see
         `NeuronHandler`."""
         return False
 
@@ -53,8 +53,8 @@ class LoopedHandler(Handler):
 
     @property
     def loop_variables(self) -> list[keras.Variable] | None:
-        """The tensors that `advance` reads, where many steps may be a compiled loop:
-        with one input, and one output of `dtype`."""
+        """The variables that `advance` reads, where many steps may be a compiled loop,
+        with one input, and one output of `dtype`; else `None`."""
         return None
 
     @property
@@ -64,8 +64,8 @@ class LoopedHandler(Handler):
         return (type(self),)
 
     def prepared(self, inputs: list[Tensor]) -> list[Tensor]:
-        """Inputs in double precision where the layer is, and only there: weights are.
-        Keras casts those of other layers."""
+        """Inputs in double precision where the layer is, as its weights are, and only
+        there. Keras casts the inputs of other layers."""
         if self.dtype is None:
             return inputs
         wide = time_axis.accumulation_dtype(self.dtype)
@@ -158,7 +158,7 @@ class SteppedHandler(LoopedHandler):
     """A layer with steps of its own, `initial_state` and `step`.
 
     Attributes:
-        layer: What is run over time.
+        layer: The object with these two methods that is run over time.
     """
 
     def __init__(self, call: PlannedCall, context: Context) -> None:

@@ -18,7 +18,7 @@ class MixingHandler(SteppedHandler, OperationHandler):
         super().__init__(call, context)
         self.layer = self.operation.in_time(context.training)
 
-    # It goes on in padding, and does not know of masks: it is given zeros.
+    # The layer goes on in padding, and does not know of masks: it is given zeros.
 
     def step(self, state, inputs, t):
         x = self._only_input(inputs)

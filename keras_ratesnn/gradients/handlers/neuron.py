@@ -135,7 +135,7 @@ class NeuronHandler(LoopedHandler):
         return NeuronState(carried)
 
     def release(self, state):
-        # All steps at once have taken it.
+        # All steps at once have been summarised.
         state = state if self.context.all_at_once else self.summarize(state)
         self.cell.after_steps(state.cell)
         return state._replace(cell=())

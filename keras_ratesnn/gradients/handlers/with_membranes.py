@@ -40,7 +40,7 @@ class WithMembranes(NeuronHandler):
         )
 
     def regularization_of_step(self, outputs: list[Tensor], t: Time) -> None:
-        """None: the outputs are not spikes alone."""
+        """Nothing: the outputs are not spikes alone."""
 
     def step(
         self, state: NeuronState, inputs: list[Tensor], t: Time

@@ -5,10 +5,10 @@ c of the input, ẋ_t = ∂x_t/∂c, ẋ_0 = 0:
 
     (ṡ_t, ẋ_t) = Df(I_t, x_{t−1}; w) · (1, ẋ_{t−1}, 0)   g = ∂r/∂c = (1/T) Σ_t ṡ_t
 
-where the surrogate replaces the derivative of the spike. The direction (0, ẋ_{t−1},
-e_w) gives the derivative with respect to a trainable weight w of the cell. For LIF
-neurons ẋ is the ρ recursion of Yu et al., NeurIPS 2024, and g their eligibility. The
-recursion is correct if the step acts on each neuron independently, see
+where the surrogate replaces the derivative of the spike. The direction
+(0, ẋ_{t−1}, e_w) gives the derivative with respect to a trainable weight w of the cell.
+For LIF neurons ẋ is the ρ recursion of Yu et al., NeurIPS 2024, and g their
+eligibility. The recursion is correct if the step acts on each neuron independently, see
 `neuron_independence`.
 
 A cell may have a hand-written derivative, `NeuronCell.step_derivative`, which is

@@ -278,8 +278,8 @@ def _shapes(structure):
 
 
 def _are_alike(new, old):
-    """Whether a structure has tensors of the same shapes and dtypes as another one. JAX
-    sorts the keys of a dict."""
+    """Whether a structure has tensors of the same shapes and dtypes as another one. The
+    order of a dict's keys does not matter: JAX sorts them in loops."""
     if isinstance(old, dict):
         return (
             isinstance(new, dict)

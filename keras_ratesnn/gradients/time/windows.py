@@ -80,7 +80,7 @@ def accumulate(totals, value, inside, plus=lambda total, value: total + value):
 
 
 class Windows:
-    """How the steps of a batch are averaged.
+    """The windows of a batch, and the means over their steps.
 
     Args:
         sizes: Tuple of integers that add up to T, the sizes of the windows.
@@ -154,8 +154,8 @@ class Windows:
         return list(zip([0, *ends[:-1]], ends, strict=True))
 
     def valid(self, t):
-        """Which rows of step `t`, or of all steps for `None`, are not padding; `None`
-        if all are not."""
+        """Booleans for the rows of step `t`, or of all steps for `None`, false for
+        padding; `None` if there is none."""
         if self.mask is None:
             return None
         if t is None:
@@ -185,8 +185,8 @@ class Windows:
         return _divided(total, self._all_counts())
 
     def counted_means(self, means, window):
-        """The means of a window, a structure of tensors and numbers that are sums
-        divided by the size of the window."""
+        """The means of a window over the steps that count, given a structure of tensors
+        and numbers: sums divided by the size of the window."""
         if self.mask is None:
             return means
         scale = self.sizes[window] / ops.maximum(self._counts[window], 1.0)
@@ -269,8 +269,8 @@ class Windows:
         return steps if self.mask is None else time_axis.zero_unless(self.mask, steps)
 
     def weights_of_rows(self, rows):
-        """The weight of each of `batch * W` rows in a mean over all steps, a share of W
-        / T each; `None` if all are equal."""
+        """The weight of each of `batch * W` rows in a mean over all steps, W / T for
+        each step that counts in its window; `None` if all are equal."""
         if self.have_equal_weights:
             return None
         scale = len(self) / self.timesteps
@@ -304,8 +304,8 @@ class Windows:
         return share(within), share(from_previous)
 
     def share(self, window, training):
-        """The fraction of all steps that are in a window, of the batch, in training
-        that of all replicas."""
+        """The fraction of the steps of the batch that are in a window, in training of
+        those of the batch of all replicas. Only steps that count are counted."""
         if self.mask is None:
             return self.sizes[window] / self.timesteps
         count, steps = _summed_over_replicas(

@@ -33,7 +33,7 @@ class Backend(base.Backend):
         slope: float | Tensor,
         *more: tuple[Tensor, float | Tensor],
     ) -> Tensor:
-        """`value`, with chosen derivatives."""
+        """`value`, whose derivatives are the given slopes; see `base`."""
         return _graft(value, *zip((onto, slope), *more, strict=True))
 
     def again(self, function, *tensors):
@@ -96,7 +96,7 @@ class Backend(base.Backend):
         return xla_loops.unrolled_steps(_platform(), with_gradient)
 
     def unrolled_network_steps(self):
-        """Small; no limit for numbers, as in `unrolled_steps`."""
+        """The choice in `xla_loops`; no limit for numbers, as in `unrolled_steps`."""
         return math.inf if trace_state_clean() else xla_loops.unrolled_network_steps()
 
     def spikes_wait_as_bytes(self):

@@ -41,7 +41,7 @@ class Backend(base.Backend):
         slope: float | Tensor,
         *more: tuple[Tensor, float | Tensor],
     ) -> Tensor:
-        """`value`, with chosen derivatives."""
+        """`value`, whose derivatives are the given slopes; see `base`."""
         pairs = [(onto, slope), *more]
         if _forward_mode.get():
             # In forward mode the derivative of a custom gradient is silently zero.
@@ -170,8 +170,8 @@ class Backend(base.Backend):
         return carried, outputs.stack()
 
     def unrolled_network_steps(self):
-        """Small, as on JAX; no limit for replicas, which cannot exchange statistics
-        inside a compiled loop."""
+        """The choice in `xla_loops`; no limit for replicas, which cannot exchange
+        statistics inside a compiled loop."""
         return xla_loops.unrolled_network_steps() if replicas.count() == 1 else math.inf
 
     def optimization_barrier(self, tensors):

@@ -21,7 +21,7 @@ LEAST_ELEMENTS = 2**20
 """For fewer elements compilation takes too long, half a second for each layer."""
 
 USUAL_BATCH = 32
-"""Counted where the size of a batch is not known."""
+"""The size that is assumed where that of a batch is not known."""
 
 _NAMES = """
     Abs Add AddN AddV2 BroadcastTo Cast ConcatV2 Const DivNoNan Equal Erf Exp ExpandDims
@@ -86,9 +86,10 @@ def elementwise(function, cell, key, *arguments):
 
 
 def _programs_of(graph):
-    """Those of the graph that is traced, in which the time steps of a layer share one.
+    """The programs of the graph that is traced, in which the time steps of a layer
+    share one.
 
-    It holds them itself: they hold its tensors, and must be gone once it is.
+    The graph holds them itself: they hold its tensors, and must be gone once it is.
     """
     # TensorFlow's graphs have no `__dict__`.
     if not hasattr(graph, "_keras_ratesnn_programs"):

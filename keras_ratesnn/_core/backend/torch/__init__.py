@@ -73,7 +73,7 @@ class Backend(base.Backend):
         slope: float | Tensor,
         *more: tuple[Tensor, float | Tensor],
     ) -> Tensor:
-        """`value`, with chosen derivatives."""
+        """`value`, whose derivatives are the given slopes; see `base`."""
         pairs: list[tuple[Any, Any]] = [(onto, slope), *more]
         if _forward_mode.get():
             # An autograd function with derivatives in both modes takes PyTorch several

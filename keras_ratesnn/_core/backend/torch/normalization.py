@@ -103,8 +103,8 @@ def _gradients_of_equal_rows(upstream, inputs, gamma, mean, inverse_deviation):
 def _gradients_of_weighted_rows(
     upstream, inputs, gamma, mean, inverse_deviation, weights
 ):
-    # δ = ∂L/∂ĉ; ω_i are the shares of the elements, μ_c is their mean: ∂L/∂c_i = γ/σ
-    # (δ_i − ω_i (Σ δ + (c_i − μ_c)/σ Σ δ ĉ))
+    # δ = ∂L/∂ĉ; ω_i are the shares of the elements, μ_c is their mean:
+    # ∂L/∂c_i = γ/σ (δ_i − ω_i (Σ δ + (c_i − μ_c)/σ Σ δ ĉ))
     _, gamma_gradient, beta_gradient = _backward(
         upstream, inputs, gamma, mean, inverse_deviation, with_inputs=False
     )

@@ -9,7 +9,7 @@ from keras_ratesnn._core.backend import base
 
 
 class Replicas(base.Replicas):
-    """Each is a process."""
+    """Replicas that are processes, each with layers of its own."""
 
     PROCESSES = True
 
@@ -49,7 +49,7 @@ class Replicas(base.Replicas):
                 output.register_hook(hook)
 
     def in_data_parallel_module(self):
-        """A `DistributedDataParallel` module averages gradients."""
+        """Whether this runs inside a `DistributedDataParallel` module."""
         return (
             torch.nn.parallel.DistributedDataParallel._get_active_ddp_module()
             is not None
@@ -57,8 +57,8 @@ class Replicas(base.Replicas):
 
     @torch.no_grad()
     def share_first(self, model):
-        """The variables of the optimizer, too. Raises ValueError if weights are
-        sharded."""
+        """Gives all replicas the variables of the optimizer, too. Raises ValueError if
+        weights are sharded."""
         # Imported here because it is needed only by several processes.
         from torch.distributed.tensor import DTensor
 

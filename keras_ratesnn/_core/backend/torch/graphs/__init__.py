@@ -14,9 +14,10 @@ below, which overrides what is accelerated. It has three parts:
 * `time_loops/`: `time_loop`. On CPUs all steps of a neuron layer become one program in
   C++, for any T: of such a large layer in its first call, else in the 16th.
 
-A graph contains all that is no tensor. It serves calls of the same kind: with the same
-shapes, dtypes and arguments (`recorder/signature.py`), and attributes of layers
-(`recorder/layer_attributes.py`). Others run in eager mode, until they are recorded.
+A graph contains all that is no tensor, as constants. It serves calls of the same kind:
+with the same shapes, dtypes and arguments (`recorder/signature.py`), and attributes of
+layers (`recorder/layer_attributes.py`). Others run in eager mode, until they are
+recorded.
 
 Is it slow? `model.execution` says whether there are graphs. Warnings say what cannot be
 recorded or compiled, and why; `logging.getLogger("keras_ratesnn")`, at level DEBUG,
@@ -72,7 +73,7 @@ class Backend(torch.Backend):
 
     @staticmethod
     def noise_state():
-        """None in a recording: a replay draws other numbers."""
+        """Empty in a recording: a replay draws other numbers."""
         return [] if graph.is_recording() else torch.Backend.noise_state()
 
     @staticmethod

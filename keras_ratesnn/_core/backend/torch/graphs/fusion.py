@@ -235,7 +235,7 @@ class _Loops:
 
     Args:
         cell: A neuron cell.
-        patience: Integer >= 1, the first of its calls of which a function is compiled.
+        patience: Integer >= 1, the number of its first call that may be compiled.
     """
 
     def __init__(self, cell, patience):
@@ -266,7 +266,7 @@ class _Loops:
 
     @functools.cached_property
     def _kind(self):
-        """The same for cells of a class whose settings look the same."""
+        """A key: the same for cells of a class whose settings look the same."""
         settings = {}
         for name, value in vars(self._cell).items():
             is_setting = name not in private_keras.ATTRIBUTES_OF_EVERY_LAYER

@@ -1,9 +1,9 @@
-"""Objects made for the settings of layers, which may change at any time, such as a
-graph."""
+"""Objects that are made for the settings of layers, such as graphs. The settings may
+change at any time."""
 
 SETTINGS_KEPT = 2
-"""How many settings are remembered: PyTorch's modules have another attribute in
-training than in inference."""
+"""How many settings are remembered. Two, since the attribute `training` of PyTorch's
+modules differs between training and inference."""
 
 
 class LatestSettings:

@@ -111,7 +111,7 @@ class _Settings:
 
     Args:
         model: Keras model.
-        objects: List of other objects.
+        objects: Tuple of other objects.
         patience: Integer that multiplies the number of calls before a recording.
         memory: What the CUDA graphs share, see `CallGraph`.
     """

@@ -1,5 +1,5 @@
-"""Choices inside recorded graphs: what only one tensor needs that may not be wanted is
-computed only where it is.
+"""Choices inside recorded graphs: what serves only tensors that may not be wanted is
+computed only where they are wanted.
 
 While a graph is recorded, what may be wanted is recorded like everything else, and then
 chosen. Afterwards the operations whose results a choice alone needs move into a graph
@@ -20,7 +20,7 @@ _library = torch.library.Library("keras_ratesnn", "FRAGMENT")
 _library.define(
     "choose(Tensor chosen, Tensor[] wanted, Tensor[] otherwise) -> Tensor[]"
 )
-# In a compiled graph.
+# What `choose` becomes in a graph that will be compiled.
 _library.define(
     "run_if(int number, Tensor chosen, Tensor[] tensors, Tensor[] otherwise) -> "
     "Tensor[]"
@@ -63,7 +63,7 @@ class Choice:
 
 
 def with_graphs_of_their_own(graph, finished, compiled):
-    """A graph whose choices run graphs of their own.
+    """Moves what only a choice needs into a graph of its own, for each choice.
 
     Args:
         graph: An `fx.Graph`, which is changed.
@@ -123,8 +123,8 @@ def _graph_of_its_own(inside, results):
 
 
 def _needed_only_by(choice, changed):
-    """The nodes, in order, whose results only what may not be wanted needs: a dict, for
-    look-ups."""
+    """The nodes, in order, whose results only the `wanted` tensors of a choice need: a
+    dict, for look-ups."""
     chosen, _, otherwise = choice.args
     outside = {chosen, *otherwise}
     inside: dict[fx.Node, None] = {}

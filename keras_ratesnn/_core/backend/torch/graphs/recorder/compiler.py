@@ -163,8 +163,8 @@ def for_this_order_of_axes(graph, tensors):
     same order of axes in memory.
 
     Unlike `torch.compile`, this checks only the sizes at a call, since more would take
-    longer than the loops of a small layer, and gives up after no number of kinds of
-    tensors.
+    longer than the loops of a small layer, and does not give up after some number of
+    kinds of tensors.
     """
     import sympy
     from torch._dynamo.source import ConstantSource

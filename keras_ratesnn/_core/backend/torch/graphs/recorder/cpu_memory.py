@@ -22,8 +22,8 @@ def keep():
     """Keeps freed memory, in the whole process, unless the user chose something for it
     in the environment.
 
-    TensorFlow, which may load the data, keeps the least from its first generator of
-    data on, so once is not enough.
+    TensorFlow, which may load the data, lets the library keep as little as possible
+    from its first generator of data on, so once is not enough.
     """
     is_chosen = any(name.startswith("MALLOC_") for name in os.environ)
     if is_chosen or "GLIBC_TUNABLES" in os.environ:

@@ -65,8 +65,8 @@ class GraphMemory:
         return self._calls > CALLS_IN_A_ROW
 
     def take(self, replays):
-        """Gives it to `replays`, of which the present holder gives back its
-        memory."""
+        """Gives the memory to `replays`, after its present holder has given it
+        back."""
         holder = self._holder()
         if holder is not None:
             holder.give_back()

@@ -95,7 +95,7 @@ class CallGraph:
             `new_memory`.
 
     Raises:
-        ValueError: If the function draws random numbers.
+        ValueError: If a replay would not do what the function does.
         Exception: Any other, if an operation depends on the values of tensors.
     """
 
@@ -329,7 +329,7 @@ class _Replayed(torch.autograd.Function):
     @first_derivative_only
     def backward(ctx, *upstream):
         saved = list(ctx.saved_tensors)
-        # It keeps them where the graph of autograd is retained.
+        # Autograd keeps them where its graph is retained.
         ctx.maybe_clear_saved_tensors()
         return None, None, None, *ctx.graph.gradients(saved, upstream)
 

@@ -63,8 +63,8 @@ def check(graph_module, repeated_draw):
 
 
 def tensors_as_inputs(graph_module, count, settings):
-    """Makes constants whose values may change inputs after the first `count` ones:
-    those in the memory of `settings`, tensors.
+    """Turns constants whose values may change, those in the memory of the tensors
+    `settings`, into inputs, which follow the first `count` ones.
 
     Returns:
         List of these constants.

@@ -47,8 +47,8 @@ _FIXED_OF_KERAS = (
     keras.DTypePolicy,
     keras.initializers.Initializer,
 )
-"""Keras' own classes of values that are not settings of a call, nor are variables.
-Saving changes symbolic tensors."""
+"""Keras' own classes of objects that are not looked into. Variables are no settings,
+and symbolic tensors are none either: saving a model changes them."""
 
 _FIXED_OF_TORCH = {
     ("torch", name) for name in ("dtype", "device", "layout", "memory_format")
@@ -198,8 +198,8 @@ class LayerAttributes:
         """An iterator over the names in dictionaries, and the last attribute of each
         layer.
 
-        They have thousands of attributes. Python keeps these in order, so that another
-        one is the last, or its value is.
+        Layers have thousands of attributes. Python keeps these in order, so that a new
+        one is the last.
         """
         return itertools.chain(
             itertools.chain.from_iterable(self._dicts),

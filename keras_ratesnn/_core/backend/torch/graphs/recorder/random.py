@@ -60,7 +60,7 @@ def seeded_draws():
 
 
 def _number(function, args, kwargs):
-    """The place of a draw in the list."""
+    """The place of a draw in the list `_draws`."""
     draw = _Draw(function, args, kwargs)
     number = _numbers.setdefault((function, repr(draw)), len(_draws))
     if number == len(_draws):
@@ -122,7 +122,7 @@ def leave_own_draws_alone(graph):
     """Makes each draw from PyTorch's own generator an operation that a compiler does
     not know, after the draw before it.
 
-    Compiled it would draw other numbers.
+    Compiled, it would draw other numbers.
 
     Returns:
         Whether this could be done for all of them: not where a part of a tensor is

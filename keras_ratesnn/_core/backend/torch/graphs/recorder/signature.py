@@ -81,7 +81,7 @@ class _Latest:
 
 
 def are_plain(tensors):
-    """Whether all are PyTorch's own, of no other subclass than that of weights."""
+    """Whether all tensors are of PyTorch's own class, or of that of its weights."""
     return {torch.Tensor, torch.nn.Parameter}.issuperset(map(type, tensors))
 
 

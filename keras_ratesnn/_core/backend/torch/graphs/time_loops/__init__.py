@@ -1,4 +1,4 @@
-"""Time loops of small neuron layers in C++: all steps in one operation, in which the
+"""Time loops of neuron layers in C++, on CPUs: all steps in one operation, in which the
 states of neurons stay in fast memory.
 
 PyTorch's compiler writes out every time step, so that it takes longer for larger T.
@@ -94,10 +94,11 @@ def _holes(structure):
 
 
 def _steady(loop):
-    """The graphs of steps, the loop with a state whose tensors have the shapes and
-    dtypes that they have after each step, and results."""
+    """`(modules, loop, results)`: the graphs of steps, the loop with a state whose
+    tensors have the shapes and dtypes that they have after each step, and the results
+    of a step."""
     met: list[Any] = []
-    # It ends: shapes only grow, and there are few dtypes.
+    # This ends: shapes only grow, and there are few dtypes.
     while _kinds(loop.state) not in met:
         met.append(_kinds(loop.state))
         modules = [traced(step, loop.arguments) for step in loop.steps]

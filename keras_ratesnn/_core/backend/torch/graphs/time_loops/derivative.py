@@ -58,7 +58,7 @@ class Derivative:
         self._same = list(itertools.compress(same, wanted))
         self._numbers = numbers
         self._program = functools.cache(self._written)
-        # The other one is for states that go on.
+        # The other program, with these gradients, is for states that go on.
         self._program(False)
 
     def _written(self, has_state_gradients):
@@ -78,7 +78,7 @@ class Derivative:
         return Numbered(written, self._shape, results)
 
     def _parted(self, weights):
-        """Those that are learned, and the others: two lists."""
+        """The weights that are learned, and the others: two lists."""
         fixed = [not is_learned for is_learned in self._learned]
         return (
             list(itertools.compress(weights, self._learned)),
@@ -93,8 +93,8 @@ class Derivative:
         return [part.expand(self._shape) for part in parts]
 
     def run(self, program, ends, weights, arguments, read_weights):
-        """The results of the `Numbered` program of the steps, given its arguments, and
-        those of weights."""
+        """The results of the `Numbered` program of the steps, with gradient, given the
+        weights, its other arguments, and what it reads of the weights."""
         own, fixed = self._parted(weights)
         fixed = self._program(False).read_weights(fixed)
         counts = len(own), len(arguments), len(read_weights)

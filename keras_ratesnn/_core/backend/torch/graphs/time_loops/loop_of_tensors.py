@@ -9,7 +9,7 @@ import torch
 
 @dataclasses.dataclass(frozen=True)
 class LoopOfTensors:
-    """A `TimeLoop` whose functions take tensors alone, with such tensors of one step.
+    """A `TimeLoop` whose functions take tensors alone, with examples of one step.
 
     Attributes:
         begin: Function of weights and inputs that returns the state before the first
@@ -19,7 +19,8 @@ class LoopOfTensors:
             element-wise.
         summarize: Function of weights and the last state that returns what takes its
             place, or `None`.
-        weights: List of tensors that broadcast to the inputs.
+        weights: List of tensors that broadcast to the inputs, or vectors of numbers
+            that are not those of neurons.
         state: List of tensors.
         inputs: List of tensors `(batch, ...)`.
         valid: List of one boolean tensor `(batch,)`, or empty.
@@ -41,7 +42,7 @@ class LoopOfTensors:
 
     @property
     def arguments(self):
-        """Those of a step, a list."""
+        """The arguments of a step, a list."""
         return [*self.weights, *self.state, *self.inputs, *self.valid]
 
     @property
@@ -51,5 +52,5 @@ class LoopOfTensors:
 
     @property
     def shape(self):
-        """That of the inputs, a tuple."""
+        """The shape of the inputs, a tuple."""
         return self.inputs[0].shape

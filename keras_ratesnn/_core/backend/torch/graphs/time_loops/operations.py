@@ -21,14 +21,14 @@ def stored(dtype):
 
 
 def type_text(dtype):
-    """The type in C++."""
+    """The type of a dtype in C++."""
     if stored(dtype) not in _TYPES:
         raise ValueError(f"there are tensors of {dtype}")
     return _TYPES[stored(dtype)]
 
 
 def literal(number, kind):
-    """A number of a type in C++."""
+    """The text of a number, of a type in C++."""
     if math.isfinite(number):
         return f"static_cast<{kind}>({float(number).hex()})"
     if math.isnan(number):

@@ -197,7 +197,7 @@ class Numbered:
         self._count = len(kinds)
 
     def read_weights(self, weights):
-        """The last of the tensors that it takes."""
+        """What the program reads of the weights, a list: the last of its tensors."""
         return [x.to(stored(x.dtype)) for x in self._written.read_weights(weights)]
 
     def __call__(self, ends, tensors):

@@ -164,7 +164,7 @@ class Text:
         )
 
     def _add_loops(self, bodies, is_reversed=False):
-        """A loop for each phase."""
+        """Adds a loop for each phase."""
         numbered = list(enumerate(bodies))
         if is_reversed:
             numbered.reverse()
