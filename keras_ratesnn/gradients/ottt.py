@@ -221,8 +221,7 @@ class Weighted(OperationHandler):
         with values, call_kernels.stopped():
             outputs, loss = super().outputs_and_loss(inputs[:count], t)
         traces = [
-            keras_internals.put_mask(ops.stop_gradient(x), keras_internals.mask_of(x))
-            for x in inputs[count:]
+            keras_internals.masked_as(ops.stop_gradient(x), x) for x in inputs[count:]
         ]
         at_traces, loss_at_traces = self.apply(traces, t)
         if loss_at_traces is not None:
@@ -232,4 +231,4 @@ class Weighted(OperationHandler):
     @staticmethod
     def _with_both(output, at_traces):
         both = output + engine.graft(ops.zeros_like(output), at_traces, 1.0)
-        return keras_internals.put_mask(both, keras_internals.mask_of(output))
+        return keras_internals.masked_as(both, output)

@@ -118,7 +118,7 @@ class Rate(GradientMethod):
             rate = windows.repeat(rate) if slot.index in network.static else rate
             rate = time_axis.cast(rate_of_output(rate), value.dtype)
             grafted = engine.graft(value, rate, 1.0)
-            return keras_internals.put_mask(grafted, keras_internals.mask_of(value))
+            return keras_internals.masked_as(grafted, value)
 
         return tree.map_leaves(with_derivative, outputs, rates, network.outputs)
 

@@ -116,8 +116,7 @@ class _Segment:
         for index in set().union(*self.freed):
             tensors.pop(index, None)
         for index, output in outputs_after.items():
-            mask = keras_internals.mask_of(outputs[index])
-            tensors[index] = keras_internals.put_mask(output, mask)
+            tensors[index] = keras_internals.masked_as(output, outputs[index])
         for index in losses:
             states[index] = states[index]._replace(loss=next(attached))
         return states
@@ -182,8 +181,7 @@ class _Segment:
             computed, bits = engine.optimization_barrier(
                 (spikes, packing.packed(spikes))
             )
-            mask = keras_internals.mask_of(spikes)
-            outputs[index] = keras_internals.put_mask(computed, mask)
+            outputs[index] = keras_internals.masked_as(computed, spikes)
             packed[index] = bits, packing
 
     def _with_backward(self, values, given, packed):

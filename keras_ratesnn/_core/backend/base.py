@@ -579,7 +579,6 @@ class Backend(abc.ABC):
         def stopped(leaf):
             if not ops.is_tensor(leaf):
                 return leaf
-            mask = keras_internals.mask_of(leaf)
-            return keras_internals.put_mask(ops.stop_gradient(leaf), mask)
+            return keras_internals.masked_as(ops.stop_gradient(leaf), leaf)
 
         return tree.map_leaves(stopped, function(*args))

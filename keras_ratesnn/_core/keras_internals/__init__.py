@@ -56,6 +56,7 @@ from keras_ratesnn._core.keras_internals.losses import (
 )
 from keras_ratesnn._core.keras_internals.masks import (
     mask_of,
+    masked_as,
     put_mask,
     row_mask,
     take_mask_off,

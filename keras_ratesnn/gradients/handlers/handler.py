@@ -344,9 +344,7 @@ class Handler(RefusesOldHooks):
             return lambda tensor: tensor
 
         def guarded(tensor):
-            return keras_internals.put_mask(
-                keep(tensor), keras_internals.mask_of(tensor)
-            )
+            return keras_internals.masked_as(keep(tensor), tensor)
 
         return guarded
 

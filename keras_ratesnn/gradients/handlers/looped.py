@@ -140,8 +140,7 @@ class LoopedHandler(Handler):
 
 
 def _with_mask(outputs, x):
-    mask = keras_internals.mask_of(x)
-    return [keras_internals.put_mask(output, mask) for output in outputs]
+    return [keras_internals.masked_as(output, x) for output in outputs]
 
 
 class SteppedState(NamedTuple):

@@ -44,7 +44,7 @@ class MixingHandler(SteppedHandler, OperationHandler):
         return self._after(SteppedState(), x, time_axis.cast(outputs, self.dtype), None)
 
     def _after(self, state, x, outputs, t):
-        keras_internals.put_mask(outputs, keras_internals.mask_of(x))
+        keras_internals.masked_as(outputs, x)
         return self.after(state, [outputs], t)
 
     def _needs_mean(self, inputs):

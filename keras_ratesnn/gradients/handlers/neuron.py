@@ -116,9 +116,7 @@ class NeuronHandler(LoopedHandler):
         (spikes,) = outputs
         if t is None and type(self).emitted is not NeuronHandler.emitted:
             inputs = self.rows(inputs)
-        spikes = keras_internals.put_mask(
-            self.emitted(spikes, inputs, t), keras_internals.mask_of(spikes)
-        )
+        spikes = keras_internals.masked_as(self.emitted(spikes, inputs, t), spikes)
         if not self.context.records:
             loss = plus(state.loss, self.regularization_of_step([spikes], t))
             return state._replace(loss=loss), [spikes]

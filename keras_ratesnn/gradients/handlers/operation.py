@@ -123,10 +123,7 @@ class OperationHandler(Handler):
             # If the compiler postponed the means to the backward pass, all steps would
             # stay in memory until then.
             computed, totals = engine.optimization_barrier((outputs, totals))
-            outputs = [
-                keras_internals.put_mask(x, keras_internals.mask_of(y))
-                for x, y in zip(computed, outputs, strict=True)
-            ]
+            outputs = list(map(keras_internals.masked_as, computed, outputs))
         return state._replace(totals=totals), outputs
 
     def rates(self, state, inputs):

@@ -30,7 +30,7 @@ class RandomMaskHandler(Handler):
     def step(self, state, inputs, t):
         x = self._only_input(inputs)
         output = self.masked(time_axis.cast(x, state.mask.dtype), state.mask, t)
-        keras_internals.put_mask(output, keras_internals.mask_of(x))
+        keras_internals.masked_as(output, x)
         if not self.context.records:
             loss = self.regularization_of_step([output], t)
             state = state._replace(loss=plus(state.loss, loss))

@@ -56,6 +56,6 @@ class WithMembranes(NeuronHandler):
         (both,) = outputs
         spikes = time_axis.cast(both[..., 0], self.operation.compute_dtype)
         return state, [
-            keras_internals.put_mask(spikes, keras_internals.mask_of(both)),
+            keras_internals.masked_as(spikes, both),
             both[..., 1],
         ]
