@@ -14,7 +14,10 @@ from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import base
 from keras_ratesnn._core.backend.torch import normalization, time_filter
-from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
+from keras_ratesnn._core.backend.torch.derivative import (
+    differentiable_outputs,
+    first_derivative_only,
+)
 from keras_ratesnn._core.backend.torch.layout import LayoutKept
 from keras_ratesnn._core.backend.torch.replicas import replicas
 from keras_ratesnn._core.contexts import setting
@@ -133,17 +136,13 @@ class Backend(base.Backend):
         def pull(upstream):
             nonlocal outputs
             wanted = [tensor for tensor in inputs if tensor.requires_grad]
-            differentiable, onto = [], []
-            for output, gradient in zip(outputs, upstream, strict=True):
-                if output.requires_grad:
-                    differentiable.append(output)
-                    onto.append(gradient)
+            results, onto = differentiable_outputs(outputs, upstream)
             # Not needed any more.
             outputs = []
-            if not (wanted and differentiable):
+            if not (wanted and results):
                 return [None for _ in inputs]
             gradients = iter(
-                torch.autograd.grad(differentiable, wanted, onto, allow_unused=True)
+                torch.autograd.grad(results, wanted, onto, allow_unused=True)
             )
             return [
                 next(gradients) if tensor.requires_grad else None for tensor in inputs
