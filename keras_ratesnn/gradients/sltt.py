@@ -73,9 +73,9 @@ class SLTT(GradientMethod):
         if run.mask is None:
             return rank < self.random_steps
         # The replicas of a model draw the same steps.
-        samples = ops.sum(ops.cast(run.mask, "float32"), axis=0)
-        if engine.replicas.count() > 1:
-            samples = ops.sum(engine.replicas.gather(samples), axis=0)
+        (samples,) = engine.replicas.sums(
+            ops.sum(ops.cast(run.mask, "float32"), axis=0)
+        )
         counts = ops.take(samples > 0.0, ops.argsort(rank))
         number = ops.cumsum(ops.cast(counts, "int32"))
         first = ops.logical_and(counts, number <= self.random_steps)

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -79,6 +79,14 @@ class Replicas:
         """The tensors of all replicas, `(replicas, ...)`, with gradient. Their shapes
         must be equal."""
         return tensor[None]
+
+    def sums(self, *tensors: Tensor) -> Sequence[Tensor]:
+        """The sums over all replicas of tensors of one shape; the tensors themselves if
+        there is one replica."""
+        if self.count() == 1:
+            return tensors
+        total = ops.sum(self.gather(ops.stack(tensors)), axis=0)
+        return ops.unstack(total, len(tensors))
 
     def average_gradients(
         self, outputs: Structure, weights: Callable[[], list[keras.Variable]]
