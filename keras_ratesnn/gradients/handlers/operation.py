@@ -49,6 +49,10 @@ class OperationHandler(Handler):
     """Whether the layer has added a loss at a step of a run that records rates, which
     then have it."""
 
+    _separates_windows = False
+    """Whether each window is a call of its own on rates, with the same random
+    numbers."""
+
     def __init__(self, call, context):
         super().__init__(call, context)
         self.means = Means(context.windows)
@@ -129,7 +133,9 @@ class OperationHandler(Handler):
     def rates(self, state, inputs):
         if self.takes_time or (state and state.masks) or self._has_steps(inputs):
             rates, loss = self._in_time(state, inputs)
-        elif self.adds_losses and not self.context.windows.have_equal_weights:
+        elif self._separates_windows or (
+            self.adds_losses and not self.context.windows.have_equal_weights
+        ):
             rates, loss = self._by_window(state, inputs)
         else:
             guard = self._guarded(self.context.windows.only_counted)

@@ -9,7 +9,6 @@ from keras import ops
 from keras_ratesnn import layer_kinds
 from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import engine
-from keras_ratesnn.gradients.handlers.handler import plus
 from keras_ratesnn.gradients.handlers.operation import OperationHandler
 
 
@@ -30,6 +29,8 @@ class RandomHandler(OperationHandler):
 
     Args: as in `Handler`.
     """
+
+    _separates_windows = True
 
     def start(self, inputs):
         seeds = [ops.copy(seed) for seed in layer_kinds.seeds_of(self.operation)]
@@ -52,14 +53,6 @@ class RandomHandler(OperationHandler):
             inputs, lambda t: self._drawing(state, repeated=t > 0)
         )
         return self.after(state, outputs, None, loss, rows, self._masks_in_time(rows))
-
-    def rates(self, state, inputs):
-        if self.takes_time or state.masks or self._has_steps(inputs):
-            rates, loss = self._in_time(state, inputs)
-        else:
-            rates, loss = self._by_window(state, inputs)
-        rates = self.with_means(state, rates)
-        return rates, plus(loss, self.regularization_of_rates(rates))
 
     def _on_steps(self, state, inputs):
         return self._step_by_step(inputs, lambda t: self.on_rates(state))
