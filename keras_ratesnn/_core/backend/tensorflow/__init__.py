@@ -11,7 +11,6 @@ from tensorflow.compiler.tf2xla.python import xla
 from tensorflow.python.eager import record
 
 from keras_ratesnn._core import block_filter, keras_internals, tree
-from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import base, xla_loops
 from keras_ratesnn._core.backend.tensorflow import fusion, normalization
 from keras_ratesnn._core.backend.tensorflow.replicas import replicas
@@ -34,14 +33,7 @@ class Backend(base.Backend):
     fusing = staticmethod(fusion.fusing)
     steps_in_a_pass = staticmethod(fusion.steps_in_a_pass)
 
-    def graft(
-        self,
-        value: Tensor,
-        onto: Tensor,
-        slope: float | Tensor,
-        *more: tuple[Tensor, float | Tensor],
-    ) -> Tensor:
-        """`value`, with chosen derivatives."""
+    def graft(self, value, onto, slope, *more):
         pairs = [(onto, slope), *more]
         if _forward_mode.get():
             # In forward mode the derivative of a custom gradient is silently zero.

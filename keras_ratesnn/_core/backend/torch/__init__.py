@@ -6,12 +6,10 @@ import contextvars
 import functools
 import math
 import threading
-from typing import Any
 
 import torch
 
 from keras_ratesnn._core import keras_internals, tree
-from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import base
 from keras_ratesnn._core.backend.torch import normalization, time_filter
 from keras_ratesnn._core.backend.torch.derivative import (
@@ -69,15 +67,8 @@ class Backend(base.Backend):
                 "it."
             )
 
-    def graft(
-        self,
-        value: Tensor,
-        onto: Tensor,
-        slope: float | Tensor,
-        *more: tuple[Tensor, float | Tensor],
-    ) -> Tensor:
-        """`value`, with chosen derivatives."""
-        pairs: list[tuple[Any, Any]] = [(onto, slope), *more]
+    def graft(self, value, onto, slope, *more):
+        pairs = [(onto, slope), *more]
         if _forward_mode.get():
             # An autograd function with derivatives in both modes takes PyTorch several
             # times as long to call.
