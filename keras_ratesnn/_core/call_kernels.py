@@ -7,7 +7,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_ratesnn._core import tree
+from keras_ratesnn._core import time_axis, tree
 from keras_ratesnn._core.contexts import setting
 
 _kernels = contextvars.ContextVar[Any](
@@ -32,6 +32,8 @@ def stopped():
 
 def of(layer, name, compute):
     """The result of a layer's call that has a name: the one that the network has found
-    before, or else `compute()`."""
+    before, or else `compute()`, in the dtype of its calls."""
     kernels = _kernels.get().get(layer)
-    return compute() if kernels is None else kernels[name]
+    kernel = compute() if kernels is None else kernels[name]
+    # Cast in each call, so that gradients of all steps add up in full precision.
+    return time_axis.cast(kernel, layer.compute_dtype)

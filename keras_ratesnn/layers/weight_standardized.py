@@ -78,9 +78,7 @@ class _WeightStandardized(keras.layers.Layer):
         return time_axis.cast(self._standardized(self.kernel), self.compute_dtype)
 
     def _used_kernel(self, kernel: Tensor) -> Tensor:
-        # Cast in each call, so that gradients of all steps add up in full precision.
-        used = call_kernels.of(self, "kernel", lambda: self._standardized(kernel))
-        return time_axis.cast(used, self.compute_dtype)
+        return call_kernels.of(self, "kernel", lambda: self._standardized(kernel))
 
     def _standardized(self, kernel: Tensor) -> Tensor:
         with keras_internals.without_autocast():
