@@ -1,13 +1,11 @@
 """Random layers: the same numbers at all steps of a sample, and for its rate."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from keras import ops
 
 from keras_ratesnn import layer_kinds
-from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import engine
 from keras_ratesnn.gradients.handlers.operation import OperationHandler
 
@@ -58,7 +56,7 @@ class RandomHandler(OperationHandler):
         return self._step_by_step(inputs, lambda t: self.on_rates(state))
 
     @contextlib.contextmanager
-    def on_rates(self, state: Any, seeds: Sequence[Tensor] = ()) -> Iterator[None]:
+    def on_rates(self, state, seeds=()):
         with super().on_rates(state, state.seeds), engine.repeated_noise(state.noise):
             yield
 
