@@ -25,7 +25,7 @@ from keras_ratesnn._core import (
     time_axis,
     tree,
 )
-from keras_ratesnn._core.annotations import Config, Structure
+from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._core.backend import engine
 from keras_ratesnn._graph import Slot
 from keras_ratesnn.gradients.handlers import (
@@ -69,6 +69,8 @@ class OTTT(GradientMethod):
     NeurIPS 2022.
     """
 
+    in_config = ("recompute",)
+
     def __init__(self, recompute: bool = True) -> None:
         self.recompute = checks.boolean("recompute", recompute)
 
@@ -85,9 +87,6 @@ class OTTT(GradientMethod):
                     "single decay. Define `trace_decay()` in a custom cell, or train "
                     'with gradient="sltt", "rate" or "bptt".'
                 )
-
-    def get_config(self) -> Config:
-        return {"recompute": self.recompute}
 
 
 def traced_nodes(calls, context):

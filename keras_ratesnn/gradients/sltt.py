@@ -6,7 +6,7 @@ import keras
 from keras import ops, random
 
 from keras_ratesnn._core import checks, registry
-from keras_ratesnn._core.annotations import Config, Structure
+from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._core.backend import engine
 from keras_ratesnn.gradients.handlers.handler import stopped
 from keras_ratesnn.gradients.method import GradientMethod
@@ -47,6 +47,8 @@ class SLTT(GradientMethod):
     Source: Meng et al., "Towards Memory- and Time-Efficient Backpropagation for
     Training Spiking Neural Networks", ICCV 2023.
     """
+
+    in_config = "random_steps", "recompute"
 
     def __init__(self, random_steps: int | None = None, recompute: bool = True) -> None:
         if random_steps is not None:
@@ -99,9 +101,6 @@ class SLTT(GradientMethod):
                 f"random_steps={self.random_steps} for timesteps={timesteps}. Leave it "
                 "out to let all steps carry gradient."
             )
-
-    def get_config(self) -> Config:
-        return {"random_steps": self.random_steps, "recompute": self.recompute}
 
 
 def run_online(run, recompute, nodes=plain_nodes, chosen=None):
