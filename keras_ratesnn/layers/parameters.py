@@ -309,11 +309,12 @@ def _set(layer, parameter, value):
 def parameters_of(kind: type) -> dict[str, Parameter]:
     """The parameters of a class of layers, by their names, in the order in which they
     are declared: those of bases first."""
-    names: dict[str, None] = {}
-    for base in reversed(kind.__mro__):
-        for name, value in vars(base).items():
-            if isinstance(value, Parameter):
-                names[name] = None
+    names = dict.fromkeys(
+        name
+        for base in reversed(kind.__mro__)
+        for name, value in vars(base).items()
+        if isinstance(value, Parameter)
+    )
     attributes = {name: getattr(kind, name) for name in names}
     # A subclass may have replaced one.
     return {
