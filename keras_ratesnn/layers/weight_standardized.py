@@ -75,21 +75,22 @@ class _WeightStandardized(keras.layers.Layer):
 
     def standardized_kernel(self) -> Tensor:
         """The kernel that calls of the layer use."""
-        return time_axis.cast(self._standardized(self.kernel), self.compute_dtype)
+        return time_axis.cast(
+            self.standardized_in_full_precision(self.kernel), self.compute_dtype
+        )
 
     def _used_kernel(self, kernel: Tensor) -> Tensor:
-        return call_kernels.of(self, "kernel", lambda: self._standardized(kernel))
-
-    def _standardized(self, kernel: Tensor) -> Tensor:
-        with keras_internals.without_autocast():
-            return self.standardized_in_full_precision(kernel)
+        return call_kernels.of(
+            self, "kernel", lambda: self.standardized_in_full_precision(kernel)
+        )
 
     def standardized_in_full_precision(self, kernel: Tensor) -> Tensor:
         """The standardised kernel in float32 or wider, in which its statistics are
         computed."""
-        kernel = time_axis.widen(ops.convert_to_tensor(kernel))
-        gain = time_axis.widen(ops.convert_to_tensor(self.gain))
-        return standardized(kernel, gain, self.epsilon)
+        with keras_internals.without_autocast():
+            kernel = time_axis.widen(ops.convert_to_tensor(kernel))
+            gain = time_axis.widen(ops.convert_to_tensor(self.gain))
+            return standardized(kernel, gain, self.epsilon)
 
     def save_own_variables(self, store: Any) -> None:
         super().save_own_variables(store)
@@ -108,7 +109,9 @@ def _kind(base: type) -> LayerKind:
     return dataclasses.replace(
         kind_of_class(base),
         output_factors=lambda layer: ("gain", (-1,)),
-        kernels=lambda layer: {"kernel": layer._standardized(layer.kernel)},
+        kernels=lambda layer: {
+            "kernel": layer.standardized_in_full_precision(layer.kernel)
+        },
     )
 
 
