@@ -120,8 +120,8 @@ class LoopedHandler(Handler):
         for x, same in zip(inputs, self.static, strict=True):
             if not same:
                 self.context.checked(x)
-        first, timesteps = inputs[0], self.context.windows.timesteps
-        valid = self.context.windows.mask
+        first, timesteps = inputs[0], self.windows.timesteps
+        valid = self.windows.mask
         if self.static[0] and keras_internals.mask_of(first) is not None:
             first = keras_internals.with_mask(
                 lambda x: time_axis.repeat(x, timesteps), first

@@ -10,7 +10,6 @@ from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import engine
 from keras_ratesnn.gradients.handlers.handler import Time, plus, stopped
 from keras_ratesnn.gradients.handlers.looped import LoopedHandler
-from keras_ratesnn.gradients.time.windows import Means
 
 
 class NeuronState(NamedTuple):
@@ -37,7 +36,6 @@ class NeuronHandler(LoopedHandler):
 
     def __init__(self, call, context):
         super().__init__(call, context)
-        self.means = Means(context.windows)
         self.cell = self.operation.cell_in_time(context.training)
         self.dtype = self.operation.compute_dtype
         self.moves_in_padding = self.operation.cell.independent_cell().in_parallel

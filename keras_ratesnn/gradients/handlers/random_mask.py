@@ -40,7 +40,7 @@ class RandomMaskHandler(Handler):
         """Rows of a step, or of all steps for `None`, times the mask."""
         if t is not None:
             return x * mask
-        steps = time_axis.unfold(x, self.context.windows.timesteps)
+        steps = time_axis.unfold(x, self.windows.timesteps)
         return time_axis.fold(steps * mask[:, None])
 
     def replayed_state(self, state):
@@ -52,6 +52,6 @@ class RandomMaskHandler(Handler):
 
     def rates(self, state, inputs):
         (rates,) = self.rates_of(inputs)
-        masks = self.context.windows.repeat(state.mask)
+        masks = self.windows.repeat(state.mask)
         rates = time_axis.cast(rates, state.mask.dtype) * masks
         return [rates], self.regularization_of_rates([rates])
