@@ -42,6 +42,9 @@ def standardized(kernel: Tensor, gain: Tensor, epsilon: float = 1e-4) -> Tensor:
 class _WeightStandardized(keras.layers.Layer):
     """Mixin for a Keras layer class: adds the gain and standardises the kernel."""
 
+    _outputs: str
+    """The name of the attribute that is the number of outputs."""
+
     def __init__(self, *args: Any, epsilon: float = 1e-4, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.epsilon = checks.real(
@@ -60,9 +63,8 @@ class _WeightStandardized(keras.layers.Layer):
 
     def build(self, input_shape: Shape) -> None:
         # Must come first: LoRA, which Keras may add in `build`, locks the layer.
-        self.gain = self.add_weight(
-            shape=(self._outputs,), initializer="ones", name="gain"
-        )
+        outputs = getattr(self, self._outputs)
+        self.gain = self.add_weight(shape=(outputs,), initializer="ones", name="gain")
         super().build(input_shape)
         if math.prod(self.kernel.shape[:-1]) < 2:
             raise ValueError(
@@ -152,9 +154,7 @@ class WSConv2D(_WeightStandardized, keras.layers.Conv2D):
 
     layer_kind = _kind(keras.layers.Conv2D)
 
-    @property
-    def _outputs(self) -> int:
-        return self.filters
+    _outputs = "filters"
 
     def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
         return super().convolution_op(inputs, self._used_kernel(kernel))
@@ -185,9 +185,7 @@ class WSDense(_WeightStandardized, keras.layers.Dense):
 
     layer_kind = _kind(keras.layers.Dense)
 
-    @property
-    def _outputs(self) -> int:
-        return self.units
+    _outputs = "units"
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         outputs = ops.matmul(inputs, self._used_kernel(self.kernel))

@@ -67,8 +67,8 @@ class NeuronHandler(LoopedHandler):
         return ()
 
     def advance(self, state, inputs, phase):
-        _, spikes, cell = self.cell.step(inputs[0], state.cell)
-        return NeuronState(cell), [time_axis.cast(spikes, self.dtype)]
+        membrane, spikes, cell = self.cell.step(inputs[0], state.cell)
+        return NeuronState(cell), [self._output(membrane, spikes)]
 
     def at_once(
         self, currents: Tensor, mask: Tensor | None
@@ -82,9 +82,12 @@ class NeuronHandler(LoopedHandler):
                 count.
         """
         membranes = self.cell.over_time(currents)
-        return NeuronState(membranes), time_axis.cast(
-            self.cell.fire(membranes), self.dtype
-        )
+        spikes = self.cell.fire(membranes)
+        return NeuronState(membranes), self._output(membranes, spikes)
+
+    def _output(self, membranes, spikes):
+        """The output of the loop over time."""
+        return time_axis.cast(spikes, self.dtype)
 
     def at_padding(self, state):
         return state._replace(cell=self.cell.state_at_padding(state.cell))

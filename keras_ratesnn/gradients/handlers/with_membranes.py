@@ -3,7 +3,7 @@
 from keras import ops
 
 from keras_ratesnn._core import keras_internals, time_axis
-from keras_ratesnn.gradients.handlers.neuron import NeuronHandler, NeuronState
+from keras_ratesnn.gradients.handlers.neuron import NeuronHandler
 
 
 class WithMembranes(NeuronHandler):
@@ -14,19 +14,9 @@ class WithMembranes(NeuronHandler):
         # A loop over time has one output: the two are joined on a last axis.
         self.dtype = time_axis.accumulation_dtype(self.dtype)
 
-    def advance(self, state, inputs, phase):
-        membrane, spikes, cell = self.cell.step(inputs[0], state.cell)
-        return NeuronState(cell), [self._joined(membrane, spikes)]
-
-    def at_once(self, currents, mask):
-        membranes = self.cell.over_time(currents)
-        return NeuronState(membranes), self._joined(
-            membranes, self.cell.fire(membranes)
-        )
-
-    def _joined(self, membrane, spikes):
+    def _output(self, membranes, spikes):
         return ops.stack(
-            [time_axis.cast(spikes, self.dtype), time_axis.cast(membrane, self.dtype)],
+            [time_axis.cast(spikes, self.dtype), time_axis.cast(membranes, self.dtype)],
             axis=-1,
         )
 
@@ -42,7 +32,4 @@ class WithMembranes(NeuronHandler):
     def _apart(self, state, outputs):
         (both,) = outputs
         spikes = time_axis.cast(both[..., 0], self.operation.compute_dtype)
-        return state, [
-            keras_internals.masked_as(spikes, both),
-            both[..., 1],
-        ]
+        return state, [keras_internals.masked_as(spikes, both), both[..., 1]]
