@@ -111,15 +111,8 @@ def _graph_of_its_own(inside, results):
     ]
     constants = [argument for argument in outside if argument.op == "get_attr"]
     arguments = [argument for argument in outside if argument.op != "get_attr"]
-    graph = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {}
-    for argument in arguments:
-        copies[argument] = graph.placeholder(argument.name)
-        copies[argument].meta = argument.meta
-    for node in (*constants, *inside):
-        copies[node] = graph.node_copy(node, copies.__getitem__)
-    graph.output(tuple(copies[result] for result in results))
-    return graph, arguments
+    part = graph_passes.part_of(arguments, [*constants, *inside], results)
+    return part, arguments
 
 
 def _needed_only_by(choice, changed):
