@@ -110,7 +110,8 @@ class NeuronHandler(LoopedHandler):
         return self._after(state, spikes, inputs, t)
 
     def all_steps(self, state, inputs):
-        return self._after(*super().all_steps(state, inputs), inputs, None)
+        state, spikes = super().all_steps(state, inputs)
+        return self._after(state, spikes, inputs, None)
 
     def _after(self, state, outputs, inputs, t):
         """`(state, outputs)` after a step, or all steps for `None`."""

@@ -8,8 +8,11 @@ import torch
 
 def differentiable_outputs(outputs, upstream):
     """Those of the outputs that have a derivative, and their gradients: two lists."""
-    pairs = zip(outputs, upstream, strict=True)
-    pairs = [(output, gradient) for output, gradient in pairs if output.requires_grad]
+    pairs = [
+        (output, gradient)
+        for output, gradient in zip(outputs, upstream, strict=True)
+        if output.requires_grad
+    ]
     return [output for output, _ in pairs], [gradient for _, gradient in pairs]
 
 
