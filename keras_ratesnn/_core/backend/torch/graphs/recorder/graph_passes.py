@@ -186,17 +186,8 @@ def _is_view_of_same_shape(node):
 
 
 def _key(target, args, kwargs):
-    return target, _hashable(args), _hashable(kwargs)
-
-
-def _hashable(arguments):
-    if isinstance(arguments, (tuple, list)):
-        return tuple(map(_hashable, arguments))
-    if isinstance(arguments, dict):
-        return tuple((name, _hashable(value)) for name, value in arguments.items())
-    # 1, 1.0 and True are equal, and 0.0 and -0.0.
-    value = repr(arguments) if isinstance(arguments, float) else arguments
-    return type(arguments), value
+    # As text, in which 1, 1.0 and True differ, and 0.0 and -0.0. Each node has a name.
+    return target, repr((args, kwargs))
 
 
 def split(graph, forward_nodes, tensors, outputs):
