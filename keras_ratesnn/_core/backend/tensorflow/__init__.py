@@ -209,15 +209,7 @@ class Backend(base.Backend):
         """Keras lets TensorFlow trace a function for the most general shape it has
         seen, which is unknown for inputs both with and without time.
         """
-        # `data` is an iterator over batches, from tf.data or Python, or a list of
-        # batches.
-        if isinstance(data, (tf.data.Iterator, tf.distribute.DistributedIterator)):
-            batch = data.element_spec
-        elif isinstance(data, list):
-            batch = data[0]
-        else:
-            batch = next(data)
-            data = itertools.chain([batch], data)
+        batch, data = keras_internals.first_batch(data)
         leaves = tf.nest.flatten(batch, expand_composites=True)
         return tuple(
             tf.TensorShape(getattr(leaf, "shape", ())).rank for leaf in leaves
