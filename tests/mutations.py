@@ -244,8 +244,8 @@ LAYERS = [
     ),
     (
         "keras_ratesnn/layers/cells.py",
-        "return membrane_tangent - threshold, after + change * threshold",
-        "return membrane_tangent, after + change * threshold",
+        "return tangent - threshold if learns_threshold else tangent, after",
+        "return tangent, after",
         "layers/test_cells.py gradients/test_eligibility.py",
     ),
     (

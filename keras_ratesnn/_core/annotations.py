@@ -16,6 +16,9 @@ Structure: TypeAlias = Any
 Shape: TypeAlias = tuple[int | None, ...]
 """The shape of a tensor; `None` where a size is not known."""
 
+Sizes: TypeAlias = tuple[int, ...]
+"""The shape of a tensor, or a part of it, where all sizes are known."""
+
 Config: TypeAlias = dict[str, Any]
 """The result of `get_config`, or an object as Keras serialises it."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_ratesnn._core import tree
+from keras_ratesnn._core import time_axis, tree
 from keras_ratesnn._core.contexts import setting
 
 _kernels = contextvars.ContextVar[Any](
@@ -31,7 +31,9 @@ def stopped():
 
 
 def of(layer, name, compute):
-    """The kernel of a layer with a name: the one that the network has computed before,
-    or else `compute()`."""
+    """The kernel of a layer with a name, in the dtype of its calls: the one that the
+    network has computed before, or else `compute()`."""
     kernels = _kernels.get().get(layer)
-    return compute() if kernels is None else kernels[name]
+    kernel = compute() if kernels is None else kernels[name]
+    # Cast in each call, so that gradients of all steps add up in full precision.
+    return time_axis.cast(kernel, layer.compute_dtype)

@@ -106,10 +106,8 @@ _LEAST_FREEDOM = 1e-6
 
 
 def _sum_over_replicas(weights):
-    total = ops.sum(weights)
-    return (
-        ops.sum(engine.replicas.gather(total)) if engine.replicas.count() > 1 else total
-    )
+    (total,) = engine.replicas.sums(ops.sum(weights))
+    return total
 
 
 def normalize_online(layer, inputs, times=1, mask=None):

@@ -46,6 +46,8 @@ class Configured:
     """Advice in place of assigning an attribute, with `{kind}` for the name of the
     class and `{name}` for that of the attribute."""
     _is_frozen = False
+    in_config: tuple[str, ...] = ()
+    """Names of the attributes that its config has."""
 
     @_freezing
     def __init__(self) -> None:
@@ -66,7 +68,7 @@ class Configured:
         super().__setattr__(name, value)
 
     def get_config(self) -> Config:
-        return {}
+        return {name: getattr(self, name) for name in self.in_config}
 
     @classmethod
     def from_config(cls, config: Config) -> Self:

@@ -1,29 +1,32 @@
 """The graph of a network: its plan, its inputs, and what networks must be like."""
+# What is imported is passed on.
+# ruff: noqa: F401
 
-from keras_ratesnn._graph.functional import as_graph as as_graph
-from keras_ratesnn._graph.functional import output_of as output_of
-from keras_ratesnn._graph.functional import paths_of as paths_of
-from keras_ratesnn._graph.inputs import match_inputs as match_inputs
-from keras_ratesnn._graph.inputs import tensors_among as tensors_among
-from keras_ratesnn._graph.names import Names as Names
-from keras_ratesnn._graph.planning import Part as Part
-from keras_ratesnn._graph.planning import PlannedCall as PlannedCall
-from keras_ratesnn._graph.planning import Slot as Slot
-from keras_ratesnn._graph.planning import last_uses as last_uses
-from keras_ratesnn._graph.planning import parts_of as parts_of
-from keras_ratesnn._graph.planning import producers_of as producers_of
-from keras_ratesnn._graph.planning import whole_of as whole_of
-from keras_ratesnn._graph.requirements import check_length as check_length
-from keras_ratesnn._graph.requirements import check_mean_of_steps as check_mean_of_steps
-from keras_ratesnn._graph.requirements import check_network as check_network
-from keras_ratesnn._graph.requirements import check_padding as check_padding
-from keras_ratesnn._graph.requirements import check_samples_apart as check_samples_apart
-from keras_ratesnn._graph.requirements import check_sequences as check_sequences
-from keras_ratesnn._graph.requirements import check_steps as check_steps
-from keras_ratesnn._graph.requirements import check_timesteps as check_timesteps
-from keras_ratesnn._graph.requirements import check_trainable as check_trainable
-from keras_ratesnn._graph.requirements import couples_samples as couples_samples
-from keras_ratesnn._graph.requirements import frames_of as frames_of
-from keras_ratesnn._graph.requirements import neurons_of as neurons_of
-from keras_ratesnn._graph.requirements import substeps_of as substeps_of
-from keras_ratesnn._graph.signal import Signal as Signal
+from keras_ratesnn._graph.functional import as_graph, output_of, paths_of
+from keras_ratesnn._graph.inputs import match_inputs, tensors_among
+from keras_ratesnn._graph.names import Names
+from keras_ratesnn._graph.planning import (
+    Part,
+    PlannedCall,
+    Slot,
+    last_uses,
+    parts_of,
+    producers_of,
+    whole_of,
+)
+from keras_ratesnn._graph.requirements import (
+    check_length,
+    check_mean_of_steps,
+    check_network,
+    check_padding,
+    check_samples_apart,
+    check_sequences,
+    check_steps,
+    check_timesteps,
+    check_trainable,
+    couples_samples,
+    frames_of,
+    neurons_of,
+    substeps_of,
+)
+from keras_ratesnn._graph.signal import Signal

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from keras_ratesnn._core.annotations import Sizes
 from keras_ratesnn._core.convolutions import convolved
 
-Sizes = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
 
 

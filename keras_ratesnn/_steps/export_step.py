@@ -100,8 +100,8 @@ def export_step(
     with export_formats.exporting(format), engine.no_gradient():
         graph.export(path, format, verbose, [graph.signature])
     if format == "onnx":
-        _name_outputs(path, graph.output_names)
-    return graph.start
+        _name_outputs(path, graph.interface.output_names)
+    return graph.interface.start
 
 
 def _name_outputs(filepath: str, names: Sequence[str]) -> None:

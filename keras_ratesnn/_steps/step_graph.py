@@ -45,13 +45,10 @@ class StepGraph(keras.Model):
         timesteps: Integer T, for encoders that spread an input over T steps.
         batch_size: Integer, or `None` for a batch of any size.
         named: Boolean, whether the outputs are a dict; else they are a list, in the
-            order of `output_names`.
+            order of `Interface.output_names`.
 
     Attributes:
-        start: Dict of the states before the first step, arrays, of one sequence if
-            `batch_size` is `None`.
-        output_names: Tuple of strings: the names of the outputs, followed by those of
-            the next states.
+        interface: `Interface`.
     """
 
     def __init__(
@@ -62,16 +59,8 @@ class StepGraph(keras.Model):
         self.network = network
         self._timesteps = timesteps
         self._named = named
-        self._interface = _interface_of(network, timesteps, batch_size)
+        self.interface = _interface_of(network, timesteps, batch_size)
         self.built = True
-
-    @property
-    def start(self) -> dict[str, np.ndarray]:
-        return self._interface.start
-
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        return self._interface.output_names
 
     @property
     def signature(self) -> dict[str, keras.InputSpec]:
@@ -80,11 +69,11 @@ class StepGraph(keras.Model):
             port.name: keras.InputSpec(
                 shape=port.shape, dtype=port.dtype, name=port.name
             )
-            for port in (*self._interface.inputs, *self._interface.states)
+            for port in (*self.interface.inputs, *self.interface.states)
         }
 
     def call(self, inputs: dict[str, Tensor]) -> Structure:
-        interface = self._interface
+        interface = self.interface
         tensors = [inputs[port.name] for port in interface.inputs]
         states = iter([inputs[port.name] for port in interface.states])
         t: Any = next(states) if interface.counts else 0
@@ -103,9 +92,19 @@ class StepGraph(keras.Model):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Interface:
-    """The inputs and outputs of a graph: `carried` is what each node carries from step
-    to step, `counts` whether steps are counted."""
+class Interface:
+    """The inputs and outputs of a graph.
+
+    Args:
+        inputs: Tuple of its inputs.
+        states: Tuple of its states.
+        counts: Boolean, whether steps are counted.
+        carried: List of what each node carries from step to step.
+        start: Dict of the states before the first step, arrays, of one sequence if the
+            batch may have any size.
+        output_names: Tuple of strings: the names of the outputs, followed by those of
+            the next states.
+    """
 
     inputs: tuple[Port, ...]
     states: tuple[Port, ...]
@@ -157,7 +156,7 @@ def _interface_of(network, timesteps, batch_size):
         *_output_names(keras_internals.outputs_structure(network)),
         *(f"next_{port.name}" for port in states),
     ]
-    return _Interface(
+    return Interface(
         inputs, tuple(states), counts, after, start, tuple(map(new_name, output_names))
     )
 

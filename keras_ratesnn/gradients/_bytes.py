@@ -13,11 +13,8 @@ def waiting_as_bytes(tensors, index, outputs):
     spikes = tensors[index]
     counts, after = engine.optimization_barrier((ops.cast(spikes, "uint8"), outputs))
     again = ops.cast(counts, spikes.dtype)
-    tensors[index] = keras_internals.put_mask(again, keras_internals.mask_of(spikes))
-    return [
-        keras_internals.put_mask(new, keras_internals.mask_of(old))
-        for new, old in zip(after, outputs, strict=True)
-    ]
+    tensors[index] = keras_internals.masked_as(again, spikes)
+    return list(map(keras_internals.masked_as, after, outputs))
 
 
 def rates_of_node(handler, state, inputs, known):

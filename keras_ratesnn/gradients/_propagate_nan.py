@@ -46,7 +46,7 @@ def propagate_nan(outputs, states):
             alarms[key] = alarm(rows)
         shape = (-1, *[1 for _ in output.shape[1:]]) if rank else ()
         after = output + ops.cast(ops.reshape(alarms[key], shape), output.dtype)
-        return keras_internals.put_mask(after, keras_internals.mask_of(output))
+        return keras_internals.masked_as(after, output)
 
     return tree.map_leaves(with_alarm, outputs)
 

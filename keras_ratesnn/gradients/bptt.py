@@ -2,7 +2,7 @@
 back through layers and steps."""
 
 from keras_ratesnn._core import checks, keras_internals, registry
-from keras_ratesnn._core.annotations import Config, Structure
+from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn.gradients.method import GradientMethod
 from keras_ratesnn.gradients.network import plain
 from keras_ratesnn.gradients.run import Run
@@ -33,6 +33,8 @@ class BPTT(GradientMethod):
     Networks", 2019.
     """
 
+    in_config = ("recompute",)
+
     def __init__(self, recompute: bool = False) -> None:
         self.recompute = checks.boolean("recompute", recompute)
 
@@ -54,6 +56,3 @@ class BPTT(GradientMethod):
                 'gradient="bptt".'
             )
         return in_segments(run)
-
-    def get_config(self) -> Config:
-        return {"recompute": self.recompute}

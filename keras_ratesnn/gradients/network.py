@@ -309,15 +309,11 @@ class Network:
         return constants._replace(tensors=tensors)
 
     def _only_valid(self, rows, t):
-        return keras_internals.put_mask(
-            self.windows.only_valid_at(t, rows), keras_internals.mask_of(rows)
-        )
+        return keras_internals.masked_as(self.windows.only_valid_at(t, rows), rows)
 
     def _output(self, rows, t):
         chosen = self.context.with_gradient_of_chosen(rows, t)
-        return self._only_valid(
-            keras_internals.put_mask(chosen, keras_internals.mask_of(rows)), t
-        )
+        return self._only_valid(keras_internals.masked_as(chosen, rows), t)
 
     def _run_nodes(self, constants, act, states=None):
         """`(results, outputs)`: the first results of `act(handler, state, inputs)` for

@@ -154,11 +154,10 @@ class _CompiledNetwork(_ObservedNetwork):
         def function(given):
             return with_nan(*given)
 
-        def with_mask(output, after):
-            return keras_internals.put_mask(after, keras_internals.mask_of(output))
-
         after = self._run("nan", function, [], [states, outputs])
-        return tree.map_leaves(with_mask, outputs, after)
+        return tree.map_leaves(
+            lambda old, new: keras_internals.masked_as(new, old), outputs, after
+        )
 
     def _run(self, name, function, variables, tensors):
         """`function(tensors)`, by the program of this name."""

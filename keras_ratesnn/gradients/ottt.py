@@ -25,7 +25,7 @@ from keras_ratesnn._core import (
     time_axis,
     tree,
 )
-from keras_ratesnn._core.annotations import Config, Structure
+from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._core.backend import engine
 from keras_ratesnn._graph import Slot
 from keras_ratesnn.gradients.handlers import (
@@ -69,6 +69,8 @@ class OTTT(GradientMethod):
     NeurIPS 2022.
     """
 
+    in_config = ("recompute",)
+
     def __init__(self, recompute: bool = True) -> None:
         self.recompute = checks.boolean("recompute", recompute)
 
@@ -85,9 +87,6 @@ class OTTT(GradientMethod):
                     "single decay. Define `trace_decay()` in a custom cell, or train "
                     'with gradient="sltt", "rate" or "bptt".'
                 )
-
-    def get_config(self) -> Config:
-        return {"recompute": self.recompute}
 
 
 def traced_nodes(calls, context):
@@ -221,8 +220,7 @@ class Weighted(OperationHandler):
         with values, call_kernels.stopped():
             outputs, loss = super().outputs_and_loss(inputs[:count], t)
         traces = [
-            keras_internals.put_mask(ops.stop_gradient(x), keras_internals.mask_of(x))
-            for x in inputs[count:]
+            keras_internals.masked_as(ops.stop_gradient(x), x) for x in inputs[count:]
         ]
         at_traces, loss_at_traces = self.apply(traces, t)
         if loss_at_traces is not None:
@@ -232,4 +230,4 @@ class Weighted(OperationHandler):
     @staticmethod
     def _with_both(output, at_traces):
         both = output + engine.graft(ops.zeros_like(output), at_traces, 1.0)
-        return keras_internals.put_mask(both, keras_internals.mask_of(output))
+        return keras_internals.masked_as(both, output)

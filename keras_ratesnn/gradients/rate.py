@@ -24,7 +24,7 @@ from collections.abc import Sequence
 import keras
 
 from keras_ratesnn._core import checks, keras_internals, registry, time_axis, tree
-from keras_ratesnn._core.annotations import Config, Structure
+from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._core.backend import engine
 from keras_ratesnn.gradients import neuron_independence
 from keras_ratesnn.gradients.method import GradientMethod
@@ -69,6 +69,8 @@ class Rate(GradientMethod):
 
     Source: Yu et al., NeurIPS 2024; windows are an extension of this library.
     """
+
+    in_config = "windows", "last_step_statistics"
 
     def __init__(
         self, windows: int | Sequence[int] = 1, last_step_statistics: bool = False
@@ -117,7 +119,7 @@ class Rate(GradientMethod):
             rate = windows.repeat(rate) if slot.index in network.static else rate
             rate = time_axis.cast(rate_of_output(rate), value.dtype)
             grafted = engine.graft(value, rate, 1.0)
-            return keras_internals.put_mask(grafted, keras_internals.mask_of(value))
+            return keras_internals.masked_as(grafted, value)
 
         return tree.map_leaves(with_derivative, outputs, rates, network.outputs)
 
@@ -152,12 +154,6 @@ class Rate(GradientMethod):
 
     def check_timesteps(self, timesteps: int) -> None:
         sizes_of(self.windows, timesteps)
-
-    def get_config(self) -> Config:
-        return {
-            "windows": self.windows,
-            "last_step_statistics": self.last_step_statistics,
-        }
 
 
 def _checked_windows(windows):

@@ -7,14 +7,14 @@ passes; storing all activations costs 3T.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 from keras import ops
 
 from keras_ratesnn._core import keras_internals, time_axis, tree
 from keras_ratesnn._core.backend import engine
 from keras_ratesnn.gradients.handlers.handler import plus
-from keras_ratesnn.gradients.network import Gathered, Network
+from keras_ratesnn.gradients.network import Constants, Gathered, Network
 from keras_ratesnn.gradients.time import loops
 
 
@@ -40,8 +40,13 @@ def recomputed(run, nodes, between, chosen):
             values[index] = ops.copy(values[index])
         constants = first.once()
         states, gathered = first.sweep(constants)
-    given = _given(first, constants, values, states, chosen)
-    split = Split(given, _differentiable(given, variables))
+    drawn = {}
+    for node, state in zip(first.nodes, states, strict=True):
+        replayed = node.handler.replayed_state(state)
+        if replayed is not None:
+            drawn[node.handler.call.key] = replayed
+    given = Given.of(constants, values, first.windows.mask, drawn, chosen)
+    split = Split(given, variables)
     # The indices of the nodes that have losses, by their calls.
     with_losses = {}
     for index, (node, state) in enumerate(zip(first.nodes, states, strict=True)):
@@ -66,29 +71,7 @@ def recomputed(run, nodes, between, chosen):
     return first.commit(states, outputs)
 
 
-def _given(first, constants, values, states, chosen):
-    """All tensors that the steps depend on, after the first sweep."""
-    drawn = {}
-    for node, state in zip(first.nodes, states, strict=True):
-        replayed = node.handler.replayed_state(state)
-        if replayed is not None:
-            drawn[node.handler.call.key] = replayed
-    # The masks that Keras has put on tensors: layers look for them there.
-    masks = {}
-    for index, tensor in constants.tensors.items():
-        mask = keras_internals.mask_of(tensor)
-        if mask is not None:
-            masks[index] = mask
-    return {
-        "constants": constants,
-        "masks": masks,
-        "variables": values,
-        "drawn": drawn,
-        "chosen": () if chosen is None else chosen,
-        "mask": () if first.windows.mask is None else first.windows.mask,
-    }
-
-
+@dataclasses.dataclass(frozen=True)
 class _Recomputation:
     """Runs the steps again, each followed by its own backward pass.
 
@@ -104,23 +87,20 @@ class _Recomputation:
             is constant.
     """
 
-    def __init__(
-        self, run, nodes, between, variables, changing, with_losses, noise, split
-    ):
-        self.run = run
-        self.nodes = nodes
-        self.between = between
-        self.variables = variables
-        self.changing = changing
-        self.with_losses = with_losses
-        self.noise = noise
-        self.split = split
+    run: Any
+    nodes: Any
+    between: Any
+    variables: list[Any]
+    changing: list[int]
+    with_losses: list[str]
+    noise: Any
+    split: "Split"
 
     def backward(self, inputs, constant, upstream):
         """The gradients with respect to the inputs, summed over all steps."""
         given = self.split.joined(inputs, constant)
-        run = dataclasses.replace(self.run, mask=or_none(given["mask"]))
-        chosen_steps = or_none(given["chosen"])
+        run = dataclasses.replace(self.run, mask=or_none(given.mask))
+        chosen_steps = or_none(given.chosen)
         network = Network(run, self.nodes, between=self.between, chosen=chosen_steps)
 
         def advance(t, carried):
@@ -152,8 +132,8 @@ class _Recomputation:
                 totals_after = engine.cond(chosen, sums, totals)
             return totals_after, states_after, changed_after
 
-        start = [given["drawn"].get(node.handler.call.key) for node in network.nodes]
-        changed = [given["variables"][index] for index in self.changing]
+        start = [given.drawn.get(node.handler.call.key) for node in network.nodes]
+        changed = [given.variables[index] for index in self.changing]
         # The zeros have no other name, which would keep them in memory.
         carried = [ops.zeros_like(tensor) for tensor in inputs], start, changed
         with engine.repeated_noise(self.noise):
@@ -167,13 +147,11 @@ class _Recomputation:
 
     def _step(self, network, given, t, states, changed):
         """`([outputs, losses], (states, changed))` of one step."""
-        constants = given["constants"]
-        for index, mask in given["masks"].items():
-            keras_internals.put_mask(constants.tensors[index], mask)
+        constants = given.masked_constants()
         (states, outputs), changed = loops.in_scope(
             lambda: network.step(states, constants, t),
             self.variables,
-            given["variables"],
+            given.variables,
             self.changing,
             changed,
         )
@@ -199,32 +177,68 @@ class _Recomputation:
         return at_step + list(upstream[outputs:])
 
 
+class Given(NamedTuple):
+    """All tensors on which depends what runs again; `()` where there is none.
+
+    Args:
+        constants: `Constants`.
+        masks: Dictionary of the masks that Keras has put on these tensors, by their
+            slots: layers look for them there.
+        variables: List of the values of variables.
+        mask: The mask in time.
+        drawn: Dictionary of what handlers have drawn, by the keys of their calls.
+        chosen: See `Context`.
+    """
+
+    constants: Constants
+    masks: dict[int, Any]
+    variables: list[Any]
+    mask: Any
+    drawn: Any
+    chosen: Any
+
+    @classmethod
+    def of(cls, constants, variables, mask, drawn=(), chosen=None):
+        masks = {}
+        for index, tensor in constants.tensors.items():
+            mask_of_tensor = keras_internals.mask_of(tensor)
+            if mask_of_tensor is not None:
+                masks[index] = mask_of_tensor
+        mask, chosen = (() if x is None else x for x in (mask, chosen))
+        return cls(constants, masks, variables, mask, drawn, chosen)
+
+    def masked_constants(self):
+        """The constants, with their masks on them."""
+        for index, mask in self.masks.items():
+            keras_internals.put_mask(self.constants.tensors[index], mask)
+        return self.constants
+
+
 def or_none(tensor):
     """A tensor, or `None` for `()`."""
     return tensor if ops.is_tensor(tensor) else None
 
 
-def _differentiable(given, variables):
-    """Whether each leaf of the inputs of the steps may have a gradient."""
-    flags = {
-        name: tree.map_leaves(lambda _: False, part) for name, part in given.items()
-    }
-    flags["constants"] = tree.map_leaves(tree.is_float, given["constants"])
-    flags["variables"] = [variable.trainable for variable in variables]
-    return tree.flatten(flags)
-
-
 class Split:
-    """Splits a structure of tensors into two lists: flagged tensors and the rest."""
+    """Splits what is `Given` into two lists: what may have a gradient, and the rest.
 
-    def __init__(self, structure, flags):
-        self.structure = tree.map_leaves(lambda _: None, structure)
-        self.flags = flags
+    Args:
+        given: `Given`.
+        variables: List of the variables.
+    """
 
-    def apart(self, structure):
+    def __init__(self, given, variables):
+        self.structure = tree.map_leaves(lambda _: None, given)
+        flags = tree.map_leaves(lambda _: False, given)._replace(
+            constants=tree.map_leaves(tree.is_float, given.constants),
+            variables=[variable.trainable for variable in variables],
+        )
+        self.flags = tree.flatten(flags)
+
+    def apart(self, given):
         flagged: list[Any] = []
         rest: list[Any] = []
-        for leaf, flag in zip(tree.flatten(structure), self.flags, strict=True):
+        for leaf, flag in zip(tree.flatten(given), self.flags, strict=True):
             (flagged if flag else rest).append(leaf)
         return flagged, rest
 

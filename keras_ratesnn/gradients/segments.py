@@ -15,8 +15,8 @@ from keras_ratesnn._core import call_kernels, keras_internals, tree
 from keras_ratesnn._core.backend import engine
 from keras_ratesnn._core.packing import Packing
 from keras_ratesnn.gradients.handlers import NeuronHandler
-from keras_ratesnn.gradients.network import Network, plain_nodes
-from keras_ratesnn.gradients.recomputation import Split, or_none
+from keras_ratesnn.gradients.network import Constants, Network, plain_nodes
+from keras_ratesnn.gradients.recomputation import Given, Split, or_none
 from keras_ratesnn.gradients.time import loops
 from keras_ratesnn.gradients.time.windows import Windows
 
@@ -116,8 +116,7 @@ class _Segment:
         for index in set().union(*self.freed):
             tensors.pop(index, None)
         for index, output in outputs_after.items():
-            mask = keras_internals.mask_of(outputs[index])
-            tensors[index] = keras_internals.put_mask(output, mask)
+            tensors[index] = keras_internals.masked_as(output, outputs[index])
         for index in losses:
             states[index] = states[index]._replace(loss=next(attached))
         return states
@@ -126,34 +125,28 @@ class _Segment:
         """All tensors that the nodes depend on."""
         read = dict.fromkeys(index for node in self.nodes for index in node.inputs)
         read = {index: tensors[index] for index in read if index in tensors}
-        masks = {index: keras_internals.mask_of(read[index]) for index in read}
-        kernels, mask = self.network.kernels, self.network.windows.mask
+        all_kernels = self.network.kernels
+        kernels = {x: all_kernels[x] for x in self.layers if x in all_kernels}
         values = keras_internals.values_of(self.variables)
-        return {
-            "tensors": read,
-            "masks": {index: m for index, m in masks.items() if m is not None},
-            "kernels": {x: kernels[x] for x in self.layers if x in kernels},
-            # Those that are not trainable change, in place on PyTorch.
-            "variables": [
-                value if variable.trainable else ops.copy(value)
-                for variable, value in zip(self.variables, values, strict=True)
-            ],
-            "mask": () if mask is None else mask,
-        }
+        # Those that are not trainable change, in place on PyTorch.
+        values = [
+            value if variable.trainable else ops.copy(value)
+            for variable, value in zip(self.variables, values, strict=True)
+        ]
+        return Given.of(Constants(read, kernels), values, self.network.windows.mask)
 
     def _computed(self, nodes, given):
         """`(states, outputs, losses, changed)`: a list, and dictionaries of outputs by
         their slots, losses by the indices of nodes, and new values by the indices of
         variables."""
-        tensors, values = dict(given["tensors"]), given["variables"]
-        for index, mask in given["masks"].items():
-            keras_internals.put_mask(tensors[index], mask)
+        constants, values = given.masked_constants(), given.variables
+        tensors = dict(constants.tensors)
         steps = [
             (node, (), freed) for node, freed in zip(nodes, self.freed, strict=True)
         ]
 
         def walk():
-            with call_kernels.using(given["kernels"]):
+            with call_kernels.using(constants.kernels):
                 return Network._results_of_nodes(self.network, steps, tensors, self.act)
 
         states, after = loops.in_scope(
@@ -188,23 +181,19 @@ class _Segment:
             computed, bits = engine.optimization_barrier(
                 (spikes, packing.packed(spikes))
             )
-            mask = keras_internals.mask_of(spikes)
-            outputs[index] = keras_internals.put_mask(computed, mask)
+            outputs[index] = keras_internals.masked_as(computed, spikes)
             packed[index] = bits, packing
 
     def _with_backward(self, values, given, packed):
         """An iterator over values that have the gradient of the segment."""
-        flags = {name: tree.map_leaves(lambda _: False, given[name]) for name in given}
-        for name in ("tensors", "kernels"):
-            flags[name] = tree.map_leaves(tree.is_float, given[name])
-        flags["variables"] = [variable.trainable for variable in self.variables]
-        split = Split(given, tree.flatten(flags))
+        split = Split(given, self.variables)
         inputs, constant = split.apart(given)
-        packings, small = {}, dict(given["tensors"])
+        packings, small = {}, dict(given.constants.tensors)
         for index in small:
             if index in packed:
                 small[index], packings[index] = packed[index]
-        kept, _ = split.apart({**given, "tensors": small})
+        constants = given.constants._replace(tensors=small)
+        kept, _ = split.apart(given._replace(constants=constants))
         backward = functools.partial(self._backward, split, packings)
         return iter(engine.with_backward(values, inputs, constant, backward, kept))
 
@@ -213,9 +202,10 @@ class _Segment:
         count = len(kept)
         kept = engine.postponed([*kept, *constant], upstream)
         given = split.joined(kept[:count], kept[count:])
+        tensors = given.constants.tensors
         for index, packing in packings.items():
-            spikes = packing.unpacked(given["tensors"][index])
-            given["tensors"][index] = engine.differentiable(spikes)
+            spikes = packing.unpacked(tensors[index])
+            tensors[index] = engine.differentiable(spikes)
         nodes = self._nodes_again(given)
         inputs, constant = split.apart(given)
 
@@ -230,7 +220,7 @@ class _Segment:
 
     def _nodes_again(self, given):
         """The nodes, whose handlers have the mask in time of the backward pass."""
-        windows = Windows(self.network.windows.sizes, or_none(given["mask"]))
+        windows = Windows(self.network.windows.sizes, or_none(given.mask))
         context = dataclasses.replace(self.network.context, windows=windows)
         calls = [node.handler.call for node in self.nodes]
         nodes = list(plain_nodes(calls, context))

@@ -6,7 +6,7 @@ import keras
 from keras import ops, random
 
 from keras_ratesnn._core import checks, registry
-from keras_ratesnn._core.annotations import Config, Structure
+from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._core.backend import engine
 from keras_ratesnn.gradients.handlers.handler import stopped
 from keras_ratesnn.gradients.method import GradientMethod
@@ -48,6 +48,8 @@ class SLTT(GradientMethod):
     Training Spiking Neural Networks", ICCV 2023.
     """
 
+    in_config = "random_steps", "recompute"
+
     def __init__(self, random_steps: int | None = None, recompute: bool = True) -> None:
         if random_steps is not None:
             checks.positive_integer(
@@ -73,9 +75,9 @@ class SLTT(GradientMethod):
         if run.mask is None:
             return rank < self.random_steps
         # The replicas of a model draw the same steps.
-        samples = ops.sum(ops.cast(run.mask, "float32"), axis=0)
-        if engine.replicas.count() > 1:
-            samples = ops.sum(engine.replicas.gather(samples), axis=0)
+        (samples,) = engine.replicas.sums(
+            ops.sum(ops.cast(run.mask, "float32"), axis=0)
+        )
         counts = ops.take(samples > 0.0, ops.argsort(rank))
         number = ops.cumsum(ops.cast(counts, "int32"))
         first = ops.logical_and(counts, number <= self.random_steps)
@@ -99,9 +101,6 @@ class SLTT(GradientMethod):
                 f"random_steps={self.random_steps} for timesteps={timesteps}. Leave it "
                 "out to let all steps carry gradient."
             )
-
-    def get_config(self) -> Config:
-        return {"random_steps": self.random_steps, "recompute": self.recompute}
 
 
 def run_online(run, recompute, nodes=plain_nodes, chosen=None):

@@ -159,18 +159,7 @@ class LayerKind:
             value = getattr(self, field.name)
             if isinstance(field.default, bool):
                 checks.boolean(field.name, value)
-            elif field.name in _FUNCTIONS and value is not None:
+            elif field.type == (Callable | None) and value is not None:
                 checks.function(field.name, value)
         if self.normalization is not None:
             checks.instance("normalization", self.normalization, BatchStatistics)
-
-
-_FUNCTIONS = (
-    "multiply_adds",
-    "fan_out",
-    "substeps",
-    "most_timesteps",
-    "exact_timesteps",
-    "output_factors",
-    "kernels",
-)

@@ -7,16 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from keras_ratesnn._core.annotations import Sizes
 
-def dense_multiply_adds(
-    layer: Any, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
-) -> int:
+
+def dense_multiply_adds(layer: Any, input_shape: Sizes, output_shape: Sizes) -> int:
     return math.prod(output_shape[1:-1]) * math.prod(layer.kernel.shape)
 
 
-def einsum_multiply_adds(
-    layer: Any, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
-) -> int:
+def einsum_multiply_adds(layer: Any, input_shape: Sizes, output_shape: Sizes) -> int:
     """The product of the sizes of all letters except the batch axis; an ellipsis stands
     for the remaining axes."""
     input_letters, kernel_letters = layer.equation.split("->")[0].split(",")
@@ -31,13 +29,13 @@ def einsum_multiply_adds(
 
 
 def convolution_multiply_adds(
-    layer: Any, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
+    layer: Any, input_shape: Sizes, output_shape: Sizes
 ) -> int:
     return _positions(layer, output_shape) * math.prod(layer.kernel.shape)
 
 
 def convolution_fan_out(
-    layer: Any, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
+    layer: Any, input_shape: Sizes, output_shape: Sizes
 ) -> np.ndarray:
     """The synapses that each input feeds: fewer at the edges than in the middle, and
     where strides leave inputs out."""
@@ -47,7 +45,7 @@ def convolution_fan_out(
 
 
 def transposed_fan_out(
-    layer: Any, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
+    layer: Any, input_shape: Sizes, output_shape: Sizes
 ) -> np.ndarray:
     """The synapses that each input feeds: fewer at the edges where padding "same" cuts
     outputs off."""
@@ -60,8 +58,8 @@ def _over_space(
     layer: Any,
     channels: int,
     count_along: Callable[..., np.ndarray],
-    wide: tuple[int, ...],
-    narrow: tuple[int, ...],
+    wide: Sizes,
+    narrow: Sizes,
 ) -> np.ndarray:
     """The product of the counts along each axis, times the number of channels, with an
     axis of channels."""
@@ -114,27 +112,25 @@ def _windows(
     return np.add.outer(starts, np.arange(kernel) * dilation)
 
 
-def _for_axes(value: int | tuple[int, ...], axes: Sequence[int]) -> tuple[int, ...]:
+def _for_axes(value: int | Sizes, axes: Sequence[int]) -> Sizes:
     return value if isinstance(value, tuple) else (value,) * len(axes)
 
 
 def transposed_multiply_adds(
-    layer: Any, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
+    layer: Any, input_shape: Sizes, output_shape: Sizes
 ) -> int:
     return _positions(layer, input_shape) * math.prod(layer.kernel.shape)
 
 
-def separable_multiply_adds(
-    layer: Any, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
-) -> int:
+def separable_multiply_adds(layer: Any, input_shape: Sizes, output_shape: Sizes) -> int:
     depthwise = math.prod(layer.depthwise_kernel.shape)
     pointwise = math.prod(layer.pointwise_kernel.shape)
     return _positions(layer, output_shape) * (depthwise + pointwise)
 
 
-def _positions(layer: Any, shape: tuple[int, ...]) -> int:
+def _positions(layer: Any, shape: Sizes) -> int:
     return math.prod(_space(layer, shape))
 
 
-def _space(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+def _space(layer: Any, shape: Sizes) -> Sizes:
     return shape[2:] if layer.data_format == "channels_first" else shape[1:-1]

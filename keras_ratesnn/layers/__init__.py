@@ -1,16 +1,19 @@
 """Layers of spiking networks; those that only networks of `models` and `deploy` have
 are imported because saved files name them."""
+# ruff: noqa: F401
 
 from typing import Any
 
 from keras_ratesnn._core import docstrings, moved_names
 from keras_ratesnn.layer_kinds import BatchStatistics, LayerKind, affine
-from keras_ratesnn.layers import border as border
-from keras_ratesnn.layers import firing_rate_scale as firing_rate_scale
-from keras_ratesnn.layers import pooling as pooling
-from keras_ratesnn.layers import quantized as quantized
-from keras_ratesnn.layers import shared_membrane as shared_membrane
-from keras_ratesnn.layers._other_names import advice_on_class as advice_on_class
+from keras_ratesnn.layers import (
+    border,
+    firing_rate_scale,
+    pooling,
+    quantized,
+    shared_membrane,
+)
+from keras_ratesnn.layers._other_names import advice_on_class
 from keras_ratesnn.layers.adaptive import ALIF, ALIFCell
 from keras_ratesnn.layers.cells import IFCell, LIFCell, ParametricLIFCell
 from keras_ratesnn.layers.current_based import CuBaLIF, CuBaLIFCell

@@ -183,22 +183,44 @@ class IntegrateAndFireCell(NeuronCell):
         spikes: Tensor,
         surrogate_derivative: Tensor,
     ) -> Callable[..., tuple[Any, Any]]:
-        decay = self.effective_decay()
-        through_reset = self._reset_derivative(
-            state, membrane, spikes, surrogate_derivative
-        )
+        decay, threshold = self.effective_decay(), self.effective_threshold()
+        resetting = state["spikes"] if self.reset_delay else spikes
+        if self.reset == "soft":
+            through_reset = dynamics.soft_reset_derivative(
+                surrogate_derivative, threshold, self.detach_reset
+            )
+        else:
+            through_reset = dynamics.hard_reset_derivative(
+                membrane,
+                resetting,
+                surrogate_derivative,
+                self.effective("v_reset"),
+                self.detach_reset,
+            )
+
+        def tangent_after_reset(tangent, learns_threshold):
+            if not isinstance(through_reset, float):
+                tangent = through_reset * tangent
+            if learns_threshold and (self.reset == "soft" or not self.detach_reset):
+                # Of the reset alone, see `dynamics`.
+                change = (1.0 - through_reset) - resetting
+                tangent = tangent + change * threshold
+            return tangent
 
         def along(input_tangent, state_tangent, weight):
             before = state_tangent["membrane"] if self.reset_delay else state_tangent
-            integrated = dynamics.integrate(
-                before, input_tangent, decay, self.decay_input
-            )
+            tangent = dynamics.integrate(before, input_tangent, decay, self.decay_input)
             if weight is not None and weight is self.decay_logit:
                 # λ = σ(w), so dλ/dw = λ (1 − λ).
-                integrated = integrated + decay * self._change_by_decay(
-                    state, membrane, decay
-                )
-            return through_reset(integrated, state_tangent, weight)
+                change = self._change_by_decay(state, membrane, decay)
+                tangent = tangent + decay * change
+            # θ = exp(w), so dθ/dw = θ.
+            learns_threshold = weight is not None and weight is self.log_threshold
+            after = tangent_after_reset(tangent, learns_threshold)
+            if self.reset_delay:
+                tangent = after
+                after = {"membrane": after, "spikes": state_tangent["spikes"]}
+            return tangent - threshold if learns_threshold else tangent, after
 
         return along
 
@@ -215,81 +237,6 @@ class IntegrateAndFireCell(NeuronCell):
             membrane = membrane + self.effective_threshold() * state["spikes"]
         # v = λ v⁺ + (1 − λ) I, so (1 − λ) (v⁺ − I) = v⁺ − v.
         return before - membrane
-
-    def _reset_derivative(
-        self,
-        state: Structure,
-        membrane: Tensor,
-        spikes: Tensor,
-        surrogate_derivative: Tensor,
-    ) -> Callable[..., tuple[Any, Any]]:
-        """As `step_derivative`, but of a function of the tangent of the membrane after
-        integration, not of the input's."""
-        if self.reset_delay:
-            return self._delayed_reset_derivative(state)
-        threshold = self.effective_threshold()
-        if self.reset == "soft":
-            through_reset = dynamics.soft_reset_derivative(
-                surrogate_derivative, threshold, self.detach_reset
-            )
-        else:
-            through_reset = dynamics.hard_reset_derivative(
-                membrane,
-                spikes,
-                surrogate_derivative,
-                self.effective("v_reset"),
-                self.detach_reset,
-            )
-
-        def along(membrane_tangent, state_tangent, weight):
-            after = membrane_tangent
-            if not isinstance(through_reset, float):
-                after = through_reset * membrane_tangent
-            if weight is None or weight is not self.log_threshold:
-                return membrane_tangent, after
-            # θ = exp(w), so dθ/dw = θ.
-            change = self._threshold_derivative(membrane, spikes, surrogate_derivative)
-            return membrane_tangent - threshold, after + change * threshold
-
-        return along
-
-    def _delayed_reset_derivative(
-        self, state: Structure
-    ) -> Callable[..., tuple[Any, Any]]:
-        """`_reset_derivative` of a delayed, detached reset by the spikes in `state`."""
-        threshold, spikes = self.effective_threshold(), state["spikes"]
-
-        def along(membrane_tangent, state_tangent, weight):
-            learns_threshold = weight is not None and weight is self.log_threshold
-            if self.reset == "hard":
-                membrane_tangent = (1.0 - spikes) * membrane_tangent
-            elif learns_threshold:
-                # θ = exp(w), so dθ/dw = θ.
-                membrane_tangent = membrane_tangent - threshold * spikes
-            distance = (
-                membrane_tangent - threshold if learns_threshold else membrane_tangent
-            )
-            return distance, {
-                "membrane": membrane_tangent,
-                "spikes": state_tangent["spikes"],
-            }
-
-        return along
-
-    def _threshold_derivative(
-        self, membrane: Tensor, spikes: Tensor, surrogate_derivative: float | Tensor
-    ) -> float | Tensor:
-        """The derivative of the state after the reset with respect to the threshold,
-        for a fixed membrane before it."""
-        if self.reset == "soft":
-            threshold = self.effective_threshold()
-            return dynamics.soft_reset_threshold_derivative(
-                spikes, surrogate_derivative, threshold, self.detach_reset
-            )
-        v_reset = self.effective("v_reset")
-        return dynamics.hard_reset_threshold_derivative(
-            membrane, surrogate_derivative, v_reset, self.detach_reset
-        )
 
     @classmethod
     def from_config(cls, config: Config) -> Self:

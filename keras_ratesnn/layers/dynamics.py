@@ -19,8 +19,9 @@ The derivative of the membrane with respect to a constant shift of the input is 
 ρ_{t+1} = 1 + ρ_t · ∂v_{t+1}/∂v_t. The `*_derivative` functions return ∂v⁺_t/∂v_t, so
 that ∂v_{t+1}/∂v_t = λ · ∂v⁺_t/∂v_t.
 
-Learned thresholds also need the direct derivative of the reset,
-`*_threshold_derivative`: ∂v⁺_t/∂θ at fixed v_t.
+Learned thresholds also need the direct derivative of the reset, ∂v⁺_t/∂θ at fixed
+v_t. It is 1 − s_t − ∂v⁺_t/∂v_t: if membrane and threshold rise by the same amount, the
+spikes stay, and v⁺_t rises by (1 − s_t) times that amount.
 
 Source: Yu et al., "Advancing Training Efficiency of Deep Spiking Neural Networks
 through Rate-based Backpropagation", NeurIPS 2024, sections 3 and 4; here the reset
@@ -100,22 +101,3 @@ def hard_reset_derivative(
     if detach_reset:
         return 1.0 - spikes
     return (1.0 - spikes) + (v_reset - membrane) * surrogate_derivative
-
-
-def soft_reset_threshold_derivative(
-    spikes: Tensor,
-    surrogate_derivative: Tensor,
-    threshold: float | Tensor,
-    detach_reset: bool,
-) -> float | Tensor:
-    """∂v⁺_t/∂θ of the soft reset at fixed v_t: −s_t, and + θ h(v_t − θ) if the reset is
-    not detached."""
-    return -spikes if detach_reset else threshold * surrogate_derivative - spikes
-
-
-def hard_reset_threshold_derivative(
-    membrane: Tensor, surrogate_derivative: Tensor, v_reset: float, detach_reset: bool
-) -> float | Tensor:
-    """∂v⁺_t/∂θ of the hard reset at fixed v_t: 0 if the reset is detached, else (v_t −
-    v_reset) h(v_t − θ)."""
-    return 0.0 if detach_reset else (membrane - v_reset) * surrogate_derivative

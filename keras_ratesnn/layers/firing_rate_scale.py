@@ -26,9 +26,7 @@ def _normalize(layer, spikes, times=1, mask=None):
         weights = time_axis.cast(mask, spikes.dtype)[..., None] * ops.ones_like(spikes)
         total = ops.sum(weights * spikes, axis=axes)
         count = ops.sum(weights, axis=axes)
-    if engine.replicas.count() > 1:
-        gathered = engine.replicas.gather(ops.stack([total, count]))
-        total, count = ops.unstack(ops.sum(gathered, axis=0), 2)
+    total, count = engine.replicas.sums(total, count)
     rates = total / ops.where(count > 0.0, count, 1.0)
     layer.move(rates, times, count > 0.0)
     variances = layer.variances(spikes)

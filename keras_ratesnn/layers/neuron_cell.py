@@ -33,7 +33,7 @@ class Targets(NamedTuple):
     integers: bool = False
 
 
-class NeuronCell(RefusesOldHooks, keras.layers.Layer):
+class NeuronCell(RefusesOldHooks, parameters.WeightsInFloat32):
     """One time step of a population of spiking neurons: the base class of all cells,
     including custom ones.
 
@@ -170,19 +170,6 @@ class NeuronCell(RefusesOldHooks, keras.layers.Layer):
                 f"keras_ratesnn.layers.Neuron({kind}())."
             )
         return super().__call__(*args, **kwargs)
-
-    def add_weight(
-        self,
-        *args: Any,
-        dtype: str | None = None,
-        autocast: bool = False,
-        **kwargs: Any,
-    ) -> Any:
-        """As in any Keras layer, but in half precision a cell's weights are kept and
-        read in float32, like its state."""
-        if dtype is None:
-            dtype = time_axis.accumulation_dtype(self.variable_dtype)
-        return super().add_weight(*args, dtype=dtype, autocast=autocast, **kwargs)
 
     def effective(self, name: str) -> float | Tensor:
         """A parameter as the step uses it: a float, or a tensor if it is learned, or

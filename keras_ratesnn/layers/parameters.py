@@ -41,6 +41,24 @@ LOGIT = Raw("{}_logit", lambda value: np.log(value / (1.0 - value)), ops.sigmoid
 LOG = Raw("log_{}", np.log, ops.exp, 0, None)
 
 
+class WeightsInFloat32(keras.layers.Layer):
+    """Base class of layers whose weights are in float32 in half precision, like the
+    states of neurons."""
+
+    def add_weight(
+        self,
+        *args: Any,
+        dtype: str | None = None,
+        autocast: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """As in any Keras layer, but in half precision the weights are kept and read in
+        float32."""
+        if dtype is None:
+            dtype = time_axis.accumulation_dtype(self.variable_dtype)
+        return super().add_weight(*args, dtype=dtype, autocast=autocast, **kwargs)
+
+
 class GivenArray(keras.initializers.Initializer):
     """Values that were given as an array.
 
@@ -60,9 +78,10 @@ class Parameter:
     is the present value: a float, or an array. Before the layer is built, the value of
     a parameter that was given as an initializer is that initializer.
 
-    The layer has an attribute `axis`: an array of one axis, and the values of an
-    initializer, lie along that axis of the input. If it is `None`, an
-    initializer draws one value for each neuron. Other arrays broadcast to a sample.
+    The layer is one of `WeightsInFloat32`. It has an attribute `axis`: an array of one
+    axis, and the values of an initializer, lie along that axis of the input. If it is
+    `None`, an initializer draws one value for each neuron. Other arrays broadcast to a
+    sample.
 
     Args:
         raw: `Raw`, how it is stored if the attribute `learn_NAME` of the layer is true.
@@ -198,14 +217,8 @@ class Parameter:
             return ops.convert_to_tensor(np.broadcast_to(raw, shape), dtype=dtype)
 
         name = self._raw.name.format(self.name) if learned else self.name
-        # In half precision it is in float32, like the membrane.
         weight = layer.add_weight(
-            shape=shape,
-            initializer=initial,
-            trainable=learned,
-            name=name,
-            dtype=time_axis.accumulation_dtype(layer.variable_dtype),
-            autocast=False,
+            shape=shape, initializer=initial, trainable=learned, name=name
         )
         setattr(layer, name if learned else self._values, weight)
         return axes
@@ -296,11 +309,12 @@ def _set(layer, parameter, value):
 def parameters_of(kind: type) -> dict[str, Parameter]:
     """The parameters of a class of layers, by their names, in the order in which they
     are declared: those of bases first."""
-    names: dict[str, None] = {}
-    for base in reversed(kind.__mro__):
-        for name, value in vars(base).items():
-            if isinstance(value, Parameter):
-                names[name] = None
+    names = dict.fromkeys(
+        name
+        for base in reversed(kind.__mro__)
+        for name, value in vars(base).items()
+        if isinstance(value, Parameter)
+    )
     attributes = {name: getattr(kind, name) for name in names}
     # A subclass may have replaced one.
     return {

@@ -130,9 +130,7 @@ def _used_kernel(name: str) -> property:
     assigned to it."""
 
     def get(layer):
-        # Cast in each call, so that gradients of all steps add up in full precision.
-        used = call_kernels.of(layer, name, lambda: layer.used_kernel(name))
-        return time_axis.cast(used, layer.compute_dtype)
+        return call_kernels.of(layer, name, lambda: layer.used_kernel(name))
 
     return property(get, lambda layer, value: setattr(layer, f"_{name}", value))
 

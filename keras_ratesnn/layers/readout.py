@@ -2,7 +2,6 @@
 
 from typing import Any, Literal
 
-import keras
 from keras import ops
 
 from keras_ratesnn._core import checks, registry, time_axis
@@ -18,14 +17,14 @@ from keras_ratesnn.layer_kinds import READOUT, LayerKind
 from keras_ratesnn.layers import dynamics, parameters
 from keras_ratesnn.layers._other_names import OTHER_NAMES, refuse_other_names
 from keras_ratesnn.layers.cells import DECAY_ADVICE
-from keras_ratesnn.layers.parameters import LOGIT, Parameter
+from keras_ratesnn.layers.parameters import LOGIT, Parameter, WeightsInFloat32
 
 ReadoutValue = Literal["mean", "last", "max"]
 VALUES: tuple[ReadoutValue, ...] = ("mean", "last", "max")
 
 
 @registry.register
-class LeakyReadout(RefusesOtherNames, keras.layers.Layer):
+class LeakyReadout(RefusesOtherNames, WeightsInFloat32):
     """A leaky membrane that never spikes, for the end of a network: its mean, last or
     largest value over time is the output.
 

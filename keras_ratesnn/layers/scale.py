@@ -8,20 +8,16 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn._core import checks, registry
-from keras_ratesnn._core.annotations import Shape, Tensor
+from keras_ratesnn._core.annotations import Shape, Sizes, Tensor
 from keras_ratesnn._core.configs import ConfigOfAttributes
 from keras_ratesnn.layer_kinds import LayerKind
 
 
-def _elements(
-    layer: Any, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
-) -> int:
+def _elements(layer: Any, input_shape: Sizes, output_shape: Sizes) -> int:
     return math.prod(output_shape[1:])
 
 
-def _one_each(
-    layer: Any, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
-) -> np.ndarray:
+def _one_each(layer: Any, input_shape: Sizes, output_shape: Sizes) -> np.ndarray:
     return np.ones(())
 
 

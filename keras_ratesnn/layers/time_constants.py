@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_ratesnn._core import checks, registry
-from keras_ratesnn._core.annotations import Config, Tensor
+from keras_ratesnn._core.annotations import Config, Sizes, Tensor
 
 
 @registry.register
@@ -38,7 +38,7 @@ class TimeConstants(keras.initializers.Initializer):
         self.shortest = checks.real("shortest", shortest, at_least=1)
         self.longest = checks.real("longest", longest, at_least=self.shortest)
 
-    def __call__(self, shape: tuple[int, ...], dtype: str | None = None) -> Tensor:
+    def __call__(self, shape: Sizes, dtype: str | None = None) -> Tensor:
         taus = np.geomspace(self.shortest, self.longest, math.prod(shape))
         return ops.convert_to_tensor((1.0 - 1.0 / taus).reshape(shape), dtype=dtype)
 

@@ -2,15 +2,14 @@
 
 from typing import Any
 
-import keras
 from keras import ops
 
-from keras_ratesnn._core import time_axis
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn.layer_kinds import TIME_MIXING, LayerKind
+from keras_ratesnn.layers.parameters import WeightsInFloat32
 
 
-class TimeMixing(keras.layers.Layer):
+class TimeMixing(WeightsInFloat32):
     """Base class of layers whose output at a time step depends on inputs of other
     steps: filters and delays in time.
 
@@ -50,19 +49,6 @@ class TimeMixing(keras.layers.Layer):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
-
-    def add_weight(
-        self,
-        *args: Any,
-        dtype: str | None = None,
-        autocast: bool = False,
-        **kwargs: Any,
-    ) -> Any:
-        """As in any Keras layer, but in half precision the weights are kept and read in
-        float32."""
-        if dtype is None:
-            dtype = time_axis.accumulation_dtype(self.variable_dtype)
-        return super().add_weight(*args, dtype=dtype, autocast=autocast, **kwargs)
 
     def initial_state(self, inputs: Tensor) -> Structure:
         """The state of the layer before the first step: tensors `(batch, ...)`, which

@@ -42,6 +42,9 @@ def standardized(kernel: Tensor, gain: Tensor, epsilon: float = 1e-4) -> Tensor:
 class _WeightStandardized(keras.layers.Layer):
     """Mixin for a Keras layer class: adds the gain and standardises the kernel."""
 
+    _outputs: str
+    """The name of the attribute that is the number of outputs."""
+
     def __init__(self, *args: Any, epsilon: float = 1e-4, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.epsilon = checks.real(
@@ -60,9 +63,8 @@ class _WeightStandardized(keras.layers.Layer):
 
     def build(self, input_shape: Shape) -> None:
         # Must come first: LoRA, which Keras may add in `build`, locks the layer.
-        self.gain = self.add_weight(
-            shape=(self._outputs,), initializer="ones", name="gain"
-        )
+        outputs = getattr(self, self._outputs)
+        self.gain = self.add_weight(shape=(outputs,), initializer="ones", name="gain")
         super().build(input_shape)
         if math.prod(self.kernel.shape[:-1]) < 2:
             raise ValueError(
@@ -75,23 +77,22 @@ class _WeightStandardized(keras.layers.Layer):
 
     def standardized_kernel(self) -> Tensor:
         """The kernel that calls of the layer use."""
-        return time_axis.cast(self._standardized(self.kernel), self.compute_dtype)
+        return time_axis.cast(
+            self.standardized_in_full_precision(self.kernel), self.compute_dtype
+        )
 
     def _used_kernel(self, kernel: Tensor) -> Tensor:
-        # Cast in each call, so that gradients of all steps add up in full precision.
-        used = call_kernels.of(self, "kernel", lambda: self._standardized(kernel))
-        return time_axis.cast(used, self.compute_dtype)
-
-    def _standardized(self, kernel: Tensor) -> Tensor:
-        with keras_internals.without_autocast():
-            return self.standardized_in_full_precision(kernel)
+        return call_kernels.of(
+            self, "kernel", lambda: self.standardized_in_full_precision(kernel)
+        )
 
     def standardized_in_full_precision(self, kernel: Tensor) -> Tensor:
         """The standardised kernel in float32 or wider, in which its statistics are
         computed."""
-        kernel = time_axis.widen(ops.convert_to_tensor(kernel))
-        gain = time_axis.widen(ops.convert_to_tensor(self.gain))
-        return standardized(kernel, gain, self.epsilon)
+        with keras_internals.without_autocast():
+            kernel = time_axis.widen(ops.convert_to_tensor(kernel))
+            gain = time_axis.widen(ops.convert_to_tensor(self.gain))
+            return standardized(kernel, gain, self.epsilon)
 
     def save_own_variables(self, store: Any) -> None:
         super().save_own_variables(store)
@@ -110,7 +111,9 @@ def _kind(base: type) -> LayerKind:
     return dataclasses.replace(
         kind_of_class(base),
         output_factors=lambda layer: ("gain", (-1,)),
-        kernels=lambda layer: {"kernel": layer._standardized(layer.kernel)},
+        kernels=lambda layer: {
+            "kernel": layer.standardized_in_full_precision(layer.kernel)
+        },
     )
 
 
@@ -151,9 +154,7 @@ class WSConv2D(_WeightStandardized, keras.layers.Conv2D):
 
     layer_kind = _kind(keras.layers.Conv2D)
 
-    @property
-    def _outputs(self) -> int:
-        return self.filters
+    _outputs = "filters"
 
     def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
         return super().convolution_op(inputs, self._used_kernel(kernel))
@@ -184,9 +185,7 @@ class WSDense(_WeightStandardized, keras.layers.Dense):
 
     layer_kind = _kind(keras.layers.Dense)
 
-    @property
-    def _outputs(self) -> int:
-        return self.units
+    _outputs = "units"
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         outputs = ops.matmul(inputs, self._used_kernel(self.kernel))

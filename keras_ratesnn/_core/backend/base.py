@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -79,6 +79,14 @@ class Replicas:
         """The tensors of all replicas, `(replicas, ...)`, with gradient. Their shapes
         must be equal."""
         return tensor[None]
+
+    def sums(self, *tensors: Tensor) -> Sequence[Tensor]:
+        """The sums over all replicas of tensors of one shape; the tensors themselves if
+        there is one replica."""
+        if self.count() == 1:
+            return tensors
+        total = ops.sum(self.gather(ops.stack(tensors)), axis=0)
+        return ops.unstack(total, len(tensors))
 
     def average_gradients(
         self, outputs: Structure, weights: Callable[[], list[keras.Variable]]
@@ -386,12 +394,7 @@ class Backend(abc.ABC):
                 f"it outside of the scope{advice}."
             )
 
-    def merged_moments(
-        self, size: Any, mean: Tensor, variance: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Mean and variance over all replicas, given those of `size` elements of this
-        replica."""
-        return plain_normalization.merged(self.replicas, size, mean, variance)
+    merged_moments = plain_normalization.merged_moments
 
     def multiply_add(self, x: Any, factor: Any, y: Any) -> Any:
         """x · factor + y, in one pass over memory."""
@@ -405,54 +408,8 @@ class Backend(abc.ABC):
         """The state of random generators other than the seeds of layers."""
         return ()
 
-    def normalize(
-        self,
-        inputs: Tensor,
-        axis: int,
-        gamma: Tensor | None,
-        beta: Tensor | None,
-        epsilon: float,
-        weights: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalises a batch with its own statistics over all axes except `axis`, and
-        over all replicas.
-
-        Args:
-            inputs: Tensor.
-            axis: Integer, the axis of channels.
-            gamma: γ, of shape `(channels,)`, float32 or wider; or `None`.
-            beta: β, likewise.
-            epsilon: Float, added to the variance.
-            weights: Tensor >= 0 of any scale, of the shape of the first axes of the
-                inputs: their weights in the statistics. Defaults to `None`, equal
-                weights.
-
-        Returns:
-            Outputs in the dtype of the inputs or wider; mean and variance without
-            gradient, `(channels,)`, float32 or wider.
-        """
-        return plain_normalization.normalize(
-            self.graft, self.replicas, inputs, axis, gamma, beta, epsilon, weights
-        )
-
-    def normalize_as(
-        self,
-        inputs: Tensor,
-        axis: int,
-        gamma: Tensor | None,
-        beta: Tensor | None,
-        mean: Tensor,
-        variance: Tensor,
-        epsilon: float,
-        weights: Tensor | None = None,
-    ) -> Tensor:
-        """γ (x − μ) / sqrt(σ² + ε) + β with given statistics; other arguments are as in
-        `normalize`.
-
-        It is differentiated as if μ and σ² were those of the batch with these weights.
-        """
-        of = inputs, axis, gamma, beta, mean, variance, epsilon, weights
-        return plain_normalization.normalize_as(self.graft, self.replicas, *of)
+    normalize = plain_normalization.normalize
+    normalize_as = plain_normalization.normalize_as
 
     def optimization_barrier(self, tensors: Structure) -> Structure:
         """The tensors of a structure, each computed before any is used."""
@@ -579,7 +536,6 @@ class Backend(abc.ABC):
         def stopped(leaf):
             if not ops.is_tensor(leaf):
                 return leaf
-            mask = keras_internals.mask_of(leaf)
-            return keras_internals.put_mask(ops.stop_gradient(leaf), mask)
+            return keras_internals.masked_as(ops.stop_gradient(leaf), leaf)
 
         return tree.map_leaves(stopped, function(*args))

@@ -56,6 +56,7 @@ from keras_ratesnn._core.keras_internals.losses import (
 )
 from keras_ratesnn._core.keras_internals.masks import (
     mask_of,
+    masked_as,
     put_mask,
     row_mask,
     take_mask_off,
@@ -107,5 +108,5 @@ from keras_ratesnn._core.keras_internals.transfers import (
     on_device,
     read_together,
 )
-from keras_ratesnn._core.keras_internals.trees import first_tensor
+from keras_ratesnn._core.keras_internals.trees import first_batch, first_tensor
 from keras_ratesnn._core.keras_internals.versions import warn_if_untested

@@ -31,6 +31,12 @@ def put_mask(tensor, mask):
     return tensor
 
 
+def masked_as(tensor, other):
+    """Attaches the Keras mask of another tensor, if it has one, to a tensor and returns
+    it."""
+    return put_mask(tensor, mask_of(other))
+
+
 def take_mask_off(tensor):
     """Takes the mask off a tensor to which Keras attached one, and returns the
     tensor."""

@@ -1,13 +1,13 @@
 """How Keras builds and compiles the functions of `fit`, `evaluate` and `predict`."""
 
 import contextlib
-import itertools
 
 import keras
 from keras import ops
 
 from keras_ratesnn._core.keras_internals.imported import compute_output_spec
 from keras_ratesnn._core.keras_internals.losses import build_loss, symbolic
+from keras_ratesnn._core.keras_internals.trees import first_batch
 
 
 def build_metrics(model, data):
@@ -33,12 +33,7 @@ def build_metrics(model, data):
         )
     ):
         return data
-    batch = getattr(data, "element_spec", None)
-    if isinstance(data, list):
-        batch = data[0]
-    elif batch is None:
-        batch = next(data)
-        data = itertools.chain([batch], data)
+    batch, data = first_batch(data)
     # What does not fit is an error of the step, and what is not known of a data set is
     # known there.
     with contextlib.suppress(Exception):

@@ -1,5 +1,7 @@
 """Structures of tensors."""
 
+import itertools
+
 import keras
 
 
@@ -32,3 +34,20 @@ def trees_that_free_tensors():
 def first_tensor(structure):
     """The first tensor in a structure with `None`."""
     return next(leaf for leaf in keras.tree.flatten(structure) if leaf is not None)
+
+
+def first_batch(data):
+    """`(batch, data)`: the first batch of a compiled Keras function, or what TensorFlow
+    says of all.
+
+    Args:
+        data: An iterator over batches, of tf.data or Python, or a list of batches. The
+            returned one replaces it.
+    """
+    batch = getattr(data, "element_spec", None)
+    if isinstance(data, list):
+        batch = data[0]
+    elif batch is None:
+        batch = next(data)
+        data = itertools.chain([batch], data)
+    return batch, data

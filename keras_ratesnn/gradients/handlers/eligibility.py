@@ -59,7 +59,7 @@ class EligibilityHandler(NeuronHandler):
 
     def __init__(self, call, context):
         super().__init__(call, context)
-        self.neurons, self.windows = self.cell.independent_cell(), context.windows
+        self.neurons = self.cell.independent_cell()
         # The input of each window, and each weight, which acts in all windows.
         self.directions: list[tuple[int | None, Any]] = [
             (window, None) for window in range(len(self.windows))

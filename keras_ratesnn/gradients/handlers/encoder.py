@@ -18,7 +18,7 @@ class EncoderHandler(OperationHandler):
         return self.after(state or OperationState(), [self._spikes(inputs, t)], t)
 
     def all_steps(self, state, inputs):
-        timesteps = self.context.windows.timesteps
+        timesteps = self.windows.timesteps
         spikes = joined([self._spikes(inputs, t) for t in range(timesteps)])
         return self.after(OperationState(), [spikes], None)
 
@@ -30,7 +30,7 @@ class EncoderHandler(OperationHandler):
                 "Received: an input with a time axis, or one that comes after neurons. "
                 "Pass inputs of shape (batch, ...), or leave the encoder out."
             )
-        return self.operation.spikes(inputs[0], t, self.context.windows.timesteps)
+        return self.operation.spikes(inputs[0], t, self.windows.timesteps)
 
     def rates(self, state, inputs):
         slope = self.operation.rate_derivative

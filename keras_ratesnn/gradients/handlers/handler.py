@@ -14,7 +14,7 @@ from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._core.backend import engine
 from keras_ratesnn._core.moved_names import RefusesOldHooks
 from keras_ratesnn._graph import PlannedCall, Slot
-from keras_ratesnn.gradients.time.windows import Windows
+from keras_ratesnn.gradients.time.windows import Means, Windows
 from keras_ratesnn.layer_kinds import kind_of, may_use_masks, wants_time_step
 
 HandlerState = Any
@@ -123,6 +123,8 @@ class Handler(RefusesOldHooks):
         context: `Context`, what all handlers of a run share.
 
     Attributes:
+        windows: The `Windows` of the context.
+        means: Their `Means`.
         static: For each input, whether it is the same at every step, `(batch, ...)`.
             The network fills it in.
     """
@@ -136,6 +138,7 @@ class Handler(RefusesOldHooks):
 
     def __init__(self, call: PlannedCall, context: Context) -> None:
         self.call, self.context = call, context
+        self.windows, self.means = context.windows, Means(context.windows)
         self.static: Sequence[bool] = ()
         self.operation, self.kind = call.operation, kind_of(call.operation)
         self.takes_time = wants_time_step(type(call.operation))  # type: ignore[arg-type]  # A class can be hashed.
@@ -222,7 +225,7 @@ class Handler(RefusesOldHooks):
     def rows(self, inputs: list[Tensor]) -> list[Tensor]:
         """Inputs with a row for each sample and step, also where they are the same at
         every step."""
-        timesteps = self.context.windows.timesteps
+        timesteps = self.windows.timesteps
         return self._repeated(inputs, lambda x: time_axis.repeat(x, timesteps))
 
     def rates_of(self, inputs: list[Tensor]) -> list[Tensor]:
@@ -232,7 +235,7 @@ class Handler(RefusesOldHooks):
         Those of integers and booleans, of which all steps are there, are their time
         means.
         """
-        windows = self.context.windows
+        windows = self.windows
 
         def rates(x, same):
             if same or time_axis.is_float(x.dtype):
@@ -250,7 +253,7 @@ class Handler(RefusesOldHooks):
     def _inputs_at(self, t: int, inputs: list[Tensor]) -> list[Tensor]:
         """The inputs of a step, given those of all steps, which are `(batch, ...)`
         where they are the same at every step."""
-        timesteps = self.context.windows.timesteps
+        timesteps = self.windows.timesteps
         return [
             x if same else at_step(x, t, timesteps)
             for x, same in zip(inputs, self.static, strict=True)
@@ -306,7 +309,7 @@ class Handler(RefusesOldHooks):
         adds nothing."""
         if getattr(self.operation, "activity_regularizer", None) is None:
             return None
-        context, windows = self.context, self.context.windows
+        context, windows = self.context, self.windows
         counted = []
         for output in outputs:
             wide = time_axis.widen(context.with_gradient_of_chosen(output, t))
@@ -316,7 +319,7 @@ class Handler(RefusesOldHooks):
 
     def regularization_of_rates(self, rates: list[Tensor]) -> Tensor | None:
         """The activity regularisation of rates, with windows weighted by their size."""
-        windows = self.context.windows
+        windows = self.windows
         is_absent = getattr(self.operation, "activity_regularizer", None) is None
         if is_absent or windows.have_equal_weights:
             return self.regularization(rates)
@@ -340,20 +343,18 @@ class Handler(RefusesOldHooks):
             it. Otherwise, the identity.
         """
         is_safe = self.kind.affine and not may_use_masks(self.operation)
-        if self.context.windows.mask is None or is_safe:
+        if self.windows.mask is None or is_safe:
             return lambda tensor: tensor
 
         def guarded(tensor):
-            return keras_internals.put_mask(
-                keep(tensor), keras_internals.mask_of(tensor)
-            )
+            return keras_internals.masked_as(keep(tensor), tensor)
 
         return guarded
 
     def _valid_rows(self, rows: Tensor, t: Time) -> Tensor | None:
         """The rows of a step, or of all, that are neither padding nor masked: booleans
         of their first axes; `None` if all."""
-        valid, mask = self.context.windows.valid(t), keras_internals.row_mask(rows)
+        valid, mask = self.windows.valid(t), keras_internals.row_mask(rows)
         if valid is None or mask is None:
             return valid if mask is None else mask
         return ops.logical_and(mask, time_axis.as_rows(valid, mask))

@@ -6,13 +6,10 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_ratesnn._core import keras_internals, time_axis, tree
-from keras_ratesnn._core.annotations import Structure, Tensor
-from keras_ratesnn._graph import PlannedCall
+from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn.gradients.handlers.handler import (
-    Context,
     Handler,
     HandlerState,
-    Time,
 )
 from keras_ratesnn.gradients.time import loops
 
@@ -63,7 +60,7 @@ class LoopedHandler(Handler):
         if it `fuses`."""
         return (type(self),)
 
-    def prepared(self, inputs: list[Tensor]) -> list[Tensor]:
+    def prepared(self, inputs):
         """Inputs in double precision where the layer is, as its weights are, and only
         there. Keras casts the inputs of other layers."""
         if self.dtype is None:
@@ -107,28 +104,24 @@ class LoopedHandler(Handler):
         `begins_incomplete`."""
         return state
 
-    def membranes(self, state: HandlerState) -> Structure:
+    def membranes(self, state):
         return self.carried(state)
 
     def summarize(self, state: HandlerState) -> HandlerState:
         """The state for rates and `commit`, given that after the last step."""
         return state
 
-    def step(
-        self, state: HandlerState, inputs: list[Tensor], t: Time
-    ) -> tuple[HandlerState, list[Tensor]]:
+    def step(self, state, inputs, t):
         valid = self._valid_rows(inputs[0], t)
         state, outputs = loops.step(self, state, inputs, t, valid)
         return state, _with_mask(outputs, inputs[0])
 
-    def all_steps(
-        self, state: HandlerState, inputs: list[Tensor]
-    ) -> tuple[HandlerState, list[Tensor]]:
+    def all_steps(self, state, inputs):
         for x, same in zip(inputs, self.static, strict=True):
             if not same:
                 self.context.checked(x)
-        first, timesteps = inputs[0], self.context.windows.timesteps
-        valid = self.context.windows.mask
+        first, timesteps = inputs[0], self.windows.timesteps
+        valid = self.windows.mask
         if self.static[0] and keras_internals.mask_of(first) is not None:
             first = keras_internals.with_mask(
                 lambda x: time_axis.repeat(x, timesteps), first
@@ -140,8 +133,7 @@ class LoopedHandler(Handler):
 
 
 def _with_mask(outputs, x):
-    mask = keras_internals.mask_of(x)
-    return [keras_internals.put_mask(output, mask) for output in outputs]
+    return [keras_internals.masked_as(output, x) for output in outputs]
 
 
 class SteppedState(NamedTuple):
@@ -161,20 +153,18 @@ class SteppedHandler(LoopedHandler):
         layer: The object with these two methods that is run over time.
     """
 
-    def __init__(self, call: PlannedCall, context: Context) -> None:
+    def __init__(self, call, context):
         super().__init__(call, context)
         self.layer, self.dtype = self.operation, self.operation.compute_dtype
 
     @property
-    def loop_variables(self) -> list[keras.Variable]:
+    def loop_variables(self):
         return self.layer.variables
 
-    def start(self, inputs: list[Tensor]) -> HandlerState:
+    def start(self, inputs):
         return SteppedState(self.layer.initial_state(self._only_input(inputs)))
 
-    def advance(
-        self, state: HandlerState, inputs: list[Tensor], phase: Any
-    ) -> tuple[HandlerState, list[Tensor]]:
+    def advance(self, state, inputs, phase):
         outputs, after = self.layer.step(inputs[0], state.carried)
         # A loop carries tensors of one dtype, that of the initial state.
         after = tree.map_leaves(
@@ -182,11 +172,11 @@ class SteppedHandler(LoopedHandler):
         )
         return SteppedState(after), [time_axis.cast(outputs, self.dtype)]
 
-    def carried(self, state: HandlerState) -> Structure:
+    def carried(self, state):
         return state.carried
 
-    def resumed(self, carried: Structure) -> HandlerState:
+    def resumed(self, carried):
         return SteppedState(carried)
 
-    def release(self, state: HandlerState) -> HandlerState:
+    def release(self, state):
         return state._replace(carried=())

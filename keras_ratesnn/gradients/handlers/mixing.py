@@ -27,7 +27,7 @@ class MixingHandler(SteppedHandler, OperationHandler):
         return self._after(state._replace(carried=after.carried), x, outputs, t)
 
     def all_steps(self, state, inputs):
-        timesteps = self.context.windows.timesteps
+        timesteps = self.windows.timesteps
         (x,) = self.rows([self._only_input(inputs)])
         valid = self._only_valid_rows(self.context.checked(x), None)
         if self.context.streams:
@@ -44,7 +44,7 @@ class MixingHandler(SteppedHandler, OperationHandler):
         return self._after(SteppedState(), x, time_axis.cast(outputs, self.dtype), None)
 
     def _after(self, state, x, outputs, t):
-        keras_internals.put_mask(outputs, keras_internals.mask_of(x))
+        keras_internals.masked_as(outputs, x)
         return self.after(state, [outputs], t)
 
     def _needs_mean(self, inputs):
@@ -52,7 +52,7 @@ class MixingHandler(SteppedHandler, OperationHandler):
 
     def rates(self, state, inputs):
         """The time mean, in each window, given the rate at each step."""
-        windows = self.context.windows
+        windows = self.windows
         if self._has_steps(inputs):
             at_each_step = time_axis.unfold(self._only_input(inputs), windows.timesteps)
         else:

@@ -10,7 +10,6 @@ from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import engine
 from keras_ratesnn.gradients.handlers.handler import Time, plus, stopped
 from keras_ratesnn.gradients.handlers.looped import LoopedHandler
-from keras_ratesnn.gradients.time.windows import Means
 
 
 class NeuronState(NamedTuple):
@@ -37,7 +36,6 @@ class NeuronHandler(LoopedHandler):
 
     def __init__(self, call, context):
         super().__init__(call, context)
-        self.means = Means(context.windows)
         self.cell = self.operation.cell_in_time(context.training)
         self.dtype = self.operation.compute_dtype
         self.moves_in_padding = self.operation.cell.independent_cell().in_parallel
@@ -69,8 +67,8 @@ class NeuronHandler(LoopedHandler):
         return ()
 
     def advance(self, state, inputs, phase):
-        _, spikes, cell = self.cell.step(inputs[0], state.cell)
-        return NeuronState(cell), [time_axis.cast(spikes, self.dtype)]
+        membrane, spikes, cell = self.cell.step(inputs[0], state.cell)
+        return NeuronState(cell), [self._output(membrane, spikes)]
 
     def at_once(
         self, currents: Tensor, mask: Tensor | None
@@ -84,9 +82,12 @@ class NeuronHandler(LoopedHandler):
                 count.
         """
         membranes = self.cell.over_time(currents)
-        return NeuronState(membranes), time_axis.cast(
-            self.cell.fire(membranes), self.dtype
-        )
+        spikes = self.cell.fire(membranes)
+        return NeuronState(membranes), self._output(membranes, spikes)
+
+    def _output(self, membranes, spikes):
+        """The output of the loop over time."""
+        return time_axis.cast(spikes, self.dtype)
 
     def at_padding(self, state):
         return state._replace(cell=self.cell.state_at_padding(state.cell))
@@ -109,16 +110,15 @@ class NeuronHandler(LoopedHandler):
         return self._after(state, spikes, inputs, t)
 
     def all_steps(self, state, inputs):
-        return self._after(*super().all_steps(state, inputs), inputs, None)
+        state, spikes = super().all_steps(state, inputs)
+        return self._after(state, spikes, inputs, None)
 
     def _after(self, state, outputs, inputs, t):
         """`(state, outputs)` after a step, or all steps for `None`."""
         (spikes,) = outputs
         if t is None and type(self).emitted is not NeuronHandler.emitted:
             inputs = self.rows(inputs)
-        spikes = keras_internals.put_mask(
-            self.emitted(spikes, inputs, t), keras_internals.mask_of(spikes)
-        )
+        spikes = keras_internals.masked_as(self.emitted(spikes, inputs, t), spikes)
         if not self.context.records:
             loss = plus(state.loss, self.regularization_of_step([spikes], t))
             return state._replace(loss=loss), [spikes]

@@ -72,7 +72,7 @@ class NormalizationHandler(OperationHandler):
     def step(self, state, inputs, t):
         state = state or NormalizationState()
         x, mask = self._input_and_mask(inputs)
-        weights = self._weights(x, mask, self.context.windows.valid(t))
+        weights = self._weights(x, mask, self.windows.valid(t))
         outputs, mean, variance = self.facts.normalize(self.operation, x, 1, weights)
         if self.context.records:
             state = self._recorded(state, x, mask, weights, mean, variance, t)
@@ -104,7 +104,7 @@ class NormalizationHandler(OperationHandler):
         # 1 / mean_t(1 / (σ_t² + ε)) replaces σ² + ε.
         precision = 1.0 / (variance + self.operation.epsilon)
         new = [mean, precision]
-        if self.context.windows.mask is not None and t is not None:
+        if self.windows.mask is not None and t is not None:
             # Steps of few sequences have few values, whose variance may be 0 by chance.
             # Their derivative is small, though.
             freedom = time_axis.cast(
@@ -143,7 +143,7 @@ class NormalizationHandler(OperationHandler):
 
     def once(self, inputs):
         """Updates the moving averages as often as calls on steps would."""
-        windows, (x, mask) = self.context.windows, self._input_and_mask(inputs)
+        windows, (x, mask) = self.windows, self._input_and_mask(inputs)
         # What is the same at every step counts as often as there are steps.
         share = None if windows.mask is None else windows.share_of_steps()
         weights = self._weights(x, mask, share)
@@ -155,7 +155,7 @@ class NormalizationHandler(OperationHandler):
         return outputs, self.regularization(outputs)
 
     def rates(self, state, inputs):
-        rates, windows = self._normalized(state, inputs), self.context.windows
+        rates, windows = self._normalized(state, inputs), self.windows
         if self.facts.step_factors is not None:
             # The time mean in each window of the rate at each step.
             factors = ops.convert_to_tensor(self.facts.step_factors(self.operation))
@@ -169,7 +169,7 @@ class NormalizationHandler(OperationHandler):
     def _normalized(self, state, inputs):
         """Normalises with the statistics of all steps, or of each window if each step
         was normalised separately."""
-        windows, normalize_rate = self.context.windows, self.facts.normalize_rate
+        windows, normalize_rate = self.windows, self.facts.normalize_rate
         rates, _ = self._input_and_mask(self.rates_of(inputs))
         statistics = self._statistics_by_window(state.statistics)
         weights = self._weights_of_rates(state.weights)

@@ -19,7 +19,7 @@ from keras_ratesnn.gradients.handlers.handler import (
     joined,
     plus,
 )
-from keras_ratesnn.gradients.time.windows import Means, join
+from keras_ratesnn.gradients.time.windows import join
 from keras_ratesnn.layer_kinds import may_use_masks, seeds_of
 
 
@@ -49,9 +49,9 @@ class OperationHandler(Handler):
     """Whether the layer has added a loss at a step of a run that records rates, which
     then have it."""
 
-    def __init__(self, call, context):
-        super().__init__(call, context)
-        self.means = Means(context.windows)
+    _separates_windows = False
+    """Whether each window is a call of its own on rates, with the same random
+    numbers."""
 
     def step(self, state, inputs, t):
         masks = self._masks_in_time(inputs)
@@ -62,7 +62,7 @@ class OperationHandler(Handler):
         self, inputs: list[Tensor], t: Time
     ) -> tuple[list[Tensor], Tensor | None]:
         """`(outputs, loss)` of a step, or of all steps for `None`, before `after`."""
-        guard = self._guarded(lambda x: self.context.windows.only_valid_at(t, x))
+        guard = self._guarded(lambda x: self.windows.only_valid_at(t, x))
         guarded = list(map(guard, inputs))
         outputs, loss = self.apply(guarded, t)
         if loss is not None and self.context.chosen is not None:
@@ -82,7 +82,7 @@ class OperationHandler(Handler):
     def _with_gradient_of_steps(self, loss, rows):
         """A loss of all steps, with the derivative of the losses that the layer adds at
         the chosen ones alone."""
-        timesteps, loss = self.context.windows.timesteps, ops.stop_gradient(loss)
+        timesteps, loss = self.windows.timesteps, ops.stop_gradient(loss)
         for t in range(timesteps):
             inputs = [at_step(x, t, timesteps) for x in rows]
             with self.on_rates(()):
@@ -123,19 +123,18 @@ class OperationHandler(Handler):
             # If the compiler postponed the means to the backward pass, all steps would
             # stay in memory until then.
             computed, totals = engine.optimization_barrier((outputs, totals))
-            outputs = [
-                keras_internals.put_mask(x, keras_internals.mask_of(y))
-                for x, y in zip(computed, outputs, strict=True)
-            ]
+            outputs = list(map(keras_internals.masked_as, computed, outputs))
         return state._replace(totals=totals), outputs
 
     def rates(self, state, inputs):
         if self.takes_time or (state and state.masks) or self._has_steps(inputs):
             rates, loss = self._in_time(state, inputs)
-        elif self.adds_losses and not self.context.windows.have_equal_weights:
+        elif self._separates_windows or (
+            self.adds_losses and not self.windows.have_equal_weights
+        ):
             rates, loss = self._by_window(state, inputs)
         else:
-            guard = self._guarded(self.context.windows.only_counted)
+            guard = self._guarded(self.windows.only_counted)
             guarded = list(map(guard, self.rates_of(inputs)))
             with self.on_rates(state):
                 rates, loss = self.apply(guarded)
@@ -172,7 +171,7 @@ class OperationHandler(Handler):
     def _by_window(self, state, inputs):
         """`(rates, loss)` of each window separately, with the same random numbers;
         losses are weighted by windows' sizes."""
-        windows, loss, by_window = self.context.windows, None, []
+        windows, loss, by_window = self.windows, None, []
         cut = [
             [x] * len(windows) if same else windows.cut(x)
             for x, same in zip(inputs, self.static, strict=True)
@@ -239,7 +238,7 @@ class OperationHandler(Handler):
     def _in_time(self, state, inputs):
         """`(rates, loss)`: the time means, in each window, of the operation applied to
         the rate at each step."""
-        windows, steps = self.context.windows, []
+        windows, steps = self.windows, []
         masks = (state.masks if state else ()) or {}
         for index, (x, same) in enumerate(zip(inputs, self.static, strict=True)):
             if not same:
@@ -266,7 +265,7 @@ class OperationHandler(Handler):
     def _step_by_step(self, inputs, around):
         """`(outputs, loss)` of all steps, by a call for each, in the context
         `around(t)`."""
-        timesteps, loss, by_step = self.context.windows.timesteps, None, []
+        timesteps, loss, by_step = self.windows.timesteps, None, []
         for t in range(timesteps):
             with around(t):
                 outputs, added = self.apply(self._inputs_at(t, inputs), t)

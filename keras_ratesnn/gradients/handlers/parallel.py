@@ -50,7 +50,7 @@ class AllStepsHandler(NeuronHandler):
 
     def at_once(self, currents, mask):
         membranes, spikes, slope = _fired(self.cell, currents, mask)
-        shifts = _shifts(self.cell, self.context.windows, mask, membranes)
+        shifts = _shifts(self.cell, self.windows, mask, membranes)
         slopes = [self._means(slope * shift) for shift in shifts]
         own = (slope, currents) if self.cell.trainable_variables else ()
         rate = self._means(time_axis.zero_unless(mask, spikes))
@@ -60,12 +60,12 @@ class AllStepsHandler(NeuronHandler):
     # One step after the other, the inputs of all steps are kept for the end.
 
     def phase(self, t, valid=None):
-        steps = ops.arange(self.context.windows.timesteps, dtype="int32")
+        steps = ops.arange(self.windows.timesteps, dtype="int32")
         is_now = ops.reshape(steps == t, (1, -1))
         return is_now, () if valid is None else valid
 
     def start(self, inputs):
-        (current,), timesteps = inputs, self.context.windows.timesteps
+        (current,), timesteps = inputs, self.windows.timesteps
         dtype = time_axis.accumulation_dtype(current.dtype)
         zeros = ops.zeros_like(current[:, None], dtype=dtype)
         record = Inputs(ops.repeat(zeros, timesteps, axis=1))
@@ -89,7 +89,7 @@ class AllStepsHandler(NeuronHandler):
         return state._replace(record=after.record)
 
     def firing_rate(self, record, mean_input):
-        cut = self.context.windows.cut
+        cut = self.windows.cut
         inputs = cut(mean_input)
         slopes = zip(*map(cut, record.slopes), strict=True)
         rates = [
@@ -105,7 +105,7 @@ class AllStepsHandler(NeuronHandler):
         return rate
 
     def _means(self, steps):
-        return self.context.windows.means_over_steps(time_axis.fold(steps))
+        return self.windows.means_over_steps(time_axis.fold(steps))
 
 
 class PartialSumsHandler(EligibilityHandler):

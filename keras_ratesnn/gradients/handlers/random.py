@@ -1,15 +1,12 @@
 """Random layers: the same numbers at all steps of a sample, and for its rate."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from keras import ops
 
 from keras_ratesnn import layer_kinds
-from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import engine
-from keras_ratesnn.gradients.handlers.handler import plus
 from keras_ratesnn.gradients.handlers.operation import OperationHandler
 
 
@@ -30,6 +27,8 @@ class RandomHandler(OperationHandler):
 
     Args: as in `Handler`.
     """
+
+    _separates_windows = True
 
     def start(self, inputs):
         seeds = [ops.copy(seed) for seed in layer_kinds.seeds_of(self.operation)]
@@ -53,19 +52,11 @@ class RandomHandler(OperationHandler):
         )
         return self.after(state, outputs, None, loss, rows, self._masks_in_time(rows))
 
-    def rates(self, state, inputs):
-        if self.takes_time or state.masks or self._has_steps(inputs):
-            rates, loss = self._in_time(state, inputs)
-        else:
-            rates, loss = self._by_window(state, inputs)
-        rates = self.with_means(state, rates)
-        return rates, plus(loss, self.regularization_of_rates(rates))
-
     def _on_steps(self, state, inputs):
         return self._step_by_step(inputs, lambda t: self.on_rates(state))
 
     @contextlib.contextmanager
-    def on_rates(self, state: Any, seeds: Sequence[Tensor] = ()) -> Iterator[None]:
+    def on_rates(self, state, seeds=()):
         with super().on_rates(state, state.seeds), engine.repeated_noise(state.noise):
             yield
 

@@ -30,7 +30,7 @@ class RandomMaskHandler(Handler):
     def step(self, state, inputs, t):
         x = self._only_input(inputs)
         output = self.masked(time_axis.cast(x, state.mask.dtype), state.mask, t)
-        keras_internals.put_mask(output, keras_internals.mask_of(x))
+        keras_internals.masked_as(output, x)
         if not self.context.records:
             loss = self.regularization_of_step([output], t)
             state = state._replace(loss=plus(state.loss, loss))
@@ -40,7 +40,7 @@ class RandomMaskHandler(Handler):
         """Rows of a step, or of all steps for `None`, times the mask."""
         if t is not None:
             return x * mask
-        steps = time_axis.unfold(x, self.context.windows.timesteps)
+        steps = time_axis.unfold(x, self.windows.timesteps)
         return time_axis.fold(steps * mask[:, None])
 
     def replayed_state(self, state):
@@ -52,6 +52,6 @@ class RandomMaskHandler(Handler):
 
     def rates(self, state, inputs):
         (rates,) = self.rates_of(inputs)
-        masks = self.context.windows.repeat(state.mask)
+        masks = self.windows.repeat(state.mask)
         rates = time_axis.cast(rates, state.mask.dtype) * masks
         return [rates], self.regularization_of_rates([rates])

@@ -1,61 +1,35 @@
 """Neurons that give their membranes beside their spikes, for what watches a network."""
 
-from typing import Any
-
 from keras import ops
 
 from keras_ratesnn._core import keras_internals, time_axis
-from keras_ratesnn._core.annotations import Tensor
-from keras_ratesnn._graph import PlannedCall
-from keras_ratesnn.gradients.handlers.handler import Context, Time
-from keras_ratesnn.gradients.handlers.neuron import NeuronHandler, NeuronState
+from keras_ratesnn.gradients.handlers.neuron import NeuronHandler
 
 
 class WithMembranes(NeuronHandler):
     """Neurons with two outputs: spikes, and membranes before the reset."""
 
-    def __init__(self, call: PlannedCall, context: Context) -> None:
+    def __init__(self, call, context):
         super().__init__(call, context)
         # A loop over time has one output: the two are joined on a last axis.
         self.dtype = time_axis.accumulation_dtype(self.dtype)
 
-    def advance(
-        self, state: NeuronState, inputs: list[Tensor], phase: Any
-    ) -> tuple[NeuronState, list[Tensor]]:
-        membrane, spikes, cell = self.cell.step(inputs[0], state.cell)
-        return NeuronState(cell), [self._joined(membrane, spikes)]
-
-    def at_once(
-        self, currents: Tensor, mask: Tensor | None
-    ) -> tuple[NeuronState, Tensor]:
-        membranes = self.cell.over_time(currents)
-        return NeuronState(membranes), self._joined(
-            membranes, self.cell.fire(membranes)
-        )
-
-    def _joined(self, membrane, spikes):
+    def _output(self, membranes, spikes):
         return ops.stack(
-            [time_axis.cast(spikes, self.dtype), time_axis.cast(membrane, self.dtype)],
+            [time_axis.cast(spikes, self.dtype), time_axis.cast(membranes, self.dtype)],
             axis=-1,
         )
 
-    def regularization_of_step(self, outputs: list[Tensor], t: Time) -> None:
+    def regularization_of_step(self, outputs, t):
         """Nothing: the outputs are not spikes alone."""
 
-    def step(
-        self, state: NeuronState, inputs: list[Tensor], t: Time
-    ) -> tuple[NeuronState, list[Tensor]]:
+    def step(self, state, inputs, t):
         return self._apart(*super().step(state, inputs, t))
 
-    def all_steps(
-        self, state: NeuronState, inputs: list[Tensor]
-    ) -> tuple[NeuronState, list[Tensor]]:
+    def all_steps(self, state, inputs):
         return self._apart(*super().all_steps(state, inputs))
 
     def _apart(self, state, outputs):
         (both,) = outputs
         spikes = time_axis.cast(both[..., 0], self.operation.compute_dtype)
-        return state, [
-            keras_internals.put_mask(spikes, keras_internals.mask_of(both)),
-            both[..., 1],
-        ]
+        return state, [keras_internals.masked_as(spikes, both), both[..., 1]]

@@ -41,8 +41,8 @@ def all_steps(handler, state, inputs, same, valid):
         same: For each input, whether it is.
         valid: As in `step`, with a second axis for T.
     """
-    context = handler.context
-    timesteps, with_gradient = context.windows.timesteps, context.with_gradient
+    timesteps = handler.windows.timesteps
+    with_gradient = handler.context.with_gradient
     inputs = [
         x if is_same else time_axis.unfold(x, timesteps)
         for x, is_same in zip(inputs, same, strict=True)
@@ -66,7 +66,7 @@ def all_steps(handler, state, inputs, same, valid):
 
 
 def _at_once(handler, x, same, valid):
-    timesteps = handler.context.windows.timesteps
+    timesteps = handler.windows.timesteps
     x = time_axis.unfold(time_axis.repeat(x, timesteps), timesteps) if same else x
     state, output = handler.at_once(time_axis.zero_unless(valid, x), valid)
     return _behind_barrier(handler, state, [time_axis.zero_unless(valid, output)])
@@ -81,7 +81,7 @@ def _behind_barrier(handler, state, outputs):
 
 
 def _unrolled(handler, state, inputs, same, valid):
-    timesteps = handler.context.windows.timesteps
+    timesteps = handler.windows.timesteps
 
     # No indexing: its gradient would be a tensor of all steps, for every step.
     def at_each_step(inputs, valid):
@@ -151,7 +151,7 @@ def _in_time_loop(handler, inputs, same, valid):
         return step
 
     phases, counts = [], []
-    by_step = map(handler.phase, range(handler.context.windows.timesteps))
+    by_step = map(handler.phase, range(handler.windows.timesteps))
     for phase, steps in itertools.groupby(by_step):
         phases.append(phase)
         counts.append(len(list(steps)))
@@ -332,7 +332,7 @@ def _advance_at(handler, state, t, x, valid):
 
 def _scanned(handler, state, x, same, valid):
     """A compiled loop, with gradient."""
-    timesteps = handler.context.windows.timesteps
+    timesteps = handler.windows.timesteps
     if same:
         x = time_axis.unfold(time_axis.repeat(x, timesteps), timesteps)
     at_steps = ops.moveaxis(x, 1, 0)
@@ -355,7 +355,7 @@ def _scanned(handler, state, x, same, valid):
 def _looped(handler, state, x, same, valid):
     """A compiled loop, without gradient. The first step runs before the loop, to
     determine shapes and dtypes."""
-    timesteps = handler.context.windows.timesteps
+    timesteps = handler.windows.timesteps
 
     def body(t, carried):
         steps, state = carried

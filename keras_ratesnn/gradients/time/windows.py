@@ -407,10 +407,7 @@ def _count(mask):
 def _summed_over_replicas(training, *numbers):
     """Scalars, in training their sums over all replicas; elsewhere one may run
     alone."""
-    if not training or engine.replicas.count() == 1:
-        return numbers
-    gathered = engine.replicas.gather(ops.stack(numbers))
-    return ops.unstack(ops.sum(gathered, axis=0), len(numbers))
+    return engine.replicas.sums(*numbers) if training else numbers
 
 
 def _divided(total, count):

@@ -11,7 +11,6 @@ import keras
 from jax._src.core import trace_state_clean
 
 from keras_ratesnn._core import block_filter, keras_internals
-from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import base, xla_loops
 
 
@@ -26,14 +25,7 @@ class Backend(base.Backend):
 
     filter_in_time = staticmethod(block_filter.filter_in_time)
 
-    def graft(
-        self,
-        value: Tensor,
-        onto: Tensor,
-        slope: float | Tensor,
-        *more: tuple[Tensor, float | Tensor],
-    ) -> Tensor:
-        """`value`, whose derivatives are the given slopes; see `base`."""
+    def graft(self, value, onto, slope, *more):
         return _graft(value, *zip((onto, slope), *more, strict=True))
 
     def again(self, function, *tensors):

@@ -11,7 +11,6 @@ from tensorflow.compiler.tf2xla.python import xla
 from tensorflow.python.eager import record
 
 from keras_ratesnn._core import block_filter, keras_internals, tree
-from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import base, xla_loops
 from keras_ratesnn._core.backend.tensorflow import fusion, normalization
 from keras_ratesnn._core.backend.tensorflow.replicas import replicas
@@ -34,14 +33,7 @@ class Backend(base.Backend):
     fusing = staticmethod(fusion.fusing)
     steps_in_a_pass = staticmethod(fusion.steps_in_a_pass)
 
-    def graft(
-        self,
-        value: Tensor,
-        onto: Tensor,
-        slope: float | Tensor,
-        *more: tuple[Tensor, float | Tensor],
-    ) -> Tensor:
-        """`value`, whose derivatives are the given slopes; see `base`."""
+    def graft(self, value, onto, slope, *more):
         pairs = [(onto, slope), *more]
         if _forward_mode.get():
             # In forward mode the derivative of a custom gradient is silently zero.
@@ -217,15 +209,7 @@ class Backend(base.Backend):
         """Keras lets TensorFlow trace a function for the most general shape it has
         seen, which is unknown for inputs both with and without time.
         """
-        # `data` is an iterator over batches, from tf.data or Python, or a list of
-        # batches.
-        if isinstance(data, (tf.data.Iterator, tf.distribute.DistributedIterator)):
-            batch = data.element_spec
-        elif isinstance(data, list):
-            batch = data[0]
-        else:
-            batch = next(data)
-            data = itertools.chain([batch], data)
+        batch, data = keras_internals.first_batch(data)
         leaves = tf.nest.flatten(batch, expand_composites=True)
         return tuple(
             tf.TensorShape(getattr(leaf, "shape", ())).rank for leaf in leaves

@@ -13,7 +13,8 @@ DTYPES = tf.float32, tf.float16, tf.bfloat16
 
 
 def has_kernels(inputs, axis, parameters, weights):
-    """Whether `normalize` and `normalize_as` take these arguments, see `base`."""
+    """Whether `normalize` and `normalize_as` take these arguments, see
+    `plain_normalization`."""
     return (
         weights is None
         and inputs.dtype in DTYPES
@@ -31,7 +32,7 @@ def has_kernels(inputs, axis, parameters, weights):
 
 def normalize(inputs, gamma, beta, epsilon):
     """Normalises a batch with its own statistics over all axes but the last; see
-    `base`."""
+    `plain_normalization`."""
     images = _as_images(inputs)
     scale, offset = _both(inputs, gamma, beta)
     outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
@@ -54,7 +55,7 @@ def normalize(inputs, gamma, beta, epsilon):
 
 def normalize_as(plain, inputs, gamma, beta, mean, variance, epsilon):
     """Normalises with given statistics, differentiated as if they were those of the
-    batch; see `base`.
+    batch; see `plain_normalization`.
 
     `plain` does the same with plain operations. The kernel has no second derivative but
     for the statistics of the batch.

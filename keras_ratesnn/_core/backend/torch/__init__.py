@@ -6,15 +6,16 @@ import contextvars
 import functools
 import math
 import threading
-from typing import Any
 
 import torch
 
 from keras_ratesnn._core import keras_internals, tree
-from keras_ratesnn._core.annotations import Tensor
 from keras_ratesnn._core.backend import base
 from keras_ratesnn._core.backend.torch import normalization, time_filter
-from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
+from keras_ratesnn._core.backend.torch.derivative import (
+    differentiable_outputs,
+    first_derivative_only,
+)
 from keras_ratesnn._core.backend.torch.layout import LayoutKept
 from keras_ratesnn._core.backend.torch.replicas import replicas
 from keras_ratesnn._core.contexts import setting
@@ -66,15 +67,8 @@ class Backend(base.Backend):
                 "it."
             )
 
-    def graft(
-        self,
-        value: Tensor,
-        onto: Tensor,
-        slope: float | Tensor,
-        *more: tuple[Tensor, float | Tensor],
-    ) -> Tensor:
-        """`value`, whose derivatives are the given slopes; see `base`."""
-        pairs: list[tuple[Any, Any]] = [(onto, slope), *more]
+    def graft(self, value, onto, slope, *more):
+        pairs = [(onto, slope), *more]
         if _forward_mode.get():
             # An autograd function with derivatives in both modes takes PyTorch several
             # times as long to call.
@@ -133,17 +127,13 @@ class Backend(base.Backend):
         def pull(upstream):
             nonlocal outputs
             wanted = [tensor for tensor in inputs if tensor.requires_grad]
-            differentiable, onto = [], []
-            for output, gradient in zip(outputs, upstream, strict=True):
-                if output.requires_grad:
-                    differentiable.append(output)
-                    onto.append(gradient)
+            results, onto = differentiable_outputs(outputs, upstream)
             # Not needed any more.
             outputs = []
-            if not (wanted and differentiable):
+            if not (wanted and results):
                 return [None for _ in inputs]
             gradients = iter(
-                torch.autograd.grad(differentiable, wanted, onto, allow_unused=True)
+                torch.autograd.grad(results, wanted, onto, allow_unused=True)
             )
             return [
                 next(gradients) if tensor.requires_grad else None for tensor in inputs

@@ -1,8 +1,19 @@
-"""Backward passes that cannot be differentiated again."""
+"""What autograd differentiates, and backward passes that cannot be differentiated
+again."""
 
 import functools
 
 import torch
+
+
+def differentiable_outputs(outputs, upstream):
+    """Those of the outputs that have a derivative, and their gradients: two lists."""
+    pairs = [
+        (output, gradient)
+        for output, gradient in zip(outputs, upstream, strict=True)
+        if output.requires_grad
+    ]
+    return [output for output, _ in pairs], [gradient for _, gradient in pairs]
 
 
 def first_derivative_only(backward):

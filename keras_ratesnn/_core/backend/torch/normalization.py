@@ -10,7 +10,7 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 def normalize(inputs, axis, gamma, beta, epsilon):
-    """Normalises a batch with its own statistics; see `base`."""
+    """Normalises a batch with its own statistics; see `plain_normalization`."""
     outputs, mean, inverse_deviation = _Normalized.apply(
         _channels_second(inputs, axis), gamma, beta, epsilon
     )
@@ -20,7 +20,7 @@ def normalize(inputs, axis, gamma, beta, epsilon):
 
 def normalize_as(inputs, axis, gamma, beta, mean, variance, epsilon, weights=None):
     """Normalises with given statistics, differentiated as if they were those of the
-    batch; see `base`.
+    batch; see `plain_normalization`.
 
     `weights` have one number for each row.
     """

@@ -19,7 +19,10 @@ import torch
 
 from keras_ratesnn._core import keras_internals, tree
 from keras_ratesnn._core.backend.tensor_function import TensorFunction, description
-from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
+from keras_ratesnn._core.backend.torch.derivative import (
+    differentiable_outputs,
+    first_derivative_only,
+)
 from keras_ratesnn._core.backend.torch.graphs import private_keras
 from keras_ratesnn._core.backend.torch.graphs.latest_settings import LatestSettings
 from keras_ratesnn._core.backend.torch.graphs.recorder.compiler import (
@@ -405,14 +408,10 @@ class _Program:
             ]
             with torch.enable_grad():
                 outputs = itertools.compress(function.flat(*inputs), given)
-            differentiable, onto = [], []
-            for output, gradient in zip(outputs, values[len(inputs) :], strict=True):
-                if output.requires_grad:
-                    differentiable.append(output)
-                    onto.append(gradient)
+            outputs, onto = differentiable_outputs(outputs, values[len(inputs) :])
             leaves = [value for value in inputs if value.requires_grad]
             return torch.autograd.grad(
-                differentiable, leaves, onto, materialize_grads=True, allow_unused=True
+                outputs, leaves, onto, materialize_grads=True, allow_unused=True
             )
 
         if (wanted, given) in self.derivatives:
@@ -490,9 +489,7 @@ _library.define("kernel(int number, Tensor[] tensors) -> Tensor[]")
 def _run_kernel(number, tensors):
     with torch.no_grad():
         outputs = _kernels[number](*tensors)
-    # The results of an operation must not be its arguments.
-    arguments = set(map(id, tensors))
-    return several([x.clone() if id(x) in arguments else x for x in outputs])
+    return several(outputs, tensors)
 
 
 @torch.library.register_fake("keras_ratesnn::kernel", lib=_library)

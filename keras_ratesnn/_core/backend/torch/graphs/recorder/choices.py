@@ -111,15 +111,8 @@ def _graph_of_its_own(inside, results):
     ]
     constants = [argument for argument in outside if argument.op == "get_attr"]
     arguments = [argument for argument in outside if argument.op != "get_attr"]
-    graph = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {}
-    for argument in arguments:
-        copies[argument] = graph.placeholder(argument.name)
-        copies[argument].meta = argument.meta
-    for node in (*constants, *inside):
-        copies[node] = graph.node_copy(node, copies.__getitem__)
-    graph.output(tuple(copies[result] for result in results))
-    return graph, arguments
+    part = graph_passes.part_of(arguments, [*constants, *inside], results)
+    return part, arguments
 
 
 def _needed_only_by(choice, changed):
@@ -156,9 +149,7 @@ def _needed_only_by(choice, changed):
 def _run_if(number, chosen, tensors, otherwise):
     with torch.no_grad():
         outputs = _choices[number](chosen, tensors, otherwise)
-    # The results of an operation must not be its arguments.
-    arguments = set(map(id, (*tensors, *otherwise)))
-    return several([x.clone() if id(x) in arguments else x for x in outputs])
+    return several(outputs, (*tensors, *otherwise))
 
 
 @torch.library.register_fake("keras_ratesnn::run_if", lib=_library)

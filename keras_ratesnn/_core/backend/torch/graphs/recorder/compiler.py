@@ -28,12 +28,14 @@ MOST_LAYOUTS = 16
 _warned_of: set[str] = set()
 
 
-def several(tensors):
+def several(tensors, arguments=()):
     """The results of an operation, a list, and after a single one an empty tensor.
 
     In PyTorch 2.13 a graph that C++ runs crashes where an operation returns a list of
-    one tensor (docs/upstream.md).
+    one tensor (docs/upstream.md). The results must not be its arguments.
     """
+    taken = set(map(id, arguments))
+    tensors = [x.clone() if id(x) in taken else x for x in tensors]
     return tensors if len(tensors) > 1 else [*tensors, tensors[0].new_empty(0)]
 
 

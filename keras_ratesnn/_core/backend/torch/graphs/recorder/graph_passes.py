@@ -186,17 +186,8 @@ def _is_view_of_same_shape(node):
 
 
 def _key(target, args, kwargs):
-    return target, _hashable(args), _hashable(kwargs)
-
-
-def _hashable(arguments):
-    if isinstance(arguments, (tuple, list)):
-        return tuple(map(_hashable, arguments))
-    if isinstance(arguments, dict):
-        return tuple((name, _hashable(value)) for name, value in arguments.items())
-    # 1, 1.0 and True are equal, and 0.0 and -0.0.
-    value = repr(arguments) if isinstance(arguments, float) else arguments
-    return type(arguments), value
+    # As text, in which 1, 1.0 and True differ, and 0.0 and -0.0. Each node has a name.
+    return target, repr((args, kwargs))
 
 
 def split(graph, forward_nodes, tensors, outputs):
@@ -229,24 +220,29 @@ def split(graph, forward_nodes, tensors, outputs):
         if node not in computed and node.op != "get_attr"
     ]
 
-    copies: dict[fx.Node, fx.Node] = {}
-    forward = fx.Graph()
-    for node in graph.nodes:
-        if node not in computed and node.op != "output":
-            copies[node] = forward.node_copy(node, copies.__getitem__)
-    forward.output(tuple(copies[node] for node in (*results[:outputs], *saved)))
-
-    copies = {}
-    backward = fx.Graph()
-    for node in (*saved, *upstream):
-        copies[node] = backward.placeholder(node.name)
-        copies[node].meta = node.meta
-    for node in (*graph.find_nodes(op="get_attr"), *behind):
-        copies[node] = backward.node_copy(node, copies.__getitem__)
-    backward.output(tuple(copies[node] for node in results[outputs:]))
+    ahead = [
+        node for node in graph.nodes if node not in computed and node.op != "output"
+    ]
+    forward = part_of([], ahead, [*results[:outputs], *saved])
+    constants = graph.find_nodes(op="get_attr")
+    backward = part_of([*saved, *upstream], [*constants, *behind], results[outputs:])
     for part in (forward, backward):
         part.eliminate_dead_code()
     return forward, backward
+
+
+def part_of(arguments, nodes, results):
+    """A graph of some nodes of another one, which takes and returns the results of
+    nodes."""
+    part = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in arguments:
+        copies[node] = part.placeholder(node.name)
+        copies[node].meta = node.meta
+    for node in nodes:
+        copies[node] = part.node_copy(node, copies.__getitem__)
+    part.output(tuple(copies[node] for node in results))
+    return part
 
 
 def use_means(graph):

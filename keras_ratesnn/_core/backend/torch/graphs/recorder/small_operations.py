@@ -24,19 +24,13 @@ _ALONE = {
     _aten.reciprocal.default: _aten._foreach_reciprocal.default,
     _aten.rsqrt.default: _aten._foreach_rsqrt.default,
 }
-_WITH_NUMBER = {
+_WITH_ANOTHER = {
     _aten.add.Tensor: _aten._foreach_add,
     _aten.sub.Tensor: _aten._foreach_sub,
     _aten.mul.Tensor: _aten._foreach_mul,
     _aten.div.Tensor: _aten._foreach_div,
     _aten.pow.Tensor_Scalar: _aten._foreach_pow,
     _aten.clamp.default: _aten._foreach_clamp_min,
-}
-_WITH_TENSOR = {
-    _aten.add.Tensor: _aten._foreach_add.List,
-    _aten.sub.Tensor: _aten._foreach_sub.List,
-    _aten.mul.Tensor: _aten._foreach_mul.List,
-    _aten.div.Tensor: _aten._foreach_div.List,
 }
 
 
@@ -153,22 +147,13 @@ def _batch(node):
     alike = str(kwargs), *kind
     if target in _ALONE and len(args) == 1:
         return (_ALONE[target], *alike), args, None
-    if len(args) != 2:
+    if target not in _WITH_ANOTHER or len(args) != 2:
         return None
-    first, second = args
-    if (
-        target in _WITH_NUMBER
-        and isinstance(first, fx.Node)
-        and isinstance(second, (int, float))
-        and not kwargs
-    ):
-        return (_WITH_NUMBER[target], *alike), (first,), second
-    if (
-        target in _WITH_TENSOR
-        and isinstance(second, fx.Node)
-        and all(size == shape for size in shapes)
-    ):
-        return (_WITH_TENSOR[target], *alike), args, None
+    operation, (first, second) = _WITH_ANOTHER[target], args
+    if isinstance(first, fx.Node) and isinstance(second, (int, float)) and not kwargs:
+        return (operation, *alike), (first,), second
+    if isinstance(second, fx.Node) and all(size == shape for size in shapes):
+        return (operation.List, *alike), args, None
     return None
 
 

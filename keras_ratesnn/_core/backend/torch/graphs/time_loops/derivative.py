@@ -7,7 +7,10 @@ import itertools
 import torch
 
 from keras_ratesnn._core import tree
-from keras_ratesnn._core.backend.torch.derivative import first_derivative_only
+from keras_ratesnn._core.backend.torch.derivative import (
+    differentiable_outputs,
+    first_derivative_only,
+)
 from keras_ratesnn._core.backend.torch.graphs.time_loops import text
 from keras_ratesnn._core.backend.torch.graphs.time_loops.operations import stored
 from keras_ratesnn._core.backend.torch.graphs.time_loops.programs import Numbered
@@ -219,14 +222,10 @@ def _derivative(step, counts, wanted):
         with torch.enable_grad():
             results = step(*weights, *state, *inputs, *valid)
             results = with_tensors(results, [*weights, *state, *inputs])
-        differentiable, onto = [], []
-        for result, upstream in zip(tree.flatten(results), remaining, strict=True):
-            if result.requires_grad:
-                differentiable.append(result)
-                onto.append(upstream)
+        results, onto = differentiable_outputs(tree.flatten(results), remaining)
         leaves = [*state, *(x for x in inputs if x.requires_grad)]
         gradients = torch.autograd.grad(
-            differentiable, leaves, onto, allow_unused=True, materialize_grads=True
+            results, leaves, onto, allow_unused=True, materialize_grads=True
         )
         return list(gradients)
 

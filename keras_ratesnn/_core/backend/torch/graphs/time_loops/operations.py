@@ -55,33 +55,28 @@ def _sum_with_product(x, y, z, value=None):
     return f"{x} + {product}"
 
 
-_ARITHMETIC: dict[Any, Any] = {
-    _aten.add.Tensor: _sum,
-    _aten.add.Scalar: _sum,
-    _aten.sub.Tensor: _difference,
-    _aten.sub.Scalar: _difference,
-    _aten.rsub.Scalar: lambda x, y, alpha=None: _difference(y, x, alpha),
-    _aten.mul.Tensor: "{} * {}".format,
-    _aten.mul.Scalar: "{} * {}".format,
-    _aten.div.Tensor: "{} / {}".format,
-    _aten.div.Scalar: "{} / {}".format,
-    _aten.neg.default: "-{}".format,
-    _aten.abs.default: "std::abs({})".format,
-    _aten.reciprocal.default: "1 / {}".format,
-    _aten.round.default: "std::nearbyint({})".format,
-    _aten.exp.default: "exponential({})".format,
-    _aten.sigmoid.default: "1 / (1 + exponential(-{}))".format,
-    _aten.sigmoid_backward.default: "{0} * (1 - {1}) * {1}".format,
-    _aten.tanh.default: "std::tanh({})".format,
-    _aten.tanh_backward.default: "{0} * (1 - {1} * {1})".format,
-    _aten.sqrt.default: "std::sqrt({})".format,
-    _aten.relu.default: lambda x: _clamped(x, 0),
-    _aten.clamp.default: _clamped,
-    _aten.clamp.Tensor: _clamped,
-    _aten.addcmul.default: _sum_with_product,
-    _aten._to_copy.default: "{}".format,
+_ARITHMETIC: dict[str, Any] = {
+    "add": _sum,
+    "sub": _difference,
+    "rsub": lambda x, y, alpha=None: _difference(y, x, alpha),
+    "mul": "{} * {}".format,
+    "div": "{} / {}".format,
+    "neg": "-{}".format,
+    "abs": "std::abs({})".format,
+    "reciprocal": "1 / {}".format,
+    "round": "std::nearbyint({})".format,
+    "exp": "exponential({})".format,
+    "sigmoid": "1 / (1 + exponential(-{}))".format,
+    "sigmoid_backward": "{0} * (1 - {1}) * {1}".format,
+    "tanh": "std::tanh({})".format,
+    "tanh_backward": "{0} * (1 - {1} * {1})".format,
+    "sqrt": "std::sqrt({})".format,
+    "relu": lambda x: _clamped(x, 0),
+    "clamp": _clamped,
+    "addcmul": _sum_with_product,
+    "_to_copy": "{}".format,
 }
-"""The texts of operations on numbers of the type of their result."""
+"""The texts of operations on numbers of the type of their result, by their names."""
 
 _COMPARISONS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "eq": "==", "ne": "!="}
 _LOGIC = {
@@ -120,9 +115,8 @@ def operation_text(node, operand):
         return f"choose({operand(condition, 'int32_t')}, {value}, {otherwise})"
     if target is _aten.pow.Tensor_Scalar and node.args[1] in (1, 2, 3):
         return " * ".join([operand(node.args[0], kind)] * int(node.args[1]))
-    if target is _aten.round.decimals and not node.kwargs.get("decimals"):
-        target = _aten.round.default
-    if target not in _ARITHMETIC or kind == "int32_t":
+    rounds_otherwise = node.kwargs.get("decimals") or node.kwargs.get("rounding_mode")
+    if name not in _ARITHMETIC or kind == "int32_t" or rounds_otherwise:
         raise ValueError(f"it has the operation {target}")
     arguments = [
         None if argument is None else operand(argument, kind) for argument in node.args
@@ -132,7 +126,7 @@ def operation_text(node, operand):
         for key in ("alpha", "value")
         if key in node.kwargs
     }
-    return _ARITHMETIC[target](*arguments, **factors)
+    return _ARITHMETIC[name](*arguments, **factors)
 
 
 def _compared_type(node):
