@@ -157,7 +157,7 @@ def espikeformer(weights):
         <= weights.keys()
     ):
         return None
-    layout = _base_layout(weights, ESpikeFormer, BASE)
+    layout = _layout(weights, ESpikeFormer, BASE)
     neurons = (
         "ILIF(levels=4, decay=0.0, normalize=True), not normalised before the "
         "classifier"
@@ -181,9 +181,7 @@ def espikeformer_large(weights):
         <= weights.keys()
     ):
         return None
-    stages = _DOWNSAMPLINGS[1:]
-    number = blocks(weights, r"block3\.(\d{1,9})\.")
-    layout = _layout(weights, ESpikeFormerLarge, LARGE, stages, number)
+    layout = _layout(weights, ESpikeFormerLarge, LARGE)
     neurons = "ILIF(levels=4, decay=0.0, normalize=True, round_half_up=True)"
     runs = False
     if f"{_PROJECTION}1.0.weight" in weights:
@@ -214,26 +212,21 @@ def sdt_v2(weights):
         <= weights.keys()
     ):
         return None
-    layout = _base_layout(weights, MetaSpikeFormer, META)
+    layout = _layout(weights, MetaSpikeFormer, META)
     told = {**layout.told, "distilled": "head_kd.weight" in weights}
     return layout._replace(
         told=told, assumed={**NEURONS, "heads": _HEADS}, axes={"mlp": 3}
     )
 
 
-def _base_layout(weights, builder, names):
-    stages = [*_DOWNSAMPLINGS[1:], "downsample4"]
-    number = blocks(weights, r"block([34])\.(\d{1,9})\.")
-    return _layout(weights, builder, names, stages, number)
-
-
-def _layout(weights, builder, names, stages, number):
+def _layout(weights, builder, names):
+    first, *stages = (theirs for theirs in names if theirs.endswith(".encode_conv"))
     mlp = "block3.0.mlp.fc1_conv"
     told = {
-        "input_shape": (_SIDE, inputs(weights, "downsample1_1.encode_conv")),
+        "input_shape": (_SIDE, inputs(weights, first)),
         "classes": outputs(weights, "head"),
-        "dims": tuple(outputs(weights, f"{stage}.encode_conv") for stage in stages),
-        "blocks": number,
+        "dims": tuple(outputs(weights, stage) for stage in stages),
+        "blocks": blocks(weights, r"block([34])\.(\d{1,9})\."),
         "mlp_ratio": outputs(weights, mlp) // inputs(weights, mlp),
     }
     return Layout(builder, told, names, {}, place="model")

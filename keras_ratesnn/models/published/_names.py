@@ -17,6 +17,13 @@ def without_containers(name):
     return name.replace(".module.", ".")
 
 
+def named(names, ours, **numbers):
+    """The authors' name of a layer, given that in our column of a table of names, and
+    the numbers in theirs."""
+    theirs = next(theirs for theirs, name in names.items() if name == ours)
+    return without_containers(theirs).format(**numbers)
+
+
 class Table:
     """A table of names.
 
