@@ -4,7 +4,13 @@ Meta-SpikeFormer, which is V2."""
 from keras_ratesnn.models.espikeformer import ESpikeFormer
 from keras_ratesnn.models.espikeformer_large import ESpikeFormerLarge
 from keras_ratesnn.models.metaspikeformer import MetaSpikeFormer
-from keras_ratesnn.models.published._layouts import Layout, blocks, inputs, outputs
+from keras_ratesnn.models.published._layouts import (
+    Layout,
+    blocks,
+    inputs,
+    outputs,
+    reads,
+)
 from keras_ratesnn.models.published._transformers import NEURONS, mlp
 
 _SIDE = 224
@@ -149,14 +155,10 @@ _NOT_RUN = {
 """Of the files that the authors published."""
 
 
+@reads([BASE], "ConvBlock1_1.0.Conv.pwconv1.0.weight", "block3.0.attn.q_conv.0.weight")
 def espikeformer(weights):
     """The base networks, whose last two blocks with attention are a stage of their
     own."""
-    if (
-        not {"ConvBlock1_1.0.Conv.pwconv1.0.weight", "block3.0.attn.q_conv.0.weight"}
-        <= weights.keys()
-    ):
-        return None
     layout = _layout(weights, ESpikeFormer, BASE)
     neurons = (
         "ILIF(levels=4, decay=0.0, normalize=True), not normalised before the "
@@ -173,14 +175,14 @@ def espikeformer(weights):
     )
 
 
+@reads(
+    [LARGE],
+    "ConvBlock1_1.0.conv1.0.0.weight",
+    "block3.0.attn.q_conv.0.conv1.0.weight",
+)
 def espikeformer_large(weights):
     """The large networks; with a second classifier for distillation, their output is
     the mean of both."""
-    if (
-        not {"ConvBlock1_1.0.conv1.0.0.weight", "block3.0.attn.q_conv.0.conv1.0.weight"}
-        <= weights.keys()
-    ):
-        return None
     layout = _layout(weights, ESpikeFormerLarge, LARGE)
     neurons = "ILIF(levels=4, decay=0.0, normalize=True, round_half_up=True)"
     runs = False
@@ -201,17 +203,14 @@ def espikeformer_large(weights):
     )
 
 
+@reads(
+    [META],
+    "ConvBlock1_1.0.Conv.pwconv1.weight",
+    "block3.0.attn.q_conv.0.body.0.weight",
+)
 def sdt_v2(weights):
     """Meta-SpikeFormer; with a second classifier for distillation, its output is the
     mean of both."""
-    if (
-        not {
-            "ConvBlock1_1.0.Conv.pwconv1.weight",
-            "block3.0.attn.q_conv.0.body.0.weight",
-        }
-        <= weights.keys()
-    ):
-        return None
     layout = _layout(weights, MetaSpikeFormer, META)
     told = {**layout.told, "distilled": "head_kd.weight" in weights}
     return layout._replace(

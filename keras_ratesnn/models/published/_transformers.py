@@ -7,7 +7,13 @@ import numpy as np
 
 from keras_ratesnn.models._transformers import IMAGES, IN_STAGES
 from keras_ratesnn.models.maxformer import MaxFormer
-from keras_ratesnn.models.published._layouts import Layout, blocks, inputs, outputs
+from keras_ratesnn.models.published._layouts import (
+    Layout,
+    blocks,
+    inputs,
+    outputs,
+    reads,
+)
 from keras_ratesnn.models.published._names import named
 from keras_ratesnn.models.qkformer import QKFormer
 from keras_ratesnn.models.spike_driven_transformer import (
@@ -184,13 +190,36 @@ _POOLED_ATTENTION = (
 _IMAGENET_CLASSES = 1000
 
 
+def _norms(network):
+    """The weights of Spikformer that its authors do not run."""
+    last = re.compile(r"block(\d+)_mlp2")
+    channels, is_dvs = {}, False
+    for layer in network.layers:
+        match = last.fullmatch(layer.name)
+        if match:
+            block = int(match[1]) - 1
+            for n in (1, 2):
+                channels[f"block.{block}.norm{n}"] = layer.kernel.shape[-1]
+        elif layer.name == "block1_attention_scale":
+            is_dvs = layer.scale == SCALES["dvs"]
+    weights = {}
+    if is_dvs:
+        _, tokens, channels["norm"] = network.get_layer("tokens").output.shape
+        weights["pos_embed"] = np.zeros((1, tokens, channels["norm"]), "float32")
+    for name, size in channels.items():
+        weights[f"{name}.weight"] = np.ones(size, "float32")
+        weights[f"{name}.bias"] = np.zeros(size, "float32")
+    return weights
+
+
+@reads(
+    [SPIKFORMER["cifar"], SPIKFORMER["imagenet"]],
+    "patch_embed.proj_conv.weight",
+    "patch_embed.rpe_conv.weight",
+    not_run=_norms,
+)
 def spikformer(weights):
     """Spikformer, with dense layers on CIFAR and convolutions elsewhere."""
-    if (
-        not {"patch_embed.proj_conv.weight", "patch_embed.rpe_conv.weight"}
-        <= weights.keys()
-    ):
-        return None
     dense = "block.0.attn.q_linear.weight" in weights
     first = f"block.0.mlp.fc1_{'linear' if dense else 'conv'}"
     # On event frames MLPs are convolutions over tokens, on ImageNet over images.
@@ -218,33 +247,10 @@ def spikformer(weights):
     return layout._replace(unused=_NEVER_RUN, axes=axes, place=place, settings=settings)
 
 
-def norms(network):
-    """The weights of Spikformer that its authors do not run."""
-    last = re.compile(r"block(\d+)_mlp2")
-    channels, is_dvs = {}, False
-    for layer in network.layers:
-        match = last.fullmatch(layer.name)
-        if match:
-            block = int(match[1]) - 1
-            for n in (1, 2):
-                channels[f"block.{block}.norm{n}"] = layer.kernel.shape[-1]
-        elif layer.name == "block1_attention_scale":
-            is_dvs = layer.scale == SCALES["dvs"]
-    weights = {}
-    if is_dvs:
-        _, tokens, channels["norm"] = network.get_layer("tokens").output.shape
-        weights["pos_embed"] = np.zeros((1, tokens, channels["norm"]), "float32")
-    for name, size in channels.items():
-        weights[f"{name}.weight"] = np.ones(size, "float32")
-        weights[f"{name}.bias"] = np.zeros(size, "float32")
-    return weights
-
-
+@reads([*QKFORMER.values()], "patch_embed1.proj1_conv.weight")
 def qkformer(weights):
     """QKFormer, whose first patch embedding has one convolution more on ImageNet, and
     two more on event frames."""
-    if "patch_embed1.proj1_conv.weight" not in weights:
-        return None
     more = ("patch_embed1.proj2_conv.weight", "patch_embed1.proj3_conv.weight")
     edition = ("cifar", "imagenet", "dvs")[sum(name in weights for name in more)]
     layout = _in_stages(weights, QKFormer, QKFORMER, edition)
@@ -256,6 +262,7 @@ def qkformer(weights):
     return layout._replace(assumed=assumed, note=_SHARED_MEMBRANES, place=place)
 
 
+@reads([*MAXFORMER.values()])
 def maxformer(weights):
     """Max-Former, whose first stage has no depthwise convolutions on CIFAR, and which
     has two stages on event frames."""
@@ -275,10 +282,27 @@ def maxformer(weights):
     return layout._replace(place="model" if is_dvs else "state_dict")
 
 
+def _talking_heads(network):
+    """The weights of Spike-driven Transformer that its authors do not run, and that
+    tell the heads."""
+    attention = re.compile(r"block(\d+)_attention_neuron")
+    weights = {}
+    for layer in network.layers:
+        match = attention.fullmatch(layer.name)
+        if match:
+            heads = layer.output.shape[-2]
+            name = f"block.{int(match[1]) - 1}.attn.talking_heads.weight"
+            weights[name] = np.zeros((heads, heads, 1), "float32")
+    return weights
+
+
+@reads(
+    [SPIKFORMER["imagenet"]],
+    "block.0.attn.talking_heads.weight",
+    not_run=_talking_heads,
+)
 def sdt_v1(weights):
     """Spike-driven Transformer, whose unused weights tell the heads."""
-    if "block.0.attn.talking_heads.weight" not in weights:
-        return None
     channels = inputs(weights, "patch_embed.proj_conv")
     dims = outputs(weights, "patch_embed.proj_conv3")
     classes, hidden = outputs(weights, "head"), outputs(weights, "block.0.mlp.fc1_conv")
@@ -306,20 +330,6 @@ def sdt_v1(weights):
     return layout._replace(
         unused=_TALKING_HEADS, note=note, axes=axes, needs={"dvs_mode": False}
     )
-
-
-def talking_heads(network):
-    """The weights of Spike-driven Transformer that its authors do not run, and that
-    tell the heads."""
-    attention = re.compile(r"block(\d+)_attention_neuron")
-    weights = {}
-    for layer in network.layers:
-        match = attention.fullmatch(layer.name)
-        if match:
-            heads = layer.output.shape[-2]
-            name = f"block.{int(match[1]) - 1}.attn.talking_heads.weight"
-            weights[name] = np.zeros((heads, heads, 1), "float32")
-    return weights
 
 
 def _in_stages(weights, builder, tables, edition):
