@@ -12,7 +12,6 @@ from keras_ratesnn._core import checks
 from keras_ratesnn.layers.pooling import PaddedMaxPooling2D
 from keras_ratesnn.models._arguments import checked_classes, image_input
 from keras_ratesnn.models._blocks import (
-    batch_normalization,
     channel_axis,
     conv_bn_neuron,
     dense,
@@ -250,13 +249,6 @@ def convolution_bn(x, filters, name, size=3, strides=1, neuron=None):
         use_bias=False,
         initialization=PYTORCH_DEFAULT,
         name=name,
-    )
-
-
-def depthwise(x, size, use_bias, name):
-    """A depthwise convolution and batch normalisation: `NAME` and `NAME_bn`."""
-    return batch_normalization(
-        depthwise_convolution(x, size, use_bias, name), f"{name}_bn"
     )
 
 

@@ -8,7 +8,12 @@ import keras
 from keras import layers
 
 from keras_ratesnn.models import _transformers
-from keras_ratesnn.models._blocks import channel_axis, neurons, pointwise
+from keras_ratesnn.models._blocks import (
+    batch_normalization,
+    channel_axis,
+    neurons,
+    pointwise,
+)
 from keras_ratesnn.models._options import ImageShape, TransformerOptions, builder
 from keras_ratesnn.models._transformers import (
     IN_STAGES,
@@ -75,7 +80,8 @@ def convolution_block(x, design, name, size):
     and an MLP."""
     if size is not None:
         y = neurons(x, design.neuron, f"{name}_depthwise_neuron")
-        y = _transformers.depthwise(y, size, True, f"{name}_depthwise")
+        y = _transformers.depthwise_convolution(y, size, True, f"{name}_depthwise")
+        y = batch_normalization(y, f"{name}_depthwise_bn")
         x = layers.Add(name=f"{name}_depthwise_add")([x, y])
     return mlp(x, design, name)
 
