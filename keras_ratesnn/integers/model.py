@@ -130,10 +130,8 @@ class IntegerModel(keras.Model):
             ValueError: If `x` has another shape than the inputs of the network, or
                 values out of their range.
         """
-        x, batch_size = (
-            self._checked_values(x),
-            checks.positive_integer("batch_size", batch_size),
-        )
+        x = self._checked_values(x)
+        batch_size = checks.positive_integer("batch_size", batch_size)
         parts = (
             x[first : first + batch_size] for first in range(0, len(x), batch_size)
         )
