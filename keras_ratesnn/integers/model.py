@@ -330,16 +330,14 @@ class IntegerModel(keras.Model):
                 "`inputs` must be one frame. Received: an array of shape "
                 f"{tuple(x.shape)}. Leave the time axis out."
             )
-        batch, step = x.shape[0], _steps.Step(self.network, self._kernels())
 
         def advance(state, t):
-            if state is None:
-                state = step.start(batch)
-            outputs, state = step(x, state, {})
-            return state, outputs[self.network.layers[-1].name]
+            batch = _steps.Batch(self.network, x, False, self._kernels(), state)
+            logits = batch.advance(t)
+            return batch.state, logits
 
         with engine.no_gradient():
-            return self._stream.advance(batch, advance)
+            return self._stream.advance(x.shape[0], advance)
 
     def reset_state(self) -> None:
         """Ends the sequence of `step`: the next step starts at rest, with any batch
