@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,13 +16,13 @@ from keras_ratesnn._model.streaming import Stream
 from keras_ratesnn._model.weight_checks import check_finite
 from keras_ratesnn._steps import batches, conformal
 from keras_ratesnn._steps.answers import Answers
+from keras_ratesnn.conversion.quantization import WeightType
 from keras_ratesnn.integers import _file, _membranes, _steps
 from keras_ratesnn.integers._compiler import compile_model
 from keras_ratesnn.integers._network import IntegerNetwork
 from keras_ratesnn.integers._report import IntegerReport
+from keras_ratesnn.layers.quantized import WEIGHT_TYPES
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
-
-Weights = Literal["int8", "int4", "ternary"]
 
 
 def _with_checked_values(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -396,7 +396,7 @@ def _lead(logits):
 
 def to_integers(
     model: SpikingModel,
-    weights: Weights | None = None,
+    weights: WeightType | None = None,
     membrane_bits: int = 16,
     largest_input: int = 255,
     verbose: bool = True,
@@ -454,7 +454,7 @@ def to_integers(
     """
     checked_model(model)
     if weights is not None:
-        weights = checks.one_of("weights", weights, ("int8", "int4", "ternary"))
+        weights = checks.one_of("weights", weights, WEIGHT_TYPES)
     checks.integer(
         "membrane_bits",
         membrane_bits,
