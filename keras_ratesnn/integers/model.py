@@ -289,15 +289,14 @@ class IntegerModel(keras.Model):
         shape, wanted = tuple(x.shape), self.network.input_shape
         if self.network.channels_first:
             wanted = (wanted[-1], *wanted[:-1])
-        temporal = len(shape) == len(wanted) + 2
-        if shape[len(shape) - len(wanted) :] != wanted or len(shape) - len(
-            wanted
-        ) not in (1, 2):
+        axes_before = len(shape) - len(wanted)
+        if axes_before not in (1, 2) or shape[axes_before:] != wanted:
             raise ValueError(
                 f"`x` must have the shape (batch, {', '.join(map(str, wanted))}), or a "
                 f"time axis after the batch. Received: an array of shape {shape}."
             )
-        if temporal and shape[1] != self.network.timesteps:
+        temporal = axes_before == 2
+        if temporal and shape[1] != self.timesteps:
             raise ValueError(
                 f"`x` must have {self.timesteps} frames, one for each time step. "
                 f"Received: an array of shape {shape}. Use `step` for sequences of "

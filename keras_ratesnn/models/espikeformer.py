@@ -167,12 +167,9 @@ def staged(inputs, dims, depths, convolutions, attention, settings):
     widths, depths = (dims[0] // 2, *dims), (1, 1, 2, *depths)
     x = inputs
     for stage, (channels, depth) in enumerate(zip(widths, depths, strict=True), 1):
-        name = f"down{stage}"
+        size, of_spikes = (7, None) if stage == 1 else (3, settings)
         strides = 2 if stage <= HALVINGS else 1
-        if stage == 1:
-            x = downsampling(x, channels, 7, strides, None, name)
-        else:
-            x = downsampling(x, channels, 3, strides, settings, name)
+        x = downsampling(x, channels, size, strides, of_spikes, f"down{stage}")
         block = convolutions if stage <= 3 else attention
         for number in range(1, depth + 1):
             x = block(x, settings, f"stage{stage}_block{number}")

@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_ratesnn._core import checks, keras_internals
 from keras_ratesnn._core.names import listed
+from keras_ratesnn.models._blocks import image_shape
 from keras_ratesnn.models._weights import HEAD, TOP, inner_network
 from keras_ratesnn.models.published import (
     _espikeformer,
@@ -27,7 +28,6 @@ from keras_ratesnn.models.published._layouts import (
     Reader,
     UnknownSizesError,
     channels_of,
-    image_shape,
 )
 from keras_ratesnn.models.published._names import Table, without_containers
 from keras_ratesnn.spiking_model import SpikingModel

@@ -140,11 +140,6 @@ def blocks(weights, pattern):
     return number
 
 
-def image_shape(size, channels):
-    """The shape of an image in Keras' image data format."""
-    return (channels, size, size) if channel_axis() == 1 else (size, size, channels)
-
-
 def channels_of(shape):
     """The channels of an image in Keras' image data format."""
     return shape[0 if channel_axis() == 1 else 2]
