@@ -323,9 +323,7 @@ def _signature(graph, layer, training):
         else:
             what = type(operation), str({**operation.get_config(), "name": None})
         if kwargs.get("training") in (None, training):
-            kwargs = {
-                name: value for name, value in kwargs.items() if name != "training"
-            }
+            args, kwargs = _without_training(args, kwargs)
         leaves = []
         for path, leaf in keras.tree.flatten_with_path((args, kwargs)):
             if isinstance(leaf, keras.Variable):

@@ -38,10 +38,8 @@ def _weighted(program, layer, number):
     weights = program.constant(f"weights_{number}", kernel)
     sums = type_of(min(layer.least, -1), layer.largest, 2)
     index, lists, value = _list(program, source, rows * columns, inputs)
-    (down, across), ((top, _), (left, _)) = (
-        layer.facts.get("stride", (1, 1)),
-        layer.facts.get("pad", ((0, 0), (0, 0))),
-    )
+    down, across = layer.facts.get("stride", (1, 1))
+    (top, _), (left, _) = layer.facts.get("pad", ((0, 0), (0, 0)))
     channel = f"{index}[place * {inputs} + e]"
     product = f"{value}*row++"
     if value and source.largest * np.abs(kernel.astype("int32")).max(initial=0) < 2**15:
@@ -141,12 +139,8 @@ def _sink(program, layer, output, offset, channels):
 
 def _step(program, layer, offset, channels, current):
     """The step of the neurons of one place, whose current is a C expression of `c`."""
-    facts, number, to = (
-        layer.facts,
-        program.numbers[layer.name],
-        program.buffer(layer.name),
-    )
-    constants = program.network.constants
+    facts, number = layer.facts, program.numbers[layer.name]
+    to, constants = program.buffer(layer.name), program.network.constants
     bits = facts["membrane_bits"]
     kind = next(name for name, end in SIGNED.items() if 2 ** (bits - 1) <= end)
     membranes = f"membranes_{number}"
@@ -274,10 +268,8 @@ def _logits(program, layer, value):
 
 
 def _add(program, layer, number):
-    to, factors = (
-        program.buffer(layer.name),
-        layer.facts.get("factors", [1] * len(layer.sources)),
-    )
+    to = program.buffer(layer.name)
+    factors = layer.facts.get("factors", [1] * len(layer.sources))
     terms = [
         f"({program.buffer(name).pointer})[i]" + (f" * {factor}" if factor != 1 else "")
         for name, factor in zip(layer.sources, factors, strict=True)

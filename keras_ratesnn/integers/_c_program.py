@@ -181,25 +181,20 @@ class CProgram:
 
     def _function(self, layer):
         """Writes the function of a layer and returns its call."""
-        number = self.numbers[layer.name]
+        number, output = self.numbers[layer.name], self.output_of(layer)
         body = BODIES[layer.kind](self, layer, number)
-        parameters, arguments = [], []
+        parameters = {}
         if INPUT in map(self._real, layer.sources):
-            parameters, arguments = ["const uint8_t *input"], ["input"]
-        if self.output_of(layer).kind == "readout":
-            parameters, arguments = (
-                [*parameters, "int32_t *logits"],
-                [*arguments, "logits"],
-            )
-        what = " and ".join(
-            dict.fromkeys(map(plain, (layer.name, self.output_of(layer).name)))
-        )
+            parameters["input"] = "const uint8_t *input"
+        if output.kind == "readout":
+            parameters["logits"] = "int32_t *logits"
+        what = " and ".join(dict.fromkeys(map(plain, (layer.name, output.name))))
         self.functions.append(
-            f"/* {what}: {' x '.join(map(str, self.output_of(layer).shape))} */\n"
-            "static void "
-            f"run_{number}({', '.join(parameters) or 'void'})\n{{\n{indented(body)}\n}}"
+            f"/* {what}: {' x '.join(map(str, output.shape))} */\n"
+            f"static void run_{number}({', '.join(parameters.values()) or 'void'})\n"
+            f"{{\n{indented(body)}\n}}"
         )
-        return f"run_{number}({', '.join(arguments)});"
+        return f"run_{number}({', '.join(parameters)});"
 
     def counts(self):
         """The C type of how many inputs are not 0."""
@@ -227,7 +222,6 @@ class CProgram:
                 *at_each_step,
                 f"for (c = 0; c < {network.classes}; c++) logits[c] += ({pointer})[c];",
             ]
-        size = int(np.prod(network.input_shape))
         helpers = "".join(
             text
             for key, text in _HELPERS.items()
@@ -236,48 +230,20 @@ class CProgram:
         takes_input = any("(input" in call for call in at_each_step)
         given = "const uint8_t *input, " if takes_input else ""
         handed = "input, " if takes_input else ""
-        reset = (
-            ["int i;"] if any("i++" in line for line in self.resets) else []
-        ) + self.resets
-        begin = (
-            f"static void begin(const uint8_t *input)\n{{\n{indented(once)}\n}}\n\n"
-            if once
-            else ""
-        )
-        step = ["begin(input);" if once else "", f"advance({handed}logits);"]
         frames = f" + t * {upper}_INPUT_SIZE" if network.temporal_input else ""
-        start = [
-            f"{name}_reset();",
-            f"for (c = 0; c < {upper}_CLASSES; c++) logits[c] = 0;",
-            "begin(input);" if once else "",
-        ]
-        advance = f"advance({handed and f'input{frames}, '}logits);"
-        best = (
-            f"for (c = 1; c < {upper}_CLASSES; c++) if (logits[c] > logits[best]) "
-            "best = c;"
-        )
-        # One loop for both ways to classify: compilers then keep the layers inside of
-        # it.
-        run = [
-            "int t, c, best = 0, sure = 0;",
-            *start,
-            f"for (t = 0; t < {upper}_TIMESTEPS && !sure; t++) {{",
-            f"    {advance}",
-            "    best = 0;",
-            f"    {best}",
-            "    sure = stops;",
-            f"    for (c = 0; c < {upper}_CLASSES; c++)",
-            "        if (c != best && (int64_t)logits[best] - logits[c] < "
-            "(int64_t)margin * (t + 1)) sure = 0;",
-            "}",
-            "*steps = t;",
-            "return best;",
-        ]
+        frame = f"input{frames}, " if takes_input else ""
+        index = ["int i;"] if any("i++" in line for line in self.resets) else []
+        begin = begin_once = ""
+        if once:
+            begin = (
+                f"static void begin(const uint8_t *input)\n{{\n{indented(once)}\n}}\n\n"
+            )
+            begin_once = "    begin(input);\n"
         run_steps = (
             "run_steps(const uint8_t *input, int stops, int32_t margin, "
             "int32_t *logits, int *steps)"
         )
-        signature = (
+        classify_until_sure = (
             f"{name}_classify_until_sure(const uint8_t *input, int32_t margin, "
             "int32_t *logits, int *steps)"
         )
@@ -287,60 +253,114 @@ class CProgram:
             if network.temporal_input
             else ""
         )
-        return (
-            f"/* {name}: a spiking network of integers, {network.timesteps} time "
-            "steps.\n"
-            f" * Input: {shape} uint8, channels last{frames_note}; values up to "
-            f"{network.largest_input}.\n"
-            f" * Real logits: {network.unit / network.timesteps:.9g} times the integer "
-            "ones.\n"
-            f" * Constants: {self.constant_bytes} bytes. Memory: {self.static_bytes} "
-            "bytes. */\n\n"
-            "#include <limits.h>\n#include <stdint.h>\n#include <string.h>\n\n"
-            "#if INT_MAX < 2147483647\n#error products need an int of 32 "
-            "bits\n#endif\n\n"
-            f"#define {upper}_INPUT_SIZE {size}\n#define {upper}_CLASSES "
-            f"{network.classes}\n"
-            f"#define {upper}_TIMESTEPS {network.timesteps}\n\n"
-            f"/* Starts a new sequence. */\nvoid {name}_reset(void);\n"
-            f"/* One time step: adds its logits. */\nvoid {name}_step(const uint8_t "
-            "*input, int32_t *logits);\n"
-            "/* All time steps of one input: its logits, and the class. */\n"
-            f"int {name}_classify(const uint8_t *input, int32_t *logits);\n"
-            "/* As few time steps as one input needs: stops after t of them if the "
-            "largest logit leads by margin * t. */\n"
-            f"int {signature};\n\n"
-            + helpers
-            + "\n".join([*self.constants, "", *self.states, ""])
-            + "\n"
-            + "\n\n".join(self.functions)
-            + f"\n\n{begin}static void advance({given}int32_t "
-            f"*logits)\n{{\n{indented(at_each_step)}\n}}\n\n"
-            f"void {name}_reset(void)\n{{\n{indented(reset)}\n}}\n\n"
-            f"void {name}_step(const uint8_t *input, int32_t "
-            f"*logits)\n{{\n{indented(filter(None, step))}\n}}\n\n"
-            f"static int {run_steps}\n{{\n{indented(filter(None, run))}\n}}\n\n"
-            f"int {name}_classify(const uint8_t *input, int32_t *logits)\n{{\n"
-            "    int steps;\n    return run_steps(input, 0, 0, logits, &steps);\n}\n\n"
-            f"int {signature}\n{{\n    return run_steps(input, 1, margin, logits, "
-            "steps);\n}\n"
-        )
+        declarations = "\n".join([*self.constants, "", *self.states, ""])
+        functions = "\n\n".join(self.functions)
+        # One loop for both ways to classify: compilers then keep the layers inside of
+        # it.
+        return f"""\
+/* {name}: a spiking network of integers, {network.timesteps} time steps.
+ * Input: {shape} uint8, channels last{frames_note}; values up to \
+{network.largest_input}.
+ * Real logits: {network.unit / network.timesteps:.9g} times the integer ones.
+ * Constants: {self.constant_bytes} bytes. Memory: {self.static_bytes} bytes. */
+
+#include <limits.h>
+#include <stdint.h>
+#include <string.h>
+
+#if INT_MAX < 2147483647
+#error products need an int of 32 bits
+#endif
+
+#define {upper}_INPUT_SIZE {np.prod(network.input_shape)}
+#define {upper}_CLASSES {network.classes}
+#define {upper}_TIMESTEPS {network.timesteps}
+
+/* Starts a new sequence. */
+void {name}_reset(void);
+/* One time step: adds its logits. */
+void {name}_step(const uint8_t *input, int32_t *logits);
+/* All time steps of one input: its logits, and the class. */
+int {name}_classify(const uint8_t *input, int32_t *logits);
+/* As few time steps as one input needs: stops after t of them if the largest logit \
+leads by margin * t. */
+int {classify_until_sure};
+
+{helpers}{declarations}
+{functions}
+
+{begin}static void advance({given}int32_t *logits)
+{{
+{indented(at_each_step)}
+}}
+
+void {name}_reset(void)
+{{
+{indented([*index, *self.resets])}
+}}
+
+void {name}_step(const uint8_t *input, int32_t *logits)
+{{
+{begin_once}    advance({handed}logits);
+}}
+
+static int {run_steps}
+{{
+    int t, c, best = 0, sure = 0;
+    {name}_reset();
+    for (c = 0; c < {upper}_CLASSES; c++) logits[c] = 0;
+{begin_once}    for (t = 0; t < {upper}_TIMESTEPS && !sure; t++) {{
+        advance({frame}logits);
+        best = 0;
+        for (c = 1; c < {upper}_CLASSES; c++) if (logits[c] > logits[best]) best = c;
+        sure = stops;
+        for (c = 0; c < {upper}_CLASSES; c++)
+            if (c != best && (int64_t)logits[best] - logits[c] < \
+(int64_t)margin * (t + 1)) sure = 0;
+    }}
+    *steps = t;
+    return best;
+}}
+
+int {name}_classify(const uint8_t *input, int32_t *logits)
+{{
+    int steps;
+    return run_steps(input, 0, 0, logits, &steps);
+}}
+
+int {classify_until_sure}
+{{
+    return run_steps(input, 1, margin, logits, steps);
+}}
+"""
 
 
 _HELPERS = {
-    "short_product": (
-        "/* A product that fits in 16 bits: the oldest vector units multiply no "
-        "integers of 32. */\n"
-        "#ifdef __SSE2__\n#define short_product(x) (int16_t)(x)\n#else\n#define "
-        "short_product(x) (x)\n#endif\n\n"
-    ),
-    "shifted": (
-        "/* x / 2^n rounded down, also for negative x. */\n"
-        "static inline int32_t shifted(int32_t x, int n)\n{\n    return x >= 0 ? x >> "
-        "n : ~(~x >> n);\n}\n\n"
-    ),
-    "shifted64": "static inline int64_t shifted64(int64_t x, int n)\n{\n    return x "
-    ">= 0 ? x >> n : ~(~x >> n);\n}\n\n",
+    "short_product": """\
+/* A product that fits in 16 bits: the oldest vector units multiply no integers \
+of 32. */
+#ifdef __SSE2__
+#define short_product(x) (int16_t)(x)
+#else
+#define short_product(x) (x)
+#endif
+
+""",
+    "shifted": """\
+/* x / 2^n rounded down, also for negative x. */
+static inline int32_t shifted(int32_t x, int n)
+{
+    return x >= 0 ? x >> n : ~(~x >> n);
+}
+
+""",
+    "shifted64": """\
+static inline int64_t shifted64(int64_t x, int n)
+{
+    return x >= 0 ? x >> n : ~(~x >> n);
+}
+
+""",
 }
 
 

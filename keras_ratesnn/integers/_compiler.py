@@ -11,7 +11,7 @@ from keras_ratesnn._core import names, quantized_kernels
 from keras_ratesnn.conversion.positions import positions
 from keras_ratesnn.integers import _rules
 from keras_ratesnn.integers._network import IntegerNetwork, make_network
-from keras_ratesnn.integers._refusals import REFUSALS, SCALES, refused
+from keras_ratesnn.integers._refusals import REFUSALS, refused
 from keras_ratesnn.integers._report import IntegerReport, LayerReport
 from keras_ratesnn.integers._schema import INPUT, plain
 from keras_ratesnn.integers._signals import Current, Term, Units
@@ -90,7 +90,12 @@ class Compiler:
         if wire.is_plain:
             return signal
         if isinstance(signal, Units) and (wire.by_channel or wire.scale <= 0):
-            raise refused(wire.by, SCALES)
+            raise refused(
+                wire.by,
+                "factors that differ, or are not above 0, have to follow weights, "
+                "whose units they change. Put a BatchNormalization directly after a "
+                "convolution or Dense layer, and use one scale > 0 in a Rescaling.",
+            )
         return signal.scaled(wire.scale, wire.offset)
 
     def add(self, layer, kind, sources, suffix="", **facts):

@@ -15,8 +15,6 @@ from keras_ratesnn._core.convolutions import without_dilation
 from keras_ratesnn._lowered import nodes
 from keras_ratesnn.integers import _membranes, _signals
 from keras_ratesnn.integers._refusals import (
-    CURRENT,
-    READOUT,
     REFUSALS,
     refused,
 )
@@ -44,7 +42,11 @@ def compile_node(compiler, node):
 
 def _affine(compiler, node, signal):
     if isinstance(signal, Current):
-        raise refused(node.layer, CURRENT)
+        raise refused(
+            node.layer,
+            "its input is a current, and weights need spikes or counts. Put neurons "
+            "there, or fold it into the layer before.",
+        )
     if not node.window:
         return compiler.products(node, signal, "dense")
     facts: dict[str, Any] = {"stride": list(node.stride), "pad": _pad(node)}
@@ -202,7 +204,11 @@ def _time_mean(compiler, node, signal):
 
 
 def _readout(compiler, node, signal):
-    raise refused(node.layer, READOUT)
+    raise refused(
+        node.layer,
+        "a leaky readout does not add up logits. Let the network end in the layer "
+        "before it.",
+    )
 
 
 def _neurons(compiler, node, signal):

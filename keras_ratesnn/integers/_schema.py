@@ -208,10 +208,8 @@ def _layer(entry, shapes, constants):
         )
     (rank, schema, keys, shape_of), source = _KINDS[kind], shapes[sources[0]]
     facts = {key: entry[key] for key in schema if key in entry}
-    names, several = (
-        [f"{key}/{name}" for key in keys],
-        kind == "add" or "shift" in facts,
-    )
+    names = [f"{key}/{name}" for key in keys]
+    several = kind == "add" or "shift" in facts
     if "shift" in facts:
         names += [f"multiplier/{name}/{other_source}" for other_source in sources]
     wrong = _misfit(

@@ -1,4 +1,4 @@
-"""One time step of a network of integers, the same on every backend.
+"""The time steps of a network of integers, the same on every backend.
 
 An integer is an int32. Sums of products are computed in float32, where they are exact
 below 2^24; inputs that would lead to larger ones are split into parts of few bits.
@@ -35,6 +35,7 @@ class Batch:
         x: Integers `(batch, ...)`, or `(batch, T, ...)` if `temporal`, channels last.
         temporal: Boolean, whether there is a frame for each step.
         kernels: Dict of kernels in float32 by layer, see `kernels_of`.
+        state: Dict, the states of the neurons. Defaults to those at rest.
 
     Attributes:
         state: Dict, the states of the neurons.
@@ -47,49 +48,16 @@ class Batch:
         x: Any,
         temporal: bool,
         kernels: dict[str, Any],
+        state: dict[str, Any] | None = None,
     ) -> None:
-        self._step = Step(network, kernels)
+        self.network, self.kernels = network, kernels
         self._x, self._temporal = x, temporal
-        self.state = self._step.start(ops.shape(x)[0])
+        self.state = self.start() if state is None else state
         self._known: dict[str, Any] = {}
 
-    def advance(self, t: int) -> Any:
-        """The logits of step t."""
-        self.outputs, self.state = self._step(
-            self._x[:, t] if self._temporal else self._x, self.state, self._known
-        )
-        if not self._temporal:
-            self._known = {
-                layer.name: self.outputs[layer.name]
-                for layer in self._step.network.layers
-                if layer.static
-            }
-        return self.outputs[self._step.network.layers[-1].name]
-
-    def keep(self, rows: Any) -> None:
-        """Goes on with these rows alone, integers `(rows,)`, in this order."""
-        self._x, self.state, self._known = tree.map_leaves(
-            lambda leaf: ops.take(leaf, rows, axis=0),
-            (self._x, self.state, self._known),
-        )
-
-
-def kernels_of(network: IntegerNetwork) -> dict[str, np.ndarray]:
-    """The kernels of a network in float32, by the names of their layers."""
-    weights = (
-        layer.name for layer in network.layers if f"w/{layer.name}" in network.constants
-    )
-    return {name: network.constants[f"w/{name}"].astype("float32") for name in weights}
-
-
-class Step:
-    """A step of a network. For the arguments see `Batch`."""
-
-    def __init__(self, network: IntegerNetwork, kernels: dict[str, Any]) -> None:
-        self.network, self.kernels = network, kernels
-
-    def start(self, batch: int) -> dict[str, Any]:
+    def start(self):
         """The states of all neurons before the first step."""
+        batch = ops.shape(self._x)[0]
         return {
             layer.name: self.at_rest(layer, batch)
             for layer in self.network.layers
@@ -106,14 +74,13 @@ class Step:
     def constant(self, key, layer):
         return _arrays.constant(self.network.constants[f"{key}/{layer.name}"])
 
-    def __call__(
-        self, frame: Any, state: dict[str, Any], known: dict[str, Any]
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The outputs of all layers, but for those that are known, and the states of
-        the neurons after a step."""
-        outputs, state = {INPUT: ops.cast(frame, "int32"), **known}, dict(state)
+    def advance(self, t: int) -> Any:
+        """The logits of step t."""
+        frame = self._x[:, t] if self._temporal else self._x
+        outputs = {INPUT: ops.cast(frame, "int32"), **self._known}
+        state = dict(self.state)
         for layer in self.network.layers:
-            if layer.name in known:
+            if layer.name in self._known:
                 continue
             inputs = [outputs[name] for name in layer.sources]
             if layer.kind == "neurons":
@@ -122,7 +89,21 @@ class Step:
                 )
             else:
                 outputs[layer.name] = getattr(self, layer.kind)(layer, *inputs)
-        return outputs, state
+        self.outputs, self.state = outputs, state
+        if not self._temporal:
+            self._known = {
+                layer.name: outputs[layer.name]
+                for layer in self.network.layers
+                if layer.static
+            }
+        return outputs[self.network.layers[-1].name]
+
+    def keep(self, rows: Any) -> None:
+        """Goes on with these rows alone, integers `(rows,)`, in this order."""
+        self._x, self.state, self._known = tree.map_leaves(
+            lambda leaf: ops.take(leaf, rows, axis=0),
+            (self._x, self.state, self._known),
+        )
 
     def dense(self, layer, x):
         return self.products(layer, x, ops.matmul)
@@ -271,6 +252,14 @@ class Step:
         if not layer.facts["hard"]:
             return membrane - spikes * theta
         return ops.where(spikes > 0, _arrays.constant(layer.facts["v_reset"]), membrane)
+
+
+def kernels_of(network: IntegerNetwork) -> dict[str, np.ndarray]:
+    """The kernels of a network in float32, by the names of their layers."""
+    weights = (
+        layer.name for layer in network.layers if f"w/{layer.name}" in network.constants
+    )
+    return {name: network.constants[f"w/{name}"].astype("float32") for name in weights}
 
 
 def bits_of_parts(layer: IntegerLayer, largest: int) -> int:

@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,13 +16,13 @@ from keras_ratesnn._model.streaming import Stream
 from keras_ratesnn._model.weight_checks import check_finite
 from keras_ratesnn._steps import batches, conformal
 from keras_ratesnn._steps.answers import Answers
+from keras_ratesnn.conversion.quantization import WeightType
 from keras_ratesnn.integers import _file, _membranes, _steps
 from keras_ratesnn.integers._compiler import compile_model
 from keras_ratesnn.integers._network import IntegerNetwork
 from keras_ratesnn.integers._report import IntegerReport
+from keras_ratesnn.layers.quantized import WEIGHT_TYPES
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
-
-Weights = Literal["int8", "int4", "ternary"]
 
 
 def _with_checked_values(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -130,10 +130,8 @@ class IntegerModel(keras.Model):
             ValueError: If `x` has another shape than the inputs of the network, or
                 values out of their range.
         """
-        x, batch_size = (
-            self._checked_values(x),
-            checks.positive_integer("batch_size", batch_size),
-        )
+        x = self._checked_values(x)
+        batch_size = checks.positive_integer("batch_size", batch_size)
         parts = (
             x[first : first + batch_size] for first in range(0, len(x), batch_size)
         )
@@ -291,15 +289,14 @@ class IntegerModel(keras.Model):
         shape, wanted = tuple(x.shape), self.network.input_shape
         if self.network.channels_first:
             wanted = (wanted[-1], *wanted[:-1])
-        temporal = len(shape) == len(wanted) + 2
-        if shape[len(shape) - len(wanted) :] != wanted or len(shape) - len(
-            wanted
-        ) not in (1, 2):
+        axes_before = len(shape) - len(wanted)
+        if axes_before not in (1, 2) or shape[axes_before:] != wanted:
             raise ValueError(
                 f"`x` must have the shape (batch, {', '.join(map(str, wanted))}), or a "
                 f"time axis after the batch. Received: an array of shape {shape}."
             )
-        if temporal and shape[1] != self.network.timesteps:
+        temporal = axes_before == 2
+        if temporal and shape[1] != self.timesteps:
             raise ValueError(
                 f"`x` must have {self.timesteps} frames, one for each time step. "
                 f"Received: an array of shape {shape}. Use `step` for sequences of "
@@ -332,16 +329,14 @@ class IntegerModel(keras.Model):
                 "`inputs` must be one frame. Received: an array of shape "
                 f"{tuple(x.shape)}. Leave the time axis out."
             )
-        batch, step = x.shape[0], _steps.Step(self.network, self._kernels())
 
         def advance(state, t):
-            if state is None:
-                state = step.start(batch)
-            outputs, state = step(x, state, {})
-            return state, outputs[self.network.layers[-1].name]
+            batch = _steps.Batch(self.network, x, False, self._kernels(), state)
+            logits = batch.advance(t)
+            return batch.state, logits
 
         with engine.no_gradient():
-            return self._stream.advance(batch, advance)
+            return self._stream.advance(x.shape[0], advance)
 
     def reset_state(self) -> None:
         """Ends the sequence of `step`: the next step starts at rest, with any batch
@@ -400,7 +395,7 @@ def _lead(logits):
 
 def to_integers(
     model: SpikingModel,
-    weights: Weights | None = None,
+    weights: WeightType | None = None,
     membrane_bits: int = 16,
     largest_input: int = 255,
     verbose: bool = True,
@@ -458,7 +453,7 @@ def to_integers(
     """
     checked_model(model)
     if weights is not None:
-        weights = checks.one_of("weights", weights, ("int8", "int4", "ternary"))
+        weights = checks.one_of("weights", weights, WEIGHT_TYPES)
     checks.integer(
         "membrane_bits",
         membrane_bits,

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from keras_ratesnn._core import checks
+from keras_ratesnn.models._blocks import channel_axis, image_shape
 
 
 def image_input(input_shape, default, smallest):
@@ -27,12 +28,9 @@ def image_input(input_shape, default, smallest):
             `None`.
         ValueError: If it has the wrong rank, or is too small.
     """
-    channels_first = keras.config.image_data_format() == "channels_first"
+    channels_first = channel_axis() == 1
     if input_shape is None:
-        size, channels = default
-        input_shape = (
-            (channels, size, size) if channels_first else (size, size, channels)
-        )
+        input_shape = image_shape(*default)
     order = (
         "(channels, height, width)" if channels_first else "(height, width, channels)"
     )

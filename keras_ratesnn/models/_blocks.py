@@ -26,6 +26,11 @@ def channel_axis(x=None):
     )
 
 
+def image_shape(size, channels):
+    """The shape of an image in Keras' image data format."""
+    return (channels, size, size) if channel_axis() == 1 else (size, size, channels)
+
+
 def sides(x):
     """The height and width of images; -1 for tokens."""
     return (

@@ -12,7 +12,6 @@ from keras_ratesnn._core import checks
 from keras_ratesnn.layers.pooling import PaddedMaxPooling2D
 from keras_ratesnn.models._arguments import checked_classes, image_input
 from keras_ratesnn.models._blocks import (
-    batch_normalization,
     channel_axis,
     conv_bn_neuron,
     dense,
@@ -253,13 +252,6 @@ def convolution_bn(x, filters, name, size=3, strides=1, neuron=None):
     )
 
 
-def depthwise(x, size, use_bias, name):
-    """A depthwise convolution and batch normalisation: `NAME` and `NAME_bn`."""
-    return batch_normalization(
-        depthwise_convolution(x, size, use_bias, name), f"{name}_bn"
-    )
-
-
 def depthwise_convolution(x, size, use_bias, name, padding="same"):
     """A depthwise convolution."""
     return layers.DepthwiseConv2D(
@@ -275,6 +267,47 @@ def depthwise_convolution(x, size, use_bias, name, padding="same"):
 def pooled(x, name):
     """Max pooling by 2."""
     return PaddedMaxPooling2D(3, strides=2, name=f"{name}_pool")(x)
+
+
+class Embedding(NamedTuple):
+    """Patches by convolutions with batch normalisation, with a shortcut around the last
+    ones.
+
+    Args:
+        divisors: Tuple, by what each convolution divides the channels of the stage.
+        halving: Tuple of the numbers of the convolutions that halve the image.
+        before_shortcut: Integer, the number of those before the shortcut.
+        strided: Boolean, whether they halve it by strides, not by max pooling after
+            them. Defaults to `False`.
+        adds_spikes: Boolean, whether neurons follow the last convolution and the
+            shortcut, too. Defaults to `True`.
+    """
+
+    divisors: tuple[int, ...]
+    halving: tuple[int, ...]
+    before_shortcut: int
+    strided: bool = False
+    adds_spikes: bool = True
+
+    def __call__(self, x, channels, design, name):
+        shortcut = x
+        for number, divisor in enumerate(self.divisors, 1):
+            unit, halves = f"{name}_{number}", number in self.halving
+            strides = 2 if halves and self.strided else 1
+            x = convolution_bn(x, channels // divisor, unit, strides=strides)
+            x = pooled(x, unit) if halves and not self.strided else x
+            if self.adds_spikes or number < len(self.divisors):
+                x = neurons(x, design.neuron, f"{unit}_neuron")
+            shortcut = x if number == self.before_shortcut else shortcut
+        shortcut = convolution_bn(
+            shortcut,
+            channels,
+            f"{name}_shortcut",
+            size=1,
+            strides=2 ** sum(number > self.before_shortcut for number in self.halving),
+            neuron=design.neuron if self.adds_spikes else None,
+        )
+        return layers.Add(name=f"{name}_add")([x, shortcut])
 
 
 def tokens(x, name):

@@ -259,20 +259,13 @@ class _AttentionParts:
 def tokens_of_heads(x, heads, name, transposed=False):
     """Tokens or images as `(batch, heads, tokens, channels per head)`, or with the last
     two axes transposed."""
-    channels_first, head_channels = (
-        channel_axis(x) == 1,
-        x.shape[channel_axis(x)] // heads,
-    )
-    if channels_first:
-        shape, order = (
-            (heads, head_channels, -1),
-            (1, 2, 3) if transposed else (1, 3, 2),
-        )
+    head_channels = x.shape[channel_axis(x)] // heads
+    if channel_axis(x) == 1:
+        shape = (heads, head_channels, -1)
+        order = (1, 2, 3) if transposed else (1, 3, 2)
     else:
-        shape, order = (
-            (-1, heads, head_channels),
-            (2, 3, 1) if transposed else (2, 1, 3),
-        )
+        shape = (-1, heads, head_channels)
+        order = (2, 3, 1) if transposed else (2, 1, 3)
     return keras.layers.Permute(order, name=f"{name}_order")(
         keras.layers.Reshape(shape, name=f"{name}_heads")(x)
     )
@@ -281,14 +274,17 @@ def tokens_of_heads(x, heads, name, transposed=False):
 def joined_heads(x, channels, like, name):
     """The results of `tokens_of_heads` as tokens or images again, of the size of
     others, `like`."""
-    channels_first, size = channel_axis(like) == 1, sides(like)
-    x = keras.layers.Permute(
-        (1, 3, 2) if channels_first else (2, 1, 3), name=f"{name}_order"
-    )(x)
-    return keras.layers.Reshape(
-        (channels, *size) if channels_first else (*size, channels),
-        name=f"{name}_joined",
-    )(x)
+    order = (1, 3, 2) if channel_axis(like) == 1 else (2, 1, 3)
+    return _joined(
+        keras.layers.Permute(order, name=f"{name}_order")(x), channels, like, name
+    )
+
+
+def _joined(x, channels, like, name):
+    """Channels of all heads on one axis, in tokens or images of the size of others."""
+    size = sides(like)
+    shape = (channels, *size) if channel_axis(like) == 1 else (*size, channels)
+    return keras.layers.Reshape(shape, name=f"{name}_joined")(x)
 
 
 def _channels_of_heads(parts, part):
@@ -305,14 +301,7 @@ def _let_pass(parts, counts, x):
     spike."""
     chosen = neurons(counts, parts.attention_neuron, f"{parts.name}_neuron")
     attended = keras.layers.Multiply(name=f"{parts.name}_chosen")([chosen, x])
-    shape = (
-        (parts.channels, *parts.sides)
-        if parts.channels_first
-        else (*parts.sides, parts.channels)
-    )
-    return parts.output(
-        keras.layers.Reshape(shape, name=f"{parts.name}_joined")(attended)
-    )
+    return parts.output(_joined(attended, parts.channels, parts.inputs, parts.name))
 
 
 def _checked_name(name, default):

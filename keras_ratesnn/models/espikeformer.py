@@ -12,6 +12,7 @@ from keras_ratesnn.layers import ILIF
 from keras_ratesnn.models import _transformers
 from keras_ratesnn.models._arguments import checked_classes, positive_integers
 from keras_ratesnn.models._blocks import (
+    batch_normalization,
     channel_axis,
     conv_bn_neuron,
     dense,
@@ -166,12 +167,9 @@ def staged(inputs, dims, depths, convolutions, attention, settings):
     widths, depths = (dims[0] // 2, *dims), (1, 1, 2, *depths)
     x = inputs
     for stage, (channels, depth) in enumerate(zip(widths, depths, strict=True), 1):
-        name = f"down{stage}"
+        size, of_spikes = (7, None) if stage == 1 else (3, settings)
         strides = 2 if stage <= HALVINGS else 1
-        if stage == 1:
-            x = downsampling(x, channels, 7, strides, None, name)
-        else:
-            x = downsampling(x, channels, 3, strides, settings, name)
+        x = downsampling(x, channels, size, strides, of_spikes, f"down{stage}")
         block = convolutions if stage <= 3 else attention
         for number in range(1, depth + 1):
             x = block(x, settings, f"stage{stage}_block{number}")
@@ -213,9 +211,10 @@ def downsampling(x, filters, size, strides, settings, name):
     )
 
 
-def separable_convolution(x, size, settings, name):
+def separable_convolution(x, size, settings, name, normalized=True):
     """Two dense layers with twice the channels between them, and a depthwise
-    convolution there, added to the input."""
+    convolution there, added to the input; normalisation and neurons follow it if it is
+    `normalized`."""
     channels = x.shape[channel_axis(x)]
     y = pointwise(
         neurons(x, settings.neuron, f"{name}_neuron1"),
@@ -223,27 +222,21 @@ def separable_convolution(x, size, settings, name):
         False,
         f"{name}_expand",
     )
-    y = _transformers.depthwise(
-        neurons(y, settings.neuron, f"{name}_neuron2"), size, False, f"{name}_depthwise"
+    y = neurons(y, settings.neuron, f"{name}_neuron2")
+    y = _transformers.depthwise_convolution(y, size, False, f"{name}_depthwise")
+    if normalized:
+        y = batch_normalization(y, f"{name}_depthwise_bn")
+        y = neurons(y, settings.neuron, f"{name}_neuron3")
+    return layers.Add(name=f"{name}_add")(
+        [x, pointwise(y, channels, False, f"{name}_project")]
     )
-    y = pointwise(
-        neurons(y, settings.neuron, f"{name}_neuron3"),
-        channels,
-        False,
-        f"{name}_project",
-    )
-    return layers.Add(name=f"{name}_add")([x, y])
 
 
-def convolution_block(x, settings, name):
+def convolution_block(x, settings, name, normalized=True):
     """A separable convolution of 7 x 7, and two convolutions with a wider layer between
     them."""
-    return two_convolutions(
-        separable_convolution(x, 7, settings, f"{name}_separable"),
-        settings,
-        name,
-        use_bias=False,
-    )
+    x = separable_convolution(x, 7, settings, f"{name}_separable", normalized)
+    return two_convolutions(x, settings, name, use_bias=False)
 
 
 def two_convolutions(x, settings, name, use_bias):

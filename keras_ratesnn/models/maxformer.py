@@ -8,10 +8,16 @@ import keras
 from keras import layers
 
 from keras_ratesnn.models import _transformers
-from keras_ratesnn.models._blocks import channel_axis, neurons, pointwise
+from keras_ratesnn.models._blocks import (
+    batch_normalization,
+    channel_axis,
+    neurons,
+    pointwise,
+)
 from keras_ratesnn.models._options import ImageShape, TransformerOptions, builder
 from keras_ratesnn.models._transformers import (
     IN_STAGES,
+    Embedding,
     convolution_bn,
     in_stages,
     pooled,
@@ -75,7 +81,8 @@ def convolution_block(x, design, name, size):
     and an MLP."""
     if size is not None:
         y = neurons(x, design.neuron, f"{name}_depthwise_neuron")
-        y = _transformers.depthwise(y, size, True, f"{name}_depthwise")
+        y = _transformers.depthwise_convolution(y, size, True, f"{name}_depthwise")
+        y = batch_normalization(y, f"{name}_depthwise_bn")
         x = layers.Add(name=f"{name}_depthwise_add")([x, y])
     return mlp(x, design, name)
 
@@ -119,17 +126,6 @@ def patches(x, channels, design, name):
     return layers.Add(name=f"{name}_add")([y, shortcut])
 
 
-def first_patches_imagenet(x, channels, design, name):
-    """Three convolutions, of which the first two have stride 2; the shortcut is that of
-    the last two."""
-    x = convolution_bn(x, channels // 2, f"{name}_1", strides=2, neuron=design.neuron)
-    y = convolution_bn(x, channels, f"{name}_2", strides=2, neuron=design.neuron)
-    y = convolution_bn(y, channels, f"{name}_3")
-    return layers.Add(name=f"{name}_add")(
-        [y, convolution_bn(x, channels, f"{name}_shortcut", size=1, strides=2)]
-    )
-
-
 def first_patches_cifar(x, channels, design, name):
     """Two convolutions; the second and its shortcut have neurons of their own."""
     x = convolution_bn(x, channels // 2, f"{name}_1")
@@ -145,23 +141,9 @@ def first_patches_cifar(x, channels, design, name):
     return layers.Add(name=f"{name}_add")([y, shortcut])
 
 
-def first_patches_dvs(x, channels, design, name):
-    """Four convolutions that double the channels, and a reduction by 8 by max pooling;
-    the shortcut is that of the last two."""
-    x = convolution_bn(x, channels // 8, f"{name}_1", neuron=design.neuron)
-    x = pooled(convolution_bn(x, channels // 4, f"{name}_2"), f"{name}_2")
-    x = neurons(x, design.neuron, f"{name}_2_neuron")
-    y = pooled(convolution_bn(x, channels // 2, f"{name}_3"), f"{name}_3")
-    y = convolution_bn(
-        neurons(y, design.neuron, f"{name}_3_neuron"), channels, f"{name}_4"
-    )
-    shortcut = convolution_bn(x, channels, f"{name}_shortcut", size=1, strides=4)
-    return layers.Add(name=f"{name}_add")([pooled(y, f"{name}_4"), shortcut])
-
-
 first_patches = {
-    "imagenet": first_patches_imagenet,
+    "imagenet": Embedding((2, 1, 1), (1, 2), 1, strided=True, adds_spikes=False),
     "cifar": first_patches_cifar,
-    "dvs": first_patches_dvs,
+    "dvs": Embedding((8, 4, 2, 1), (2, 3, 4), 2, adds_spikes=False),
 }
 """The patch embedding of the first stage of each edition."""

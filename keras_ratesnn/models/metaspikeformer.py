@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Unpack
 
 import keras
-from keras import layers
 
 from keras_ratesnn._core import checks
 from keras_ratesnn.layers.border import BorderedBatchNormalization
@@ -27,8 +26,8 @@ from keras_ratesnn.models.espikeformer import (
     attention_and_mlp,
     checked,
     classified,
+    convolution_block,
     staged,
-    two_convolutions,
 )
 
 
@@ -98,40 +97,18 @@ def MetaSpikeFormer(
         attention_and_mlp, attention_neuron=product_neuron, projection=convolutions
     )
     x = neurons(
-        staged(inputs, dims, depths, convolution_block, attention, settings),
+        staged(
+            inputs,
+            dims,
+            depths,
+            functools.partial(convolution_block, normalized=False),
+            attention,
+            settings,
+        ),
         settings.neuron,
         "neuron",
     )
     return classified(inputs, classes, x, x if distilled else None)
-
-
-def convolution_block(x, settings, name):
-    """A separable convolution of 7 x 7, and two convolutions with a wider layer between
-    them."""
-    return two_convolutions(
-        separable_convolution(x, settings, f"{name}_separable"),
-        settings,
-        name,
-        use_bias=False,
-    )
-
-
-def separable_convolution(x, settings, name):
-    """Two dense layers with twice the channels between them, and a depthwise
-    convolution before the second."""
-    channels = x.shape[channel_axis(x)]
-    y = pointwise(
-        neurons(x, settings.neuron, f"{name}_neuron1"),
-        2 * channels,
-        False,
-        f"{name}_expand",
-    )
-    y = depthwise_convolution(
-        neurons(y, settings.neuron, f"{name}_neuron2"), 7, False, f"{name}_depthwise"
-    )
-    return layers.Add(name=f"{name}_add")(
-        [x, pointwise(y, channels, False, f"{name}_project")]
-    )
 
 
 def convolutions(x, channels, use_bias, name):

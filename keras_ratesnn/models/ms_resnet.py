@@ -162,18 +162,13 @@ def deep_stem_block(x, filters, stem, neuron, unit):
     return batch_normalization(x, "stem_bn", gamma=keras.initializers.Constant(0.5))
 
 
-def neurons_after(x, neuron):
-    """Neurons after the last block, before pooling."""
-    return neurons(x, neuron, "last_neuron")
-
-
 FAMILY = _residual.Family(
     block,
     unit,
     default=(224, 3),
     default_neuron=ms_neuron,
     neurons_after_stem=False,
-    after_blocks=neurons_after,
+    after_blocks=functools.partial(neurons, name="last_neuron"),
     stem=functools.partial(_residual.stem_block, pools=False),
     stem_reduction=2,
     first_strides=2,

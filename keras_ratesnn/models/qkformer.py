@@ -4,36 +4,26 @@ import functools
 from typing import Unpack
 
 import keras
-from keras import layers
 
 from keras_ratesnn._core import checks
 from keras_ratesnn.layers import Neuron
 from keras_ratesnn.layers.shared_membrane import SharedMembraneCell
 from keras_ratesnn.models import _transformers
-from keras_ratesnn.models._blocks import neurons
 from keras_ratesnn.models._options import ImageShape, TransformerOptions, builder
-from keras_ratesnn.models._transformers import (
-    IN_STAGES,
-    convolution_bn,
-    in_stages,
-    pooled,
-)
+from keras_ratesnn.models._transformers import IN_STAGES, Embedding, in_stages
 from keras_ratesnn.models.attention import spiking_self_attention, token_attention
 
 FIRST_PATCHES = {
-    "imagenet": ((2, 1, 1), (1, 2), 1),
-    "cifar": ((2, 1), (), 1),
-    "dvs": ((8, 4, 2, 1), (2, 3, 4), 2),
+    "imagenet": Embedding((2, 1, 1), (1, 2), 1),
+    "cifar": Embedding((2, 1), (), 1),
+    "dvs": Embedding((8, 4, 2, 1), (2, 3, 4), 2),
 }
-"""The patch embedding of the first stage: by what each convolution divides the stage's
-channels, the numbers of those that max pooling by 2 follows, and the number of those
-before the shortcut."""
 LATER_PATCHES = {
-    "imagenet": ((1, 1), (1,), 0),
-    "cifar": ((1, 1), (2,), 0),
-    "dvs": ((1, 1), (2,), 0),
+    "imagenet": Embedding((1, 1), (1,), 0),
+    "cifar": Embedding((1, 1), (2,), 0),
+    "dvs": Embedding((1, 1), (2,), 0),
 }
-"""That of the other stages."""
+"""The patch embeddings of the first stage of each edition, and of the others."""
 
 
 @builder
@@ -82,10 +72,7 @@ def QKFormer(
         block, attention=spiking_self_attention, output_neuron=output_neuron
     )
     blocks = (*[block] * (len(design.depths) - 1), last)
-    first, later = (
-        functools.partial(patches, embeddings)
-        for embeddings in (FIRST_PATCHES, LATER_PATCHES)
-    )
+    first, later = FIRST_PATCHES[design.edition], LATER_PATCHES[design.edition]
     return _transformers.classified(in_stages(design, first, later, blocks), design)
 
 
@@ -99,29 +86,3 @@ def block(x, design, name, attention=token_attention, output_neuron=None):
 def shared_neurons(neuron):
     """New neurons whose membranes pass from sample to sample."""
     return Neuron(SharedMembraneCell(neuron().cell))
-
-
-def patches(embeddings, x, channels, design, name):
-    """Convolutions with batch normalisation, some pooled, and neurons; around the last
-    ones is a shortcut of spikes."""
-    divisors, poolings, before_shortcut = embeddings[design.edition]
-    shortcut = x
-    for number, divisor in enumerate(divisors, 1):
-        unit = f"{name}_{number}"
-        x = convolution_bn(x, channels // divisor, unit)
-        x = neurons(
-            pooled(x, unit) if number in poolings else x,
-            design.neuron,
-            f"{unit}_neuron",
-        )
-        shortcut = x if number == before_shortcut else shortcut
-    strides = 2 ** sum(number > before_shortcut for number in poolings)
-    shortcut = convolution_bn(
-        shortcut,
-        channels,
-        f"{name}_shortcut",
-        size=1,
-        strides=strides,
-        neuron=design.neuron,
-    )
-    return layers.Add(name=f"{name}_add")([x, shortcut])

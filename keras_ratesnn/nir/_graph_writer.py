@@ -155,13 +155,13 @@ class GraphWriter:
         weight, order = kernel * wire.scale, self.order_of(wire.node)
         if order is not None:
             weight = weight[:, order]
+        weight, bias = _stored(node.layer, weight), _stored(node.layer, bias)
         if node.window:
             made = self.windowed(node, weight, bias, use_bias)
+        elif use_bias:
+            made = self.nir.Affine(weight, bias)
         else:
-            weight, bias = _stored(node.layer, weight), _stored(node.layer, bias)
-            made = (
-                self.nir.Affine(weight, bias) if use_bias else self.nir.Linear(weight)
-            )
+            made = self.nir.Linear(weight)
         return self.add(node.name, made, sources)
 
     def windowed(self, node, kernel, bias, use_bias):
@@ -173,7 +173,6 @@ class GraphWriter:
         if weight.shape != kernel.shape and self.pads_itself(node):
             metadata["padding"] = node.layer.padding
             metadata["kernel_size"] = np.array(node.window)
-        weight, bias = _stored(node.layer, weight), _stored(node.layer, bias)
         return self.convolution(
             self.space(node.before, node.layer),
             weight,

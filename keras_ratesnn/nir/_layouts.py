@@ -83,10 +83,8 @@ def with_equal_padding(kernel, padding, dilation):
     dilation = list(dilation)
     for axis, (before, after) in enumerate(padding):
         if (after - before) % dilation[axis]:
-            kernel, dilation[axis] = (
-                without_dilation(kernel, axis + 2, dilation[axis]),
-                1,
-            )
+            kernel = without_dilation(kernel, axis + 2, dilation[axis])
+            dilation[axis] = 1
         most = max(before, after)
         zeros = [(0, 0)] * kernel.ndim
         zeros[axis + 2] = (

@@ -162,10 +162,8 @@ class NeuronReader:
         1 and neurons rest at 0."""
         leak = 0.0 if node.type == "IF" else self._parameter(node, "v_leak", signal)
         threshold, v_reset = (
-            self._parameter(node, key, signal) for key in ("v_threshold", "v_reset")
-        )
-        threshold, v_reset = (
-            _alike((value - leak) / gain) for value in (threshold, v_reset)
+            _alike((self._parameter(node, key, signal) - leak) / gain)
+            for key in ("v_threshold", "v_reset")
         )
         threshold = _continuous_time.threshold_from_nir(threshold, self.dtype)
         least = np.min(threshold)

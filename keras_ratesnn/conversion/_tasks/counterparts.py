@@ -90,10 +90,8 @@ class Counterparts(Rebuild):
 
     def _put(self, operation, name, new, taken):
         if name not in new:
-            self.copies[operation], self.replacements[operation] = (
-                None,
-                Replacement(None),
-            )
+            self.copies[operation] = None
+            self.replacements[operation] = Replacement(None)
             return
         copy = new[name]
         self._by_name[operation] = copy

@@ -104,29 +104,47 @@ class SlotCell(NeuronCell):
         self.cell.after_steps(state["cell"])
 
 
-class _OfSubsteps(ConfigOfAttributes, TimeMixing):
-    """Base class of layers that take all substeps of a step: inputs of `step` are those
-    of one step, `(batch, D, ...)`.
+_MIXING = LayerKind(role=TIME_MIXING, substeps=lambda layer: layer.slots)
+"""Inputs of `step` are all substeps of a step, `(batch, D, ...)`."""
+
+
+class _Wrapper(ConfigOfAttributes, keras.layers.Layer):
+    """Base class of layers that run another layer on steps instead of substeps.
+
+    Args:
+        layer: The other layer.
+        slots: Integer D.
+        **kwargs: `name`, `dtype` of a Keras layer.
+    """
+
+    in_config = "layer", "slots"
+
+    def __init__(
+        self, layer: keras.layers.Layer | Config, slots: int, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.layer: Any = parts.deserialized(layer)
+        self.slots = checks.positive_integer("slots", slots)
+
+    def build(self, input_shape: Shape) -> None:
+        parts.build(self.layer, input_shape)
+
+
+@registry.register
+class SlotSum(ConfigOfAttributes, TimeMixing):
+    """The sum over the D substeps of a step, at each of them.
 
     Args:
         slots: Integer D.
         **kwargs: `name`, `dtype` of a Keras layer.
     """
 
-    layer_kind = LayerKind(role=TIME_MIXING, substeps=lambda layer: layer.slots)
-    in_config: tuple[str, ...] = ("slots",)
+    layer_kind = _MIXING
+    in_config = ("slots",)
 
     def __init__(self, slots: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.slots = checks.positive_integer("slots", slots)
-
-
-@registry.register
-class SlotSum(_OfSubsteps):
-    """The sum over the D substeps of a step, at each of them.
-
-    Args: as in `_OfSubsteps`.
-    """
 
     def initial_state(self, inputs: Tensor) -> Structure:
         return ()
@@ -147,24 +165,11 @@ class SlotSum(_OfSubsteps):
 
 
 @registry.register
-class SlotMixing(_OfSubsteps):
-    """Runs a layer that mixes time steps on steps instead of substeps: on inputs that
-    are the same in all substeps of a step.
+class SlotMixing(_Wrapper, TimeMixing):
+    """Runs a `TimeMixing`, as in inference, on inputs that are the same in all substeps
+    of a step."""
 
-    Args:
-        layer: A `TimeMixing`. It is run as in inference.
-        slots: Integer D.
-        **kwargs: `name`, `dtype` of a Keras layer.
-    """
-
-    in_config = "layer", "slots"
-
-    def __init__(self, layer: TimeMixing | Config, slots: int, **kwargs: Any) -> None:
-        super().__init__(slots, **kwargs)
-        self.layer: TimeMixing = parts.deserialized(layer)
-
-    def build(self, input_shape: Shape) -> None:
-        parts.build(self.layer, input_shape)
+    layer_kind = _MIXING
 
     def initial_state(self, inputs: Tensor) -> Structure:
         return self._in_time.initial_state(inputs[:, 0])
@@ -184,28 +189,16 @@ class SlotMixing(_OfSubsteps):
 
 
 @registry.register
-class SlotReadout(ConfigOfAttributes, keras.layers.Layer):
-    """A readout whose membrane takes the input of the first substep of each step, and
-    keeps its value in the others.
-
-    Args:
-        layer: A `LeakyReadout`.
-        slots: Integer D.
-        **kwargs: `name`, `dtype` of a Keras layer.
-    """
+class SlotReadout(_Wrapper):
+    """A `LeakyReadout` whose membrane takes the input of the first substep of each
+    step, and keeps its value in the others."""
 
     layer_kind = LayerKind(role=READOUT)
-    in_config = "layer", "slots"
 
     def __init__(self, layer: LeakyReadout | Config, slots: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.layer: LeakyReadout = parts.deserialized(layer)
-        self.slots = checks.positive_integer("slots", slots)
+        super().__init__(layer, slots, **kwargs)
         self.value = self.layer.value
         self.supports_masking = True
-
-    def build(self, input_shape: Shape) -> None:
-        parts.build(self.layer, input_shape)
 
     def initial_state(self, inputs: Tensor) -> Structure:
         return {

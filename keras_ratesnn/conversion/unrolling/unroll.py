@@ -329,10 +329,8 @@ class _UnrollingRule:
     def _linear(self, call):
         """An operation on signals of substeps alone that is linear but for a bias and
         an activation, which follow the sum."""
-        name, changes = (
-            self._name(call.operation),
-            _without_bias_and_activation(call.operation),
-        )
+        name = self._name(call.operation)
+        changes = _without_bias_and_activation(call.operation)
         copy = self._copy(call, changes)
         outputs = self._run(copy, call, lambda signal: signal.value)
         # A cast to integers or booleans is not linear, nor is an operation with values
@@ -403,11 +401,8 @@ class _UnrollingRule:
         bias and its activation."""
         key = operation, "after"
         if key not in self.copies:
-            name, policy, after = (
-                self._name(operation),
-                getattr(operation, "dtype_policy", None),
-                [],
-            )
+            name, after = self._name(operation), []
+            policy = getattr(operation, "dtype_policy", None)
             if "use_bias" in changes or "bias_axes" in changes:
                 shape = tuple(operation.bias.shape)
                 if getattr(operation, "data_format", None) == "channels_first":

@@ -5,15 +5,14 @@ import dataclasses
 import inspect
 import itertools
 import os
-import types
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from keras_ratesnn._core import checks, keras_internals
 from keras_ratesnn._core.names import listed
+from keras_ratesnn.models._blocks import image_shape
 from keras_ratesnn.models._weights import HEAD, TOP, inner_network
 from keras_ratesnn.models.published import (
     _espikeformer,
@@ -26,60 +25,37 @@ from keras_ratesnn.models.published import (
     _writing,
 )
 from keras_ratesnn.models.published._layouts import (
-    Layout,
+    Reader,
     UnknownSizesError,
     channels_of,
-    image_shape,
 )
 from keras_ratesnn.models.published._names import Table, without_containers
 from keras_ratesnn.spiking_model import SpikingModel
 
 __all__ = ["from_checkpoint", "to_checkpoint"]
 
-NETWORKS: dict[str, Mapping[Callable[..., Layout | None], Iterable[dict[str, str]]]] = {
-    "rate_backpropagation": {
-        _residual.resnet: (_residual.RESNET, _residual.RESNET19),
-        _residual.vgg: [_residual.vgg_names(sizes) for sizes in _residual.VGGS],
-        _residual.sew_by_rate: (_residual.SEW_BY_RATE,),
-        _residual.preact_resnet: (_residual.PREACT,),
-    },
-    "sew_resnet": {_residual.sew_resnet: (_residual.SEW,)},
-    "spikformer": {
-        _transformers.spikformer: (
-            _transformers.SPIKFORMER["cifar"],
-            _transformers.SPIKFORMER["imagenet"],
-        )
-    },
-    "qkformer": {_transformers.qkformer: _transformers.QKFORMER.values()},
-    "maxformer": {_transformers.maxformer: _transformers.MAXFORMER.values()},
-    "espikeformer": {_espikeformer.espikeformer: (_espikeformer.BASE,)},
-    "espikeformer_large": {_espikeformer.espikeformer_large: (_espikeformer.LARGE,)},
-    "sdt_v1": {_transformers.sdt_v1: (_transformers.SPIKFORMER["imagenet"],)},
-    "sdt_v2": {_espikeformer.sdt_v2: (_espikeformer.META,)},
-    "spikingresformer": {
-        _spikingresformer.spikingresformer: (_spikingresformer.SPIKINGRESFORMER,)
-    },
-    "ms_resnet": {_ms_resnet.ms_resnet: (_ms_resnet.MS_RESNET, _ms_resnet.DEEP)},
-    "spikingjelly_sew_resnet": {_residual.spikingjelly_sew_resnet: (_residual.PREACT,)},
-    "spikingjelly_spiking_resnet": {
-        _residual.spikingjelly_spiking_resnet: (_residual.PREACT,)
-    },
-    "spikingjelly_spiking_vgg": {
-        _residual.spikingjelly_spiking_vgg: [
-            *_residual.TORCHVISION_VGGS[2].values(),
-            *_residual.TORCHVISION_VGGS[3].values(),
-        ]
-    },
+NETWORKS: dict[str, list[Reader]] = {
+    "rate_backpropagation": [
+        _residual.resnet,
+        _residual.vgg,
+        _residual.sew_by_rate,
+        _residual.preact_resnet,
+    ],
+    "sew_resnet": [_residual.sew_resnet],
+    "spikformer": [_transformers.spikformer],
+    "qkformer": [_transformers.qkformer],
+    "maxformer": [_transformers.maxformer],
+    "espikeformer": [_espikeformer.espikeformer],
+    "espikeformer_large": [_espikeformer.espikeformer_large],
+    "sdt_v1": [_transformers.sdt_v1],
+    "sdt_v2": [_espikeformer.sdt_v2],
+    "spikingresformer": [_spikingresformer.spikingresformer],
+    "ms_resnet": [_ms_resnet.ms_resnet],
+    "spikingjelly_sew_resnet": [_residual.spikingjelly_sew_resnet],
+    "spikingjelly_spiking_resnet": [_residual.spikingjelly_spiking_resnet],
+    "spikingjelly_spiking_vgg": [_residual.spikingjelly_spiking_vgg],
 }
-"""The architectures: functions of weights that return their `Layout`, or `None` if the
-names are not theirs, with their tables of names."""
-
-NOT_RUN: dict[Callable[..., Layout | None], Callable[..., dict[str, np.ndarray]]] = {
-    _transformers.spikformer: _transformers.norms,
-    _transformers.sdt_v1: _transformers.talking_heads,
-}
-"""Functions of a network that return weights which its authors' program has in its
-files, but does not run."""
+"""The architectures, which are one network or several."""
 
 _MOST_COMPARED = 100
 
@@ -278,7 +254,8 @@ def from_checkpoint(
     )
     if isinstance(network, SpikingModel):
         model = _without_arguments(network, timesteps, options)
-        for variable, array in _matched(model, weights, layout, report, origin):
+        matched = _matched(model, weights, layout, report, origin, options)
+        for variable, array in matched:
             # A copy: a variable must not share memory with the file.
             variable.assign(np.array(array))
     else:
@@ -343,9 +320,7 @@ def to_checkpoint(model: SpikingModel, path: str | os.PathLike[str]) -> None:
     checks.instance("model", model, SpikingModel)
     path = checks.file_to_write("path", path)
     try:
-        place, weights = _writing.stored(
-            inner_network(model.network), NETWORKS, NOT_RUN
-        )
+        place, weights = _writing.stored(inner_network(model.network), NETWORKS)
     except _filling.MismatchError as error:
         raise ValueError(
             f"`model` must be a network of one of {', '.join(NETWORKS)}. Received: "
@@ -355,9 +330,7 @@ def to_checkpoint(model: SpikingModel, path: str | os.PathLike[str]) -> None:
     _file.write(path, place, weights)
 
 
-def _matched(
-    model, weights, layout, report, origin, options=types.MappingProxyType({})
-):
+def _matched(model, weights, layout, report, origin, options):
     """The pairs of `_filling.matched`, without layers that the user's `options` leave
     out; a mismatch is an error about the file."""
     left_out = (
@@ -386,10 +359,10 @@ def _matched(
 def _recognized(weights, network, origin):
     """The architecture of weights, and their `Layout`."""
     fitting, reasons = [], []
-    for architecture, layouts in NETWORKS.items():
-        for layout_of in layouts:
+    for architecture, readers in NETWORKS.items():
+        for reader in readers:
             try:
-                layout = layout_of(weights)
+                layout = reader.layout(weights)
             except UnknownSizesError as error:
                 reasons.append(
                     f"as {architecture} {error}, which no network of "
@@ -440,8 +413,7 @@ def _expected(weights, network):
     # A file may have very many names.
     some = list(itertools.islice(weights, _MOST_COMPARED))
     for candidate in candidates:
-        first_layout = next(iter(NETWORKS[candidate].values()))
-        tables[candidate] = next(iter(first_layout))
+        tables[candidate] = NETWORKS[candidate][0].tables[0]
         table = Table(tables[candidate])
         layers = [table.find(name.rpartition(".")[0]) for name in some]
         common[candidate] = len(layers) - layers.count(None)

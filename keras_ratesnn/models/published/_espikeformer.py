@@ -4,7 +4,13 @@ Meta-SpikeFormer, which is V2."""
 from keras_ratesnn.models.espikeformer import ESpikeFormer
 from keras_ratesnn.models.espikeformer_large import ESpikeFormerLarge
 from keras_ratesnn.models.metaspikeformer import MetaSpikeFormer
-from keras_ratesnn.models.published._layouts import Layout, blocks, inputs, outputs
+from keras_ratesnn.models.published._layouts import (
+    Layout,
+    blocks,
+    inputs,
+    outputs,
+    reads,
+)
 from keras_ratesnn.models.published._transformers import NEURONS, mlp
 
 _SIDE = 224
@@ -149,15 +155,11 @@ _NOT_RUN = {
 """Weights in the files that the authors published, to why they are not used."""
 
 
+@reads([BASE], "ConvBlock1_1.0.Conv.pwconv1.0.weight", "block3.0.attn.q_conv.0.weight")
 def espikeformer(weights):
     """The base networks, whose last two blocks with attention are a stage of their
     own."""
-    if (
-        not {"ConvBlock1_1.0.Conv.pwconv1.0.weight", "block3.0.attn.q_conv.0.weight"}
-        <= weights.keys()
-    ):
-        return None
-    layout = _base_layout(weights, ESpikeFormer, BASE)
+    layout = _layout(weights, ESpikeFormer, BASE)
     neurons = (
         "ILIF(levels=4, decay=0.0, normalize=True), not normalised before the "
         "classifier"
@@ -173,17 +175,15 @@ def espikeformer(weights):
     )
 
 
+@reads(
+    [LARGE],
+    "ConvBlock1_1.0.conv1.0.0.weight",
+    "block3.0.attn.q_conv.0.conv1.0.weight",
+)
 def espikeformer_large(weights):
     """The large networks; with a second classifier for distillation, their output is
     the mean of both."""
-    if (
-        not {"ConvBlock1_1.0.conv1.0.0.weight", "block3.0.attn.q_conv.0.conv1.0.weight"}
-        <= weights.keys()
-    ):
-        return None
-    stages = _DOWNSAMPLINGS[1:]
-    number = blocks(weights, r"block3\.(\d{1,9})\.")
-    layout = _layout(weights, ESpikeFormerLarge, LARGE, stages, number)
+    layout = _layout(weights, ESpikeFormerLarge, LARGE)
     neurons = "ILIF(levels=4, decay=0.0, normalize=True, round_half_up=True)"
     runs = False
     if f"{_PROJECTION}1.0.weight" in weights:
@@ -203,37 +203,29 @@ def espikeformer_large(weights):
     )
 
 
+@reads(
+    [META],
+    "ConvBlock1_1.0.Conv.pwconv1.weight",
+    "block3.0.attn.q_conv.0.body.0.weight",
+)
 def sdt_v2(weights):
     """Meta-SpikeFormer; with a second classifier for distillation, its output is the
     mean of both."""
-    if (
-        not {
-            "ConvBlock1_1.0.Conv.pwconv1.weight",
-            "block3.0.attn.q_conv.0.body.0.weight",
-        }
-        <= weights.keys()
-    ):
-        return None
-    layout = _base_layout(weights, MetaSpikeFormer, META)
+    layout = _layout(weights, MetaSpikeFormer, META)
     told = {**layout.told, "distilled": "head_kd.weight" in weights}
     return layout._replace(
         told=told, assumed={**NEURONS, "heads": _HEADS}, axes={"mlp": 3}
     )
 
 
-def _base_layout(weights, builder, names):
-    stages = [*_DOWNSAMPLINGS[1:], "downsample4"]
-    number = blocks(weights, r"block([34])\.(\d{1,9})\.")
-    return _layout(weights, builder, names, stages, number)
-
-
-def _layout(weights, builder, names, stages, number):
+def _layout(weights, builder, names):
+    first, *stages = (theirs for theirs in names if theirs.endswith(".encode_conv"))
     mlp = "block3.0.mlp.fc1_conv"
     told = {
-        "input_shape": (_SIDE, inputs(weights, "downsample1_1.encode_conv")),
+        "input_shape": (_SIDE, inputs(weights, first)),
         "classes": outputs(weights, "head"),
-        "dims": tuple(outputs(weights, f"{stage}.encode_conv") for stage in stages),
-        "blocks": number,
+        "dims": tuple(outputs(weights, stage) for stage in stages),
+        "blocks": blocks(weights, r"block([34])\.(\d{1,9})\."),
         "mlp_ratio": outputs(weights, mlp) // inputs(weights, mlp),
     }
     return Layout(builder, told, names, {}, place="model")

@@ -1,12 +1,12 @@
 """Fills the layers of a network with the weights of a checkpoint."""
 
-import keras
 import numpy as np
 from keras import layers
 
 from keras_ratesnn._core.names import listed
 from keras_ratesnn.layers import Neuron
 from keras_ratesnn.layers.firing_rate_scale import FiringRateScale
+from keras_ratesnn.models._blocks import channel_axis
 from keras_ratesnn.models._weights import HEAD
 from keras_ratesnn.models.published._names import Table
 
@@ -193,6 +193,6 @@ def flattened_image(layer, network):
     if not flattened:
         return None
     image = flattened[0].input.shape[1:]
-    if keras.config.image_data_format() == "channels_first":
+    if channel_axis() == 1:
         return image
     return (image[-1], *image[:-1])

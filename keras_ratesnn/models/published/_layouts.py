@@ -3,8 +3,10 @@
 import re
 import types
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from keras_ratesnn.models._blocks import channel_axis
 
@@ -62,6 +64,35 @@ class Layout(NamedTuple):
     told_by_names: bool = True
 
 
+class Reader(NamedTuple):
+    """A function that tells a network of its weights.
+
+    Args:
+        tables: Sequence of the tables of names that the network may have.
+        weights: Tuple of the authors' names of weights by which it is known.
+        layout_of: Function of weights that returns their `Layout`, or `None` if they
+            are of another network nevertheless.
+        not_run: Function of a network of ours that returns weights which the authors'
+            program has in its files, but does not run. `None` if there are none.
+    """
+
+    tables: Sequence[dict[str, str]]
+    weights: tuple[str, ...]
+    layout_of: Callable[[Any], Layout | None]
+    not_run: Callable[[Any], dict[str, np.ndarray]] | None
+
+    def layout(self, weights):
+        """The `Layout` of weights, or `None` if the names are not theirs."""
+        if weights.keys() >= set(self.weights):
+            return self.layout_of(weights)
+        return None
+
+
+def reads(tables, *weights, not_run=None):
+    """Makes a function of weights the `layout_of` of a `Reader`."""
+    return lambda layout_of: Reader(tables, weights, layout_of, not_run)
+
+
 class UnknownSizesError(Exception):
     """Weights whose names fit have sizes that no network of ours has."""
 
@@ -107,11 +138,6 @@ def blocks(weights, pattern):
     if number > _MOST_BLOCKS:
         raise UnknownSizesError(f"it has {number} blocks")
     return number
-
-
-def image_shape(size, channels):
-    """The shape of an image in Keras' image data format."""
-    return (channels, size, size) if channel_axis() == 1 else (size, size, channels)
 
 
 def channels_of(shape):

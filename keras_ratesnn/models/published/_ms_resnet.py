@@ -7,6 +7,7 @@ from keras_ratesnn.models.published._layouts import (
     depths,
     inputs,
     outputs,
+    reads,
 )
 
 _WIDEST = 512
@@ -56,10 +57,9 @@ _BUILDERS = {
 }
 
 
+@reads([MS_RESNET, DEEP], "conv1.0.weight", "conv2_x.0.residual_function.1.weight")
 def ms_resnet(weights):
     """MS ResNet-18, -34 and -104."""
-    if not {"conv1.0.weight", "conv2_x.0.residual_function.1.weight"} <= weights.keys():
-        return None
     builder = builder_for(_BUILDERS, depths(weights, r"conv(\d{1,9})_x\.(\d{1,9})\."))
     large = builder is MSResNet104 or weights["conv1.0.weight"].shape[-1] == 7
     return Layout(

@@ -17,6 +17,13 @@ def without_containers(name):
     return name.replace(".module.", ".")
 
 
+def named(names, ours, **numbers):
+    """The authors' name of a layer, given that in our column of a table of names, and
+    the numbers in theirs."""
+    theirs = next(theirs for theirs, name in names.items() if name == ours)
+    return without_containers(theirs).format(**numbers)
+
+
 class Table:
     """A table of names.
 
@@ -52,21 +59,13 @@ def _parts(placeholder):
 
 
 class _Pattern:
-    """A name with placeholders."""
+    """A name with placeholders, each once."""
 
     def __init__(self, name):
-        self.scales: dict[str, tuple[int, int]] = {}
-        parts, end = [], 0
-        for placeholder in _PLACEHOLDER.finditer(name):
-            factor, part, added = _parts(placeholder)
-            parts.append(re.escape(name[end : placeholder.start()]))
-            # A placeholder that comes again stands for the same number. Python refuses
-            # to read very long ones.
-            parts.append(
-                f"(?P={part})" if part in self.scales else rf"(?P<{part}>\d{{1,9}})"
-            )
-            self.scales[part], end = (factor, added), placeholder.end()
-        self.expression = re.compile("".join(parts) + re.escape(name[end:]))
+        texts = _PLACEHOLDER.split(name)[:: _PLACEHOLDER.groups + 1]
+        # Python refuses to read very long numbers.
+        self.expression = re.compile(r"(\d{1,9})".join(map(re.escape, texts)))
+        self.placeholders = [*map(_parts, _PLACEHOLDER.finditer(name))]
 
     def numbers(self, name):
         """The values of the placeholders in a name; `None` if it is another one."""
@@ -74,8 +73,9 @@ class _Pattern:
         if match is None:
             return None
         numbers = {}
-        for part, (factor, added) in self.scales.items():
-            numbers[part], rest = divmod(int(match[part]) - added, factor)
+        digits = zip(self.placeholders, match.groups(), strict=True)
+        for (factor, part, added), number in digits:
+            numbers[part], rest = divmod(int(number) - added, factor)
             if rest:
                 return None
         return numbers

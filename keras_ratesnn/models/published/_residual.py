@@ -10,7 +10,9 @@ from keras_ratesnn.models.published._layouts import (
     inputs,
     numbers,
     outputs,
+    reads,
 )
+from keras_ratesnn.models.published._names import named
 from keras_ratesnn.models.resnet import ResNet18, ResNet19, ResNet34
 from keras_ratesnn.models.sew_resnet import (
     SEWResNet18,
@@ -94,6 +96,7 @@ def vgg_names(sizes, root="feature", length=3):
 
 _PLACE = "best_net"
 _BOTTLENECK = "bottleneck"
+_TORCHVISION = "conv1.weight", "layer1.0.conv1.weight"
 _RESNETS = {(2, 2, 2, 2): ResNet18, (3, 3, 2): ResNet19, (3, 4, 6, 3): ResNet34}
 _PREACTS = {(2, 2, 2, 2): PreActResNet18, (3, 4, 6, 3): PreActResNet34}
 _SEWS = {
@@ -104,11 +107,8 @@ _SEWS = {
     (3, 8, 36, 3, _BOTTLENECK): SEWResNet152,
 }
 _SPIKING_RESNETS = {
-    (2, 2, 2, 2): ResNet18,
-    (3, 4, 6, 3): ResNet34,
-    (3, 4, 6, 3, _BOTTLENECK): BottleneckResNet,
-    (3, 4, 23, 3, _BOTTLENECK): BottleneckResNet,
-    (3, 8, 36, 3, _BOTTLENECK): BottleneckResNet,
+    sizes: BottleneckResNet if _BOTTLENECK in sizes else _RESNETS[sizes]
+    for sizes in _SEWS
 }
 VGGS = {
     (1, 2, 2, 1, 2): VGG11,
@@ -144,72 +144,41 @@ TORCHVISION_VGGS = {length: _torchvision_vggs(length) for length in (2, 3)}
 by the number of convolutions of each block."""
 
 
-def _builder(weights, builders, third):
-    """The builder of a residual network, given the name of the third convolution of a
-    block, which not all have."""
-    return builder_for(
-        builders,
-        depths(weights) + (_BOTTLENECK,) * (f"layer1.0.{third}.weight" in weights),
-    )
-
-
+@reads([RESNET, RESNET19], "conv0.0.weight")
 def resnet(weights):
     """ResNet-18, -19 and -34 of rate-based backpropagation."""
-    if "conv0.0.weight" not in weights:
-        return None
-    builder = builder_for(_RESNETS, depths(weights))
-    return _layout(
-        weights,
-        builder,
-        RESNET19 if builder is ResNet19 else RESNET,
-        "conv0.0",
-        "layer{}.0.conv1",
-    )
+    has_hidden = _RESNETS.get(depths(weights)) is ResNet19
+    return _layout(weights, _RESNETS, RESNET19 if has_hidden else RESNET)
 
 
+# Other ResNets have these names, too, but no biases.
+@reads([PREACT], "conv1.weight", "conv1.bias", "layer1.0.conv1.bias")
 def preact_resnet(weights):
     """PreAct ResNets of rate-based backpropagation."""
-    # Other ResNets have these names, too, but no biases.
-    if not {"conv1.weight", "conv1.bias", "layer1.0.conv1.bias"} <= weights.keys():
-        return None
-    return _layout(
-        weights,
-        builder_for(_PREACTS, depths(weights)),
-        PREACT,
-        "conv1",
-        "layer{}.0.conv1",
-    )
+    return _layout(weights, _PREACTS, PREACT)
 
 
+@reads([SEW_BY_RATE], "convNeuron1.0.weight")
 def sew_by_rate(weights):
     """SEW ResNets of rate-based backpropagation, whose convolutions have biases."""
-    if "convNeuron1.0.weight" not in weights:
-        return None
-    return _layout(
-        weights,
-        _builder(weights, _SEWS, "convNeuron3.0"),
-        SEW_BY_RATE,
-        "convNeuron1.0",
-        "layer{}.0.convNeuron1.0",
-    )
+    return _layout(weights, _SEWS, SEW_BY_RATE)
 
 
+@reads([SEW], "conv1.weight", "layer1.0.conv1.0.weight")
 def sew_resnet(weights):
     """SEW ResNets of their authors, without biases."""
-    if not {"conv1.weight", "layer1.0.conv1.0.weight"} <= weights.keys():
-        return None
-    layout = _layout(
-        weights, _builder(weights, _SEWS, "conv3.0"), SEW, "conv1", "layer{}.0.conv1.0"
-    )
+    layout = _layout(weights, _SEWS, SEW)
     return layout._replace(assumed=_IF, without_biases=True, place="model", needs=_ADDS)
 
 
+@reads([PREACT], *_TORCHVISION)
 def spikingjelly_sew_resnet(weights):
     """SEW ResNets of SpikingJelly, without biases."""
     layout = _torchvision(weights, _SEWS)
     return layout and layout._replace(without_biases=True, needs=_ADDS)
 
 
+@reads([PREACT], *_TORCHVISION)
 def spikingjelly_spiking_resnet(weights):
     """ResNets of SpikingJelly, which have the same weights as its SEW ResNets."""
     layout = _torchvision(weights, _SPIKING_RESNETS)
@@ -219,26 +188,18 @@ def spikingjelly_spiking_resnet(weights):
 
 
 def _torchvision(weights, builders):
-    if (
-        not {"conv1.weight", "layer1.0.conv1.weight"} <= weights.keys()
-        or "conv1.bias" in weights
-    ):
+    if "conv1.bias" in weights:
         return None
-    return _as_spikingjelly(
-        _layout(
-            weights,
-            _builder(weights, builders, "conv3"),
-            PREACT,
-            "conv1",
-            "layer{}.0.conv1",
-        )
-    )
+    return _as_spikingjelly(_layout(weights, builders, PREACT))
 
 
+@reads(
+    [*TORCHVISION_VGGS[2].values(), *TORCHVISION_VGGS[3].values()],
+    "features.0.weight",
+    "classifier.6.weight",
+)
 def spikingjelly_spiking_vgg(weights):
     """VGGs of SpikingJelly, with or without normalisation."""
-    if not {"features.0.weight", "classifier.6.weight"} <= weights.keys():
-        return None
     length = 3 if "features.1.running_var" in weights else 2
     sizes, last = _convolutions(weights, "features", length)
     told = {
@@ -261,11 +222,10 @@ def _as_spikingjelly(layout):
     return layout._replace(assumed=_IF, place="model", note=note, told_by_names=False)
 
 
+@reads([*map(vgg_names, VGGS)], "feature.0.weight", "classifier.0.weight")
 def vgg(weights):
     """VGGs of rate-based backpropagation, whose layers have the numbers of their
     places."""
-    if not {"feature.0.weight", "classifier.0.weight"} <= weights.keys():
-        return None
     sizes, last = _convolutions(weights)
     builder = builder_for(VGGS, sizes)
     widest, seen = outputs(weights, last), inputs(weights, "classifier.0")
@@ -311,14 +271,21 @@ def _convolutions(weights, root="feature", length=3):
     return tuple(sizes), f"{root}.{before}"
 
 
-def _layout(weights, builder, names, stem, first_of_stage):
+def _layout(weights, builders, names):
+    """The layout of a residual network, one of the builders for its stages."""
+
+    def convolution(stage, number):
+        ours = "stage{s}_block{b+1}_conv{n}"
+        return named(names, ours, s=stage, b=0, n=number)
+
+    sizes, stem = depths(weights), named(names, "stem_conv")
+    is_bottleneck = f"{convolution(1, 3)}.weight" in weights
+    builder = builder_for(builders, (*sizes, _BOTTLENECK) if is_bottleneck else sizes)
     chosen = "imagenet" if weights[f"{stem}.weight"].shape[-1] == 7 else "cifar"
-    widest = outputs(weights, first_of_stage.format(len(depths(weights))))
-    head = next(theirs for theirs, ours in names.items() if ours == "classifier")
     told = {
         "input_shape": (_IMAGES[chosen], inputs(weights, stem)),
-        "classes": outputs(weights, head),
-        "width": widest / _WIDEST,
+        "classes": outputs(weights, named(names, "classifier")),
+        "width": outputs(weights, convolution(len(sizes), 1)) / _WIDEST,
         "stem": chosen,
     }
     return Layout(builder, told, names, _LIF, place=_PLACE)

@@ -1,6 +1,12 @@
 """SpikingResformer, with the firing rates that its attention divides by."""
 
-from keras_ratesnn.models.published._layouts import Layout, blocks, inputs, outputs
+from keras_ratesnn.models.published._layouts import (
+    Layout,
+    blocks,
+    inputs,
+    outputs,
+    reads,
+)
 from keras_ratesnn.models.spikingresformer import SpikingResformer
 
 _SIDES = {"cifar": 32, "imagenet": 224}
@@ -49,10 +55,9 @@ def _names():
 SPIKINGRESFORMER = _names()
 
 
+@reads([SPIKINGRESFORMER], "prologue.0.weight", "layers.0.0.W.weight")
 def spikingresformer(weights):
     """SpikingResformer, whose stages have blocks of two parts each."""
-    if not {"prologue.0.weight", "layers.0.0.W.weight"} <= weights.keys():
-        return None
     stem = "imagenet" if weights["prologue.0.weight"].shape[-1] == 7 else "cifar"
     firsts = [f"layers.{stage}.{int(stage > 0)}" for stage in _PARTS]
     dims = tuple(outputs(weights, f"{first}.Wproj") for first in firsts)

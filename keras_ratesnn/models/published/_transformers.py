@@ -7,7 +7,14 @@ import numpy as np
 
 from keras_ratesnn.models._transformers import IMAGES, IN_STAGES
 from keras_ratesnn.models.maxformer import MaxFormer
-from keras_ratesnn.models.published._layouts import Layout, blocks, inputs, outputs
+from keras_ratesnn.models.published._layouts import (
+    Layout,
+    blocks,
+    inputs,
+    outputs,
+    reads,
+)
+from keras_ratesnn.models.published._names import named
 from keras_ratesnn.models.qkformer import QKFormer
 from keras_ratesnn.models.spike_driven_transformer import (
     POOLINGS,
@@ -67,12 +74,19 @@ def _spikformer(kind):
     }
 
 
+def _numbered(*names):
+    """Convolutions, the last of which is the shortcut around some before it."""
+    ours = [*map(str, range(1, len(names))), "shortcut"]
+    return dict(zip(names, ours, strict=True))
+
+
 def _qkformer(first_patches, attention, layer, later="proj3_conv", last=3):
-    later = {later: "1", "proj4_conv": "2", "proj_res_conv": "shortcut"}
+    later = _numbered(later, "proj4_conv", "proj_res_conv")
+    first = _numbered("proj_conv", *first_patches, "proj_res_conv")
     return {
         # The first entry that fits counts: names of the first patches mean other layers
         # than later.
-        **_units(first_patches, "patch_embed1.", "patches1_"),
+        **_units(first, "patch_embed1.", "patches1_"),
         **_units(later, "patch_embed{p}.", "patches{p}_"),
         # The last stage has another kind of attention.
         **_attention(
@@ -85,14 +99,14 @@ def _qkformer(first_patches, attention, layer, later="proj3_conv", last=3):
 
 
 def _maxformer(first_patches, depthwise):
-    later = {"max_embed1": "1", "embed1": "2", "max_embed2": "shortcut"}
+    later = _numbered("max_embed1", "embed1", "max_embed2")
     depthwise_names: dict[str, str] = {}
     for stage, convolution in depthwise.items():
         theirs = f"{stage}.{{b}}.mixer.{convolution}"
         ours = f"{stage}_block{{b+1}}_depthwise"
         depthwise_names |= {theirs: ours, f"{theirs}_bn": f"{ours}_bn"}
     return {
-        **_units(first_patches, "patch_embed1.", "patches1_"),
+        **_units(_numbered(*first_patches), "patch_embed1.", "patches1_"),
         **_units(later, "patch_embed{p}.", "patches{p}_", ".embed_conv"),
         **depthwise_names,
         **_attention("stage{s}.{b}.attn", "stage{s}_block{b+1}_attention"),
@@ -104,27 +118,10 @@ def _maxformer(first_patches, depthwise):
 SPIKFORMER = {"cifar": _spikformer("linear"), "imagenet": _spikformer("conv")}
 SPIKFORMER["dvs"] = SPIKFORMER["imagenet"]
 QKFORMER = {
-    "cifar": _qkformer(
-        {"proj_conv": "1", "proj1_conv": "2", "proj_res_conv": "shortcut"}, "ssa", "mlp"
-    ),
-    "imagenet": _qkformer(
-        {
-            "proj_conv": "1",
-            "proj1_conv": "2",
-            "proj2_conv": "3",
-            "proj_res_conv": "shortcut",
-        },
-        "attn",
-        "fc",
-    ),
+    "cifar": _qkformer(["proj1_conv"], "ssa", "mlp"),
+    "imagenet": _qkformer(["proj1_conv", "proj2_conv"], "attn", "fc"),
     "dvs": _qkformer(
-        {
-            "proj_conv": "1",
-            "proj1_conv": "2",
-            "proj2_conv": "3",
-            "proj3_conv": "4",
-            "proj_res_conv": "shortcut",
-        },
+        ["proj1_conv", "proj2_conv", "proj3_conv"],
         "ssa",
         "mlp",
         later="proj_conv",
@@ -133,26 +130,18 @@ QKFORMER = {
 }
 MAXFORMER = {
     "cifar": _maxformer(
-        {"proj_conv": "1", "embed1.embed_conv": "2", "embed2.embed_conv": "shortcut"},
-        {"stage2": "conv"},
+        ["proj_conv", "embed1.embed_conv", "embed2.embed_conv"], {"stage2": "conv"}
     ),
     "imagenet": _maxformer(
-        {
-            "embed1.embed_conv": "1",
-            "embed2.embed_conv": "2",
-            "embed3.embed_conv": "3",
-            "embed4.embed_conv": "shortcut",
-        },
+        [f"embed{number}.embed_conv" for number in (1, 2, 3, 4)],
         {"stage1": "conv5", "stage2": "conv"},
     ),
     "dvs": _maxformer(
-        {
-            "proj_conv": "1",
-            "max_embed1.embed_conv": "2",
-            "max_embed2.embed_conv": "3",
-            "max_embed3.embed_conv": "4",
-            "embed1.embed_conv": "shortcut",
-        },
+        [
+            "proj_conv",
+            *(f"max_embed{number}.embed_conv" for number in (1, 2, 3)),
+            "embed1.embed_conv",
+        ],
         {"stage1": "conv"},
     ),
 }
@@ -165,7 +154,7 @@ _FIRST = {
     "rpe_conv": "shortcut",
     "proj_res_conv": "shortcut",
 }
-_LATER = {"proj3_conv": "1", "proj4_conv": "2", "proj_res_conv": "shortcut"}
+_LATER = _numbered("proj3_conv", "proj4_conv", "proj_res_conv")
 OLDER_MAXFORMER = {
     **_units(_FIRST, "patch_embed1.", "patches1_"),
     **_units(_LATER, "patch_embed{p}.", "patches{p}_"),
@@ -201,44 +190,7 @@ _POOLED_ATTENTION = (
 _IMAGENET_CLASSES = 1000
 
 
-def spikformer(weights):
-    """Spikformer, with dense layers on CIFAR and convolutions elsewhere."""
-    if (
-        not {"patch_embed.proj_conv.weight", "patch_embed.rpe_conv.weight"}
-        <= weights.keys()
-    ):
-        return None
-    channels = inputs(weights, "patch_embed.proj_conv")
-    dense = "block.0.attn.q_linear.weight" in weights
-    first = f"block.0.mlp.fc1_{'linear' if dense else 'conv'}"
-    # On event frames MLPs are convolutions over tokens, on ImageNet over images.
-    is_dvs = "pos_embed" in weights or weights[f"{first}.weight"].ndim == 3
-    edition = "imagenet"
-    if dense:
-        edition = "cifar"
-    elif is_dvs:
-        edition = "dvs"
-    dims, hidden = outputs(weights, "patch_embed.proj_conv3"), outputs(weights, first)
-    number = blocks(weights, r"block\.(\d{1,9})\.")
-    layout = _layout(
-        weights,
-        Spikformer,
-        EDITIONS,
-        SPIKFORMER,
-        edition,
-        channels,
-        dims,
-        number,
-        hidden,
-    )
-    # On CIFAR all are linear.
-    axes = {"cifar": {}, "imagenet": _AXES, "dvs": {**_AXES, "mlp": 3}}[edition]
-    place = "model" if edition == "dvs" else "state_dict"
-    settings = ("timesteps", "heads") if dense else ("timesteps",)
-    return layout._replace(unused=_NEVER_RUN, axes=axes, place=place, settings=settings)
-
-
-def norms(network):
+def _norms(network):
     """The weights of Spikformer that its authors do not run."""
     last = re.compile(r"block(\d+)_mlp2")
     channels, is_dvs = {}, False
@@ -260,26 +212,48 @@ def norms(network):
     return weights
 
 
+@reads(
+    [SPIKFORMER["cifar"], SPIKFORMER["imagenet"]],
+    "patch_embed.proj_conv.weight",
+    "patch_embed.rpe_conv.weight",
+    not_run=_norms,
+)
+def spikformer(weights):
+    """Spikformer, with dense layers on CIFAR and convolutions elsewhere."""
+    dense = "block.0.attn.q_linear.weight" in weights
+    first = f"block.0.mlp.fc1_{'linear' if dense else 'conv'}"
+    # On event frames MLPs are convolutions over tokens, on ImageNet over images.
+    is_dvs = "pos_embed" in weights or weights[f"{first}.weight"].ndim == 3
+    edition = "imagenet"
+    if dense:
+        edition = "cifar"
+    elif is_dvs:
+        edition = "dvs"
+    layout = _layout(
+        weights,
+        Spikformer,
+        EDITIONS,
+        SPIKFORMER,
+        edition,
+        "patch_embed.proj_conv",
+        "patch_embed.proj_conv3",
+        r"block\.(\d{1,9})\.",
+        first,
+    )
+    # On CIFAR all are linear.
+    axes = {"cifar": {}, "imagenet": _AXES, "dvs": {**_AXES, "mlp": 3}}[edition]
+    place = "model" if edition == "dvs" else "state_dict"
+    settings = ("timesteps", "heads") if dense else ("timesteps",)
+    return layout._replace(unused=_NEVER_RUN, axes=axes, place=place, settings=settings)
+
+
+@reads([*QKFORMER.values()], "patch_embed1.proj1_conv.weight")
 def qkformer(weights):
     """QKFormer, whose first patch embedding has one convolution more on ImageNet, and
     two more on event frames."""
-    if "patch_embed1.proj1_conv.weight" not in weights:
-        return None
     more = ("patch_embed1.proj2_conv.weight", "patch_embed1.proj3_conv.weight")
     edition = ("cifar", "imagenet", "dvs")[sum(name in weights for name in more)]
-    layer = "fc1_conv" if edition == "imagenet" else "mlp1_conv"
-    last_patches = (
-        "patch_embed2.proj_conv" if edition == "dvs" else "patch_embed3.proj3_conv"
-    )
-    layout = _in_stages(
-        weights,
-        QKFormer,
-        QKFORMER,
-        edition,
-        "patch_embed1.proj_conv",
-        last_patches,
-        layer,
-    )
+    layout = _in_stages(weights, QKFormer, QKFORMER, edition)
     assumed = {
         **layout.assumed,
         "shared_membrane": (False, "False, each sample by itself"),
@@ -288,6 +262,7 @@ def qkformer(weights):
     return layout._replace(assumed=assumed, note=_SHARED_MEMBRANES, place=place)
 
 
+@reads([*MAXFORMER.values()])
 def maxformer(weights):
     """Max-Former, whose first stage has no depthwise convolutions on CIFAR, and which
     has two stages on event frames."""
@@ -295,33 +270,39 @@ def maxformer(weights):
         "patch_embed2.proj3_conv.weight",
         "stage1.0.mixer.conv5.weight",
     } <= weights.keys():
-        patches = "patch_embed1.proj_conv", "patch_embed3.proj3_conv"
-        return _in_stages(
-            weights,
-            MaxFormer,
-            {"imagenet": OLDER_MAXFORMER},
-            "imagenet",
-            *patches,
-            "fc1_conv",
-        )
+        older = {"imagenet": OLDER_MAXFORMER}
+        return _in_stages(weights, MaxFormer, older, "imagenet")
     if "patch_embed2.max_embed1.embed_conv.weight" not in weights:
         return None
     is_dvs = "patch_embed1.max_embed1.embed_conv.weight" in weights
-    edition, first = "imagenet", "patch_embed1.embed1.embed_conv"
+    edition = "imagenet"
     if is_dvs or "patch_embed1.proj_conv.weight" in weights:
         edition = "dvs" if is_dvs else "cifar"
-        first = "patch_embed1.proj_conv"
-    last_patches = f"patch_embed{_last(edition)}.max_embed1.embed_conv"
-    layout = _in_stages(
-        weights, MaxFormer, MAXFORMER, edition, first, last_patches, "fc1_conv"
-    )
-    return layout._replace(place="model" if edition == "dvs" else "state_dict")
+    layout = _in_stages(weights, MaxFormer, MAXFORMER, edition)
+    return layout._replace(place="model" if is_dvs else "state_dict")
 
 
+def _talking_heads(network):
+    """The weights of Spike-driven Transformer that its authors do not run, and that
+    tell the heads."""
+    attention = re.compile(r"block(\d+)_attention_neuron")
+    weights = {}
+    for layer in network.layers:
+        match = attention.fullmatch(layer.name)
+        if match:
+            heads = layer.output.shape[-2]
+            name = f"block.{int(match[1]) - 1}.attn.talking_heads.weight"
+            weights[name] = np.zeros((heads, heads, 1), "float32")
+    return weights
+
+
+@reads(
+    [SPIKFORMER["imagenet"]],
+    "block.0.attn.talking_heads.weight",
+    not_run=_talking_heads,
+)
 def sdt_v1(weights):
     """Spike-driven Transformer, whose unused weights tell the heads."""
-    if "block.0.attn.talking_heads.weight" not in weights:
-        return None
     channels = inputs(weights, "patch_embed.proj_conv")
     dims = outputs(weights, "patch_embed.proj_conv3")
     classes, hidden = outputs(weights, "head"), outputs(weights, "block.0.mlp.fc1_conv")
@@ -351,46 +332,36 @@ def sdt_v1(weights):
     )
 
 
-def talking_heads(network):
-    """The weights of Spike-driven Transformer that its authors do not run, and that
-    tell the heads."""
-    attention = re.compile(r"block(\d+)_attention_neuron")
-    weights = {}
-    for layer in network.layers:
-        match = attention.fullmatch(layer.name)
-        if match:
-            heads = layer.output.shape[-2]
-            name = f"block.{int(match[1]) - 1}.attn.talking_heads.weight"
-            weights[name] = np.zeros((heads, heads, 1), "float32")
-    return weights
-
-
-def _in_stages(weights, builder, names, edition, first, last_patches, layer):
-    channels, dims = inputs(weights, first), outputs(weights, last_patches)
-    number = blocks(weights, r"stage(\d{1,9})\.(\d{1,9})\.")
-    hidden = outputs(weights, f"stage{_last(edition)}.0.mlp.{layer}")
+def _in_stages(weights, builder, tables, edition):
+    names, last = tables[edition], len(IN_STAGES[edition].first_blocks) + 1
     return _layout(
-        weights, builder, IN_STAGES, names, edition, channels, dims, number, hidden
+        weights,
+        builder,
+        IN_STAGES,
+        tables,
+        edition,
+        named(names, "patches1_1_conv"),
+        named(names, "patches{p}_1_conv", p=last),
+        r"stage(\d{1,9})\.(\d{1,9})\.",
+        named(names, "stage{s}_block{b+1}_mlp{n}", s=last, b=0, n=1),
     )
 
 
-def _last(edition):
-    """The number of stages."""
-    return len(IN_STAGES[edition].first_blocks) + 1
-
-
-def _layout(weights, builder, editions, names, edition, channels, dims, number, hidden):
+def _layout(weights, builder, editions, tables, edition, first, last, block, hidden):
+    """The layout of a network, given the names of its first patches, of its last ones,
+    and of a hidden layer, and the pattern of the names of blocks."""
+    dims = outputs(weights, last)
     told = {
-        "input_shape": (IMAGES[edition][0], channels),
+        "input_shape": (IMAGES[edition][0], inputs(weights, first)),
         "classes": outputs(weights, "head"),
         "edition": edition,
         "dims": dims,
-        "blocks": number,
-        "mlp_ratio": hidden // dims,
+        "blocks": blocks(weights, block),
+        "mlp_ratio": outputs(weights, hidden) // dims,
     }
     heads = editions[edition].heads(dims)
     assumed = {
         **NEURONS,
         "heads": (heads or None, f"{heads}, the authors' for {edition}"),
     }
-    return Layout(builder, told, names[edition], assumed, axes=_AXES)
+    return Layout(builder, told, tables[edition], assumed, axes=_AXES)

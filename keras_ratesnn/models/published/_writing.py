@@ -21,16 +21,13 @@ from keras_ratesnn.models.published._layouts import UnknownSizesError
 from keras_ratesnn.models.published._names import Table, without_containers
 
 
-def stored(network, networks, not_run):
+def stored(network, networks):
     """`(place, weights)`: the key at the top level of a file, and a dict of the
     authors' names to arrays.
 
     Args:
         network: Functional model.
-        networks: Dict of architectures to dicts of functions that return a `Layout` to
-            their tables of names.
-        not_run: Dict of some of these functions to functions of a network that return
-            further weights of a file, which are not run.
+        networks: Dict of architectures to lists of `Reader`s.
 
     Raises:
         MismatchError: If it is none of these networks.
@@ -39,16 +36,14 @@ def stored(network, networks, not_run):
         layer.name: _arrays(layer, network) for layer in network.layers if layer.weights
     }
     fitting, reasons = [], []
-    for architecture, layouts in networks.items():
-        for layout_of, tables in layouts.items():
-            for names in tables:
+    for architecture, readers in networks.items():
+        for reader in readers:
+            for names in reader.tables:
                 try:
                     theirs = _names(arrays, names)
-                    further = {}
-                    if layout_of in not_run:
-                        further = not_run[layout_of](network)
+                    further = reader.not_run(network) if reader.not_run else {}
                     weights = _by_name(arrays, theirs) | further
-                    layout = _layout(network, layout_of, names, weights)
+                    layout = _layout(network, reader, names, weights)
                     fitting.append((theirs, layout, further))
                 except _OtherNetwork as other:
                     reasons.append((other.distance, f"as {architecture} {other}"))
@@ -127,10 +122,10 @@ def _by_name(arrays, names):
     return weights
 
 
-def _layout(network, layout_of, names, weights):
+def _layout(network, reader, names, weights):
     """The `Layout` of a network, if it is that of a table."""
     try:
-        layout = layout_of(weights)
+        layout = reader.layout(weights)
     except UnknownSizesError as error:
         raise _OtherNetwork(str(error), 2) from None
     except KeyError as error:
