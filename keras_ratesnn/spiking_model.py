@@ -179,7 +179,7 @@ class SpikingModel(
         self.step_mode = step_mode
         self.return_sequences = return_sequences
         self.mask_value = mask_value
-        warn_of_time_in_a_step(functional, self.timesteps)
+        warn_of_time_in_a_step(self)
         self._stream = Stream()
         self._graphs = backend.engine.call_graphs()
         self._shares_weights = False
@@ -205,9 +205,7 @@ class SpikingModel(
         with_gradient = is_differentiated and not is_undifferentiated()
         if (training and with_gradient) or self._inputs_with_time is None:
             self.remember_time(inputs)
-        inputs, mask, first = call_inputs(
-            functional, inputs, self.timesteps, mask, self.mask_value
-        )
+        inputs, mask, first = call_inputs(self, inputs, mask)
         if mask is not None:
             _graph.check_padding(functional)
         if training and with_gradient:
@@ -238,9 +236,7 @@ class SpikingModel(
 
     def remember_time(self, inputs: Structure) -> None:
         """Remembers which inputs have time, as an exported graph will take them."""
-        self._inputs_with_time = tuple(
-            inputs_with_time(_graph.as_graph(self.network), inputs, self.timesteps)
-        )
+        self._inputs_with_time = tuple(inputs_with_time(self, inputs))
 
     def _in_order_of_inputs(self, outputs: Structure, first: Tensor) -> Structure:
         """The outputs of a call in which time started at the step `first` of each
@@ -367,17 +363,16 @@ class SpikingModel(
         self._stream.reset()
 
     def _check_data(self, x: Any, least: int) -> None:
-        network = _graph.as_graph(self.network)
-        check_data(network, x, self.timesteps, least)
-        check_some_steps_count(network, x, self.timesteps, None, self.mask_value)
+        check_data(self, x, least)
+        check_some_steps_count(self, x)
 
     def __call__(
         self, inputs: Structure, *args: Any, mask: Structure = None, **kwargs: Any
     ) -> Structure:
-        functional = self._checked_graph()
-        check_inputs(functional, inputs, self.timesteps)
+        self._checked_graph()
+        check_inputs(self, inputs)
         if mask is not None:
-            check_some_steps_count(functional, inputs, self.timesteps, mask, None)
+            check_some_steps_count(self, inputs, mask)
             kwargs["mask"] = mask
         with keras_internals.in_steps():
             return super().__call__(inputs, *args, **kwargs)

@@ -185,9 +185,7 @@ def _means(totals, counts):
 def _run(model, network, x, batch_size, leaves):
     def begin(samples):
         rows = keras.tree.map_structure(lambda leaf: _rows_of(leaf, samples), x)
-        pairs, mask, _ = call_inputs(
-            network, rows, model.timesteps, None, model.mask_value
-        )
+        pairs, mask, _ = call_inputs(model, rows)
         valid = (
             np.ones((len(samples), model.timesteps))
             if mask is None

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ratesnn import _graph, layer_kinds
+from keras_ratesnn import layer_kinds
 from keras_ratesnn._core import time_axis
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._core.backend import engine
@@ -33,8 +33,7 @@ def samples(x: Structure) -> int:
 def steps_that_count(model: SpikingModel, x: Structure) -> np.ndarray:
     """Which steps of each sample of a batch are not padding by the model's
     `mask_value`, `(batch, T)`."""
-    network = _graph.as_graph(model.network)
-    _, mask, _ = call_inputs(network, x, model.timesteps, None, model.mask_value)
+    _, mask, _ = call_inputs(model, x)
     if mask is None:
         return np.ones((samples(x), model.timesteps), bool)
     return np.asarray(ops.convert_to_numpy(mask))

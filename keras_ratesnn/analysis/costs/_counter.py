@@ -76,7 +76,7 @@ class OperationCounter:
     def for_batch(cls, model: SpikingModel, x: Structure) -> Self:
         """That of a model which is to be run on a batch."""
         network = _graph.as_graph(model.network)
-        frames = bool(inputs_with_time(network, x, model.timesteps))
+        frames = bool(inputs_with_time(model, x))
         return cls(
             _observation.steps_that_count(model, x), _graph.substeps_of(network), frames
         )
