@@ -249,18 +249,9 @@ class SpikingModel(
 
     @backend.engine.untraced
     def _call_method(self, run: Run) -> Structure:
-        jit_compile = self._asked_jit_compile
-        with backend.engine.fusing(
-            jit_compile is not False, run.training, self._graphs.loops
-        ):
-            return outputs_of_run(
-                self._graphs,
-                self.gradient,
-                run,
-                self._settings(),
-                jit_compile,
-                self._run_method,
-            )
+        fuses = self._asked_jit_compile is not False
+        with backend.engine.fusing(fuses, run.training, self._graphs.loops):
+            return outputs_of_run(self, run)
 
     def _run_method(self, method: GradientMethod, run: Run) -> Structure:
         return run_method(method, run)
@@ -276,10 +267,7 @@ class SpikingModel(
         if training:
             replicas.check_losses(self.loss)
         loss_checks.check(self.loss, y, y_pred, sample_weight, self.return_sequences)
-        with (
-            setting(_added_losses, (self, self.losses)),
-            loss_checks.explained(self.loss, y, y_pred, self.return_sequences),
-        ):
+        with setting(_added_losses, (self, self.losses)):
             sample_weight = replicas.weigh_by_mask(
                 self.loss, y_pred, sample_weight, training
             )
