@@ -148,16 +148,13 @@ def calibrate_confidence(
     (SpikeCP), arXiv 2305.11322; Jazbec et al., "Fast yet safe: early-exiting with risk
     control", NeurIPS 2024.
     """
-    answers = answers_of(model, x, y, batch_size)
-    return confidence_for(answers.certainty, answers.right, answers.last, error)
+    return confidence_for(answers_of(model, x, y, batch_size), error)
 
 
-def confidence_for(
-    certainty: np.ndarray, right: np.ndarray, last: np.ndarray, error: float
-) -> float:
-    """The confidence that `calibrate_confidence` finds, given the answers of samples,
-    see `Answers`."""
-    largest = conformal.largest_allowed(conformal.scores(certainty, right, last), error)
+def confidence_for(answers: Any, error: float) -> float:
+    """The confidence that `calibrate_confidence` finds, for the arguments see
+    `largest_allowed`."""
+    largest = conformal.largest_allowed(answers, error)
     return float(np.clip(np.nextafter(largest, np.inf), 0.0, 1.0))
 
 
