@@ -2,22 +2,21 @@
 beside the outputs."""
 
 import dataclasses
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, registry, time_axis, tree
-from keras_ratesnn._core.annotations import Config, Structure, Tensor
+from keras_ratesnn._core.annotations import Structure, Tensor
+from keras_ratesnn._core.configs import ConfigOfAttributes
 from keras_ratesnn._graph import Part, PlannedCall, Slot
 from keras_ratesnn._model.call_inputs import starting_at
 from keras_ratesnn._model.method_calls import run_method, value_over_time
 from keras_ratesnn.gradients import GradientMethod
-from keras_ratesnn.gradients.handlers import Context
-from keras_ratesnn.gradients.handlers.with_membranes import WithMembranes
-from keras_ratesnn.gradients.network import Network, Node, in_time, plain, plain_nodes
+from keras_ratesnn.gradients.network import Network, in_time, plain
+from keras_ratesnn.gradients.nodes_for_neurons import membrane_slot, with_membranes
 from keras_ratesnn.gradients.run import Run
 from keras_ratesnn.layer_kinds import NEURON, READOUT, kind_of
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
@@ -74,7 +73,7 @@ def observed(
 
 
 @registry.register
-class ObservedModel(SpikingModel):
+class ObservedModel(ConfigOfAttributes, SpikingModel):
     """A `SpikingModel` for inference whose outputs are a dict, made by `observed`.
 
     The dict has the outputs of the network as `"output"`, and as `"membrane"` and
@@ -90,6 +89,8 @@ class ObservedModel(SpikingModel):
         spikes: Names of neuron layers, see `observed`. Defaults to `()`.
         **kwargs: Arguments of `SpikingModel`, by their names.
     """
+
+    in_config = "membranes", "spikes"
 
     def __init__(
         self,
@@ -111,12 +112,12 @@ class ObservedModel(SpikingModel):
     def _wanted(self) -> dict[str, dict[str, PlannedCall]]:
         """The calls of layers that are wanted, by their names."""
         calls = named_calls(self.network)
-        wanted = {}
-        if self.membranes:
-            wanted["membrane"] = {name: calls[name] for name in self.membranes}
-        if self.spikes:
-            wanted["spikes"] = {name: calls[name] for name in self.spikes}
-        return wanted
+        names_of_kinds = {"membrane": self.membranes, "spikes": self.spikes}
+        return {
+            kind: {name: calls[name] for name in names}
+            for kind, names in names_of_kinds.items()
+            if names
+        }
 
     def _run_method(self, method: GradientMethod, run: Run) -> Structure:
         emitting = _Emitting(self._wanted())
@@ -132,16 +133,12 @@ class ObservedModel(SpikingModel):
     def _in_order_of_inputs(
         self, outputs: dict[str, Structure], first: Tensor
     ) -> Structure:
-        observed = {
-            kind: layers for kind, layers in outputs.items() if kind != "output"
-        }
+        observed = dict(outputs)
+        output = super()._in_order_of_inputs(observed.pop("output"), first)
         observed = keras.tree.map_structure(
             lambda steps: starting_at(-first, steps), observed
         )
-        return {
-            "output": super()._in_order_of_inputs(outputs["output"], first),
-            **observed,
-        }
+        return {"output": output, **observed}
 
     def compute_output_spec(
         self, inputs: Structure, training: bool | None = None, mask: Structure = None
@@ -173,13 +170,6 @@ class ObservedModel(SpikingModel):
 
     evaluate = train_on_batch = test_on_batch = fit
 
-    def get_config(self) -> Config:
-        return {
-            **super().get_config(),
-            "membranes": self.membranes,
-            "spikes": self.spikes,
-        }
-
 
 def named_calls(network: keras.Model) -> dict[str, PlannedCall]:
     """The calls of the neuron layers and readouts of a network, in order, by distinct
@@ -210,34 +200,20 @@ class _Emitting(GradientMethod):
         self.emissions: dict[str, dict[str, Tensor]] = {kind: {} for kind in wanted}
 
     def call(self, run: Run) -> Structure:
-        (part, *_), slots = run.parts, itertools.count(-1, -1)
-        emitted: dict[str, dict[str, Slot]] = {kind: {} for kind in self.wanted}
-        membrane_slots: dict[str, Slot] = {}
+        part, *_ = run.parts
         here = {call.key for call in part.calls}
-        for kind, calls in self.wanted.items():
-            for name, call in calls.items():
-                if (
-                    call.key in here
-                    and kind == "membrane"
-                    and kind_of(call.operation).role == NEURON
-                ):
-                    emitted[kind][name] = membrane_slots[call.key] = Slot(next(slots))
-                elif call.key in here:
-                    emitted[kind][name] = call.outputs[0]
+        emitted = {
+            kind: {
+                name: _slot(kind, call)
+                for name, call in calls.items()
+                if call.key in here
+            }
+            for kind, calls in self.wanted.items()
+        }
         if not any(emitted.values()):
             return plain(run)
-
-        def nodes(calls: Sequence[PlannedCall], context: Context) -> Iterable[Node]:
-            for node in plain_nodes(calls, context):
-                slot = membrane_slots.get(node.handler.call.key)
-                if slot is not None:
-                    node = Node(
-                        WithMembranes(node.handler.call, context),
-                        node.inputs,
-                        [*node.outputs, slot.index],
-                    )
-                yield node
-
+        watched = {call.key for call in self.wanted.get("membrane", {}).values()}
+        nodes = with_membranes(lambda call: call.key in watched)
         with_emitted = Part(
             part.calls, part.inputs, {"outputs": part.outputs, "emitted": emitted}
         )
@@ -252,3 +228,11 @@ class _Emitting(GradientMethod):
         return tree.map_leaves(
             lambda steps: value_over_time(steps, run.mask, "mean"), results["outputs"]
         )
+
+
+def _slot(kind, call):
+    """The slot of what a call of a layer emits: the membranes of neurons, or else its
+    output, which is the membrane of a readout."""
+    if kind == "membrane" and kind_of(call.operation).role == NEURON:
+        return Slot(membrane_slot(call))
+    return call.outputs[0]

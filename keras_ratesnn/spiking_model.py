@@ -179,7 +179,7 @@ class SpikingModel(
         self.step_mode = step_mode
         self.return_sequences = return_sequences
         self.mask_value = mask_value
-        warn_of_time_in_a_step(functional, self.timesteps)
+        warn_of_time_in_a_step(self)
         self._stream = Stream()
         self._graphs = backend.engine.call_graphs()
         self._shares_weights = False
@@ -205,9 +205,7 @@ class SpikingModel(
         with_gradient = is_differentiated and not is_undifferentiated()
         if (training and with_gradient) or self._inputs_with_time is None:
             self.remember_time(inputs)
-        inputs, mask, first = call_inputs(
-            functional, inputs, self.timesteps, mask, self.mask_value
-        )
+        inputs, mask, first = call_inputs(self, inputs, mask)
         if mask is not None:
             _graph.check_padding(functional)
         if training and with_gradient:
@@ -238,9 +236,7 @@ class SpikingModel(
 
     def remember_time(self, inputs: Structure) -> None:
         """Remembers which inputs have time, as an exported graph will take them."""
-        self._inputs_with_time = tuple(
-            inputs_with_time(_graph.as_graph(self.network), inputs, self.timesteps)
-        )
+        self._inputs_with_time = tuple(inputs_with_time(self, inputs))
 
     def _in_order_of_inputs(self, outputs: Structure, first: Tensor) -> Structure:
         """The outputs of a call in which time started at the step `first` of each
@@ -253,18 +249,9 @@ class SpikingModel(
 
     @backend.engine.untraced
     def _call_method(self, run: Run) -> Structure:
-        jit_compile = self._asked_jit_compile
-        with backend.engine.fusing(
-            jit_compile is not False, run.training, self._graphs.loops
-        ):
-            return outputs_of_run(
-                self._graphs,
-                self.gradient,
-                run,
-                self._settings(),
-                jit_compile,
-                self._run_method,
-            )
+        fuses = self._asked_jit_compile is not False
+        with backend.engine.fusing(fuses, run.training, self._graphs.loops):
+            return outputs_of_run(self, run)
 
     def _run_method(self, method: GradientMethod, run: Run) -> Structure:
         return run_method(method, run)
@@ -280,10 +267,7 @@ class SpikingModel(
         if training:
             replicas.check_losses(self.loss)
         loss_checks.check(self.loss, y, y_pred, sample_weight, self.return_sequences)
-        with (
-            setting(_added_losses, (self, self.losses)),
-            loss_checks.explained(self.loss, y, y_pred, self.return_sequences),
-        ):
+        with setting(_added_losses, (self, self.losses)):
             sample_weight = replicas.weigh_by_mask(
                 self.loss, y_pred, sample_weight, training
             )
@@ -367,17 +351,16 @@ class SpikingModel(
         self._stream.reset()
 
     def _check_data(self, x: Any, least: int) -> None:
-        network = _graph.as_graph(self.network)
-        check_data(network, x, self.timesteps, least)
-        check_some_steps_count(network, x, self.timesteps, None, self.mask_value)
+        check_data(self, x, least)
+        check_some_steps_count(self, x)
 
     def __call__(
         self, inputs: Structure, *args: Any, mask: Structure = None, **kwargs: Any
     ) -> Structure:
-        functional = self._checked_graph()
-        check_inputs(functional, inputs, self.timesteps)
+        self._checked_graph()
+        check_inputs(self, inputs)
         if mask is not None:
-            check_some_steps_count(functional, inputs, self.timesteps, mask, None)
+            check_some_steps_count(self, inputs, mask)
             kwargs["mask"] = mask
         with keras_internals.in_steps():
             return super().__call__(inputs, *args, **kwargs)

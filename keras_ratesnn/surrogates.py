@@ -86,8 +86,17 @@ def _present(number: Any, distance: Tensor) -> Any:
         return ops.cast(number, distance.dtype)
 
 
+class _OfOneNumber(Surrogate):
+    """A surrogate with one number: subclasses name the argument."""
+
+    _argument: str
+
+    def get_config(self) -> Config:
+        return {self._argument: float(getattr(self, self._argument))}
+
+
 @registry.register
-class Sigmoid(Surrogate):
+class Sigmoid(_OfOneNumber):
     """h(u) = α σ(αu) (1 − σ(αu)), the derivative of a sigmoid. Largest value α/4,
     area 1.
 
@@ -95,6 +104,8 @@ class Sigmoid(Surrogate):
         alpha: Float > 0, steepness. Defaults to `4.0`, with which the largest value is
             1 (Yu et al., NeurIPS 2024).
     """
+
+    _argument = "alpha"
 
     def __init__(self, alpha: float | keras.Variable = 4.0) -> None:
         self.alpha = _number("alpha", alpha)
@@ -104,12 +115,9 @@ class Sigmoid(Surrogate):
         sigmoid = ops.sigmoid(alpha * distance)
         return sigmoid * engine.multiply_add(sigmoid, -alpha, alpha)
 
-    def get_config(self) -> Config:
-        return {"alpha": float(self.alpha)}
-
 
 @registry.register
-class ATan(Surrogate):
+class ATan(_OfOneNumber):
     """h(u) = (α/2) / (1 + (π α u / 2)²), the derivative of an arctangent. Largest value
     α/2, area 1.
 
@@ -120,6 +128,8 @@ class ATan(Surrogate):
         alpha: Float > 0, steepness. Defaults to `2.0`.
     """
 
+    _argument = "alpha"
+
     def __init__(self, alpha: float | keras.Variable = 2.0) -> None:
         self.alpha = _number("alpha", alpha)
 
@@ -127,12 +137,9 @@ class ATan(Surrogate):
         alpha = _present(self.alpha, distance)
         return (alpha / 2) / (1.0 + ops.square((math.pi * alpha / 2) * distance))
 
-    def get_config(self) -> Config:
-        return {"alpha": float(self.alpha)}
-
 
 @registry.register
-class Triangle(Surrogate):
+class Triangle(_OfOneNumber):
     """h(u) = max(0, 1 − |u| / width) / width. Largest value 1/width, area 1.
 
     Source: Bellec et al., "Long short-term memory and learning-to-learn in networks of
@@ -143,6 +150,8 @@ class Triangle(Surrogate):
             reaches 0. Defaults to `1.0`.
     """
 
+    _argument = "width"
+
     def __init__(self, width: float | keras.Variable = 1.0) -> None:
         self.width = _number("width", width)
 
@@ -150,12 +159,9 @@ class Triangle(Surrogate):
         width = _present(self.width, distance)
         return ops.relu(1.0 - ops.abs(distance) / width) / width
 
-    def get_config(self) -> Config:
-        return {"width": float(self.width)}
-
 
 @registry.register
-class Rectangular(Surrogate):
+class Rectangular(_OfOneNumber):
     """h(u) = 1/width where |u| < width/2, else 0. Area 1.
 
     Source: Wu et al., "Spatio-Temporal Backpropagation for Training High-Performance
@@ -166,6 +172,8 @@ class Rectangular(Surrogate):
             `1.0`.
     """
 
+    _argument = "width"
+
     def __init__(self, width: float | keras.Variable = 1.0) -> None:
         self.width = _number("width", width)
 
@@ -173,12 +181,9 @@ class Rectangular(Surrogate):
         width = _present(self.width, distance)
         return ops.cast(ops.abs(distance) < width / 2, distance.dtype) / width
 
-    def get_config(self) -> Config:
-        return {"width": float(self.width)}
-
 
 @registry.register
-class FastSigmoid(Surrogate):
+class FastSigmoid(_OfOneNumber):
     """h(u) = 1 / (1 + slope · |u|)², also known as SuperSpike. Largest value 1.
 
     Source: Zenke and Ganguli, "SuperSpike: Supervised Learning in Multilayer Spiking
@@ -188,6 +193,8 @@ class FastSigmoid(Surrogate):
         slope: Float > 0, how fast the derivative falls off. Defaults to `25.0`.
     """
 
+    _argument = "slope"
+
     def __init__(self, slope: float | keras.Variable = 25.0) -> None:
         self.slope = _number("slope", slope)
 
@@ -195,12 +202,9 @@ class FastSigmoid(Surrogate):
         slope = _present(self.slope, distance)
         return 1.0 / ops.square(1.0 + slope * ops.abs(distance))
 
-    def get_config(self) -> Config:
-        return {"slope": float(self.slope)}
-
 
 @registry.register
-class Gaussian(Surrogate):
+class Gaussian(_OfOneNumber):
     """h(u) = exp(−u² / 2σ²) / (σ √(2π)), a normal density. Largest value 0.4/σ, area 1.
 
     Source: Yin et al., "Accurate and efficient time-domain classification with adaptive
@@ -210,6 +214,8 @@ class Gaussian(Surrogate):
         sigma: Float > 0, standard deviation. Defaults to `0.5`.
     """
 
+    _argument = "sigma"
+
     def __init__(self, sigma: float | keras.Variable = 0.5) -> None:
         self.sigma = _number("sigma", sigma)
 
@@ -217,9 +223,6 @@ class Gaussian(Surrogate):
         sigma = _present(self.sigma, distance)
         height = 1.0 / (sigma * math.sqrt(2 * math.pi))
         return height * ops.exp(-0.5 * ops.square(distance / sigma))
-
-    def get_config(self) -> Config:
-        return {"sigma": float(self.sigma)}
 
 
 BY_NAME = {

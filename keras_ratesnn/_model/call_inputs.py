@@ -9,7 +9,7 @@ from keras_ratesnn._model.input_checks import with_time
 from keras_ratesnn._model.time_masks import check_data_hold, masked
 
 
-def call_inputs(network, inputs, timesteps, mask, mask_value):
+def call_inputs(model, inputs, mask=None):
     """The inputs of a call, for `Run`.
 
     Time starts for each sample at its first step that is not padding: padding before a
@@ -17,32 +17,30 @@ def call_inputs(network, inputs, timesteps, mask, mask_value):
     steps, encoders, windows) sees what it would see without the padding.
 
     Args:
-        network: A Functional model.
+        model: A `SpikingModel`. In an unrolled network each frame is shown for several
+            time steps.
         inputs: The inputs passed to Keras: a structure of tensors or arrays.
-        timesteps: Integer T. In an unrolled network each frame is shown for several of
-            them.
-        mask: See `masked`.
-        mask_value: See `masked`.
+        mask: See `masked`. Defaults to `None`.
 
     Returns:
         `(pairs, mask, first)`: list of `(tensor, has_time)`; a boolean tensor `(batch,
         T)`, false for padding; and the first step of each sample that is not,
         `(batch,)`. The last two are `None` if all steps count.
     """
-    frames = _graph.frames_of(network, timesteps)
-    pairs = with_time(network, inputs, timesteps)
-    check_data_hold(network, pairs, mask, mask_value)
+    substeps = _graph.substeps_of(_graph.as_graph(model.network))
+    pairs = with_time(model, inputs)
+    check_data_hold(model, pairs, mask)
     pairs = [
         (_as_input(tensor, wanted), timed)
-        for (tensor, timed), wanted in zip(pairs, network.inputs, strict=True)
+        for (tensor, timed), wanted in zip(pairs, model.inputs, strict=True)
     ]
-    pairs, mask = masked(network, pairs, mask, mask_value)
-    if frames < timesteps:
+    pairs, mask = masked(model, pairs, mask)
+    if substeps > 1:
         pairs = [
-            (_shown(tensor, timesteps // frames) if timed else tensor, timed)
+            (_shown(tensor, substeps) if timed else tensor, timed)
             for tensor, timed in pairs
         ]
-        mask = None if mask is None else ops.repeat(mask, timesteps // frames, axis=1)
+        mask = None if mask is None else ops.repeat(mask, substeps, axis=1)
     if mask is None:
         return pairs, None, None
     first = ops.argmax(ops.cast(mask, "int32"), axis=1)

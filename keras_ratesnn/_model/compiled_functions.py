@@ -1,7 +1,7 @@
 """Compiled functions of `fit`, `evaluate` and `predict`, one for each combination of
 settings."""
 
-import collections
+import functools
 import threading
 
 from keras_ratesnn._core import keras_internals
@@ -29,7 +29,7 @@ class CompiledFunction:
         self._model = model
         self._purpose = purpose
         self._shardings = keras_internals.state_shardings(model)
-        self._functions = collections.OrderedDict()
+        self._function = functools.lru_cache(FUNCTIONS_KEPT)(self._made)
         self._lock = threading.Lock()
 
     def __call__(self, *state_and_data):
@@ -43,7 +43,8 @@ class CompiledFunction:
             if self._purpose != "predict":
                 data = keras_internals.build_metrics(self._model, data)
             ranks, data = engine.ranks_of_batch(data)
-            function = self._function((self._model._settings(), ranks))
+            with self._lock:
+                function = self._function(self._model._settings(), ranks)
             with (
                 keras_internals.in_steps(),
                 keras_internals.collected(self._model),
@@ -58,14 +59,7 @@ class CompiledFunction:
             else keras_internals.read_together(results)
         )
 
-    def _function(self, key):
-        with self._lock:
-            if key not in self._functions:
-                stand_in = keras_internals.StandIn(self._model, self._shardings)
-                self._functions[key] = keras_internals.make_function(
-                    stand_in, self._purpose
-                )
-            self._functions.move_to_end(key)
-            if len(self._functions) > FUNCTIONS_KEPT:
-                self._functions.popitem(last=False)
-            return self._functions[key]
+    def _made(self, settings, ranks):
+        """A function for these settings and ranks, whose trace has them."""
+        stand_in = keras_internals.StandIn(self._model, self._shardings)
+        return keras_internals.make_function(stand_in, self._purpose)

@@ -13,6 +13,7 @@ from keras_ratesnn._core import checks, keras_internals
 from keras_ratesnn._core.backend import engine
 from keras_ratesnn._model import loss_checks
 from keras_ratesnn._model.input_checks import match
+from keras_ratesnn._model.silence_causes import any_nan
 from keras_ratesnn.layer_kinds import fixed_scale
 
 _SMALL_SCALE = 1 / 8
@@ -110,27 +111,18 @@ def problem_of_nan(model, x, y):
         y: The labels, likewise.
     """
     if are_arrays(x):
-        rows = [
-            row
-            for leaf in keras.tree.flatten(x)
-            if (row := _first_nan(leaf, model.mask_value)) is not None
-        ]
-        if rows and _is_nan(
-            model, keras.tree.map_structure(lambda leaf: leaf[rows[0] : rows[0] + 1], x)
+        row = _first_nan_in(x, model.mask_value)
+        if row is not None and _is_nan(
+            model, keras.tree.map_structure(lambda leaf: leaf[row : row + 1], x)
         ):
             return (
-                f"`x` has NaN in sample {rows[0]}, and the outputs for it are NaN: so "
+                f"`x` has NaN in sample {row}, and the outputs for it are NaN: so "
                 "are the loss, and all weights after a step with it. Leave out such "
                 "samples, or fill the gaps, np.nan_to_num(x). If NaN stands for time "
                 "steps that are padding, create the model with mask_value=np.nan; all "
                 "elements of such a step must be NaN."
             )
-    rows = [
-        _first_nan(leaf, None)
-        for leaf in keras.tree.flatten(y)
-        if isinstance(leaf, np.ndarray)
-    ]
-    row = next((row for row in rows if row is not None), None)
+    row = _first_nan_in(y, None)
     if (
         row is not None
         and loss_checks.is_of_keras(model)
@@ -187,6 +179,16 @@ def _is_scaled(array):
     )
 
 
+def _first_nan_in(structure, mask_value):
+    """`_first_nan` of the first array in a structure that has one, or `None`."""
+    rows = (
+        _first_nan(leaf, mask_value)
+        for leaf in keras.tree.flatten(structure)
+        if isinstance(leaf, np.ndarray)
+    )
+    return next((row for row in rows if row is not None), None)
+
+
 def _first_nan(array, mask_value):
     """The index of the first sample with NaN, or `None`; with the `mask_value` NaN,
     with NaN in a part of a time step."""
@@ -215,6 +217,4 @@ def _is_nan(model, x):
         outputs = model(
             keras.tree.map_structure(ops.convert_to_tensor, x), training=False
         )
-    return any(
-        bool(ops.any(ops.isnan(output))) for output in keras.tree.flatten(outputs)
-    )
+    return any_nan(outputs)

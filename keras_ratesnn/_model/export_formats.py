@@ -15,42 +15,25 @@ from keras_ratesnn._core import checks, keras_internals, optional_packages
 from keras_ratesnn._core.backend import engine
 from keras_ratesnn._model.quantization import check_not_quantized
 
-FORMATS = ("tf_saved_model", "onnx", "litert", "openvino", "torch")
-
-_BACKENDS = {
-    "tf_saved_model": ("tensorflow", "jax"),
-    "litert": ("tensorflow", "torch"),
-    "openvino": ("tensorflow", "torch"),
-    "torch": ("torch",),
+_PACKAGES: dict[str, dict[str, str | None]] = {
+    "tf_saved_model": {"tensorflow": None, "jax": "tensorflow"},
+    "onnx": {"torch": "onnx", "tensorflow": "tf2onnx", "jax": "jax2onnx"},
+    "litert": {"tensorflow": None, "torch": "litert_torch"},
+    "openvino": {"tensorflow": "openvino", "torch": "openvino"},
+    "torch": {"torch": None},
 }
-"""Where Keras offers only some backends, or its converter fails: OpenVINO's knows no
-graph of JAX."""
+"""The backends on which Keras offers a format, and the package that it needs there. The
+first one needs no unusual packages. OpenVINO's converter fails on JAX's graphs."""
 
-_PACKAGES = {
-    ("tf_saved_model", "jax"): (
-        "tensorflow",
-        optional_packages.how_to_install("tensorflow"),
-    ),
-    ("onnx", "tensorflow"): ("tf2onnx", optional_packages.how_to_install("export")),
-    ("onnx", "torch"): ("onnx", optional_packages.how_to_install("export")),
-    ("onnx", "jax"): ("jax2onnx", "pip install jax2onnx"),
-    ("litert", "torch"): ("litert_torch", "pip install litert-torch"),
-    ("openvino", "tensorflow"): (
-        "openvino",
-        optional_packages.how_to_install("export"),
-    ),
-    ("openvino", "torch"): ("openvino", optional_packages.how_to_install("export")),
-}
-"""The package that Keras needs for a format on a backend, and how to install it."""
+FORMATS = tuple(_PACKAGES)
 
-_EASIEST = {
-    "tf_saved_model": "tensorflow",
-    "onnx": "torch",
-    "litert": "tensorflow",
-    "openvino": "tensorflow",
-    "torch": "torch",
+_EXTRAS = {
+    "tensorflow": "tensorflow",
+    "onnx": "export",
+    "tf2onnx": "export",
+    "openvino": "export",
 }
-"""A backend on which a format needs no unusual packages."""
+"""The extras that have these packages."""
 
 _NO_KERNELS = {
     "litert": ("float16", "bfloat16", "float64"),
@@ -96,17 +79,20 @@ def check(
         "filepath", filepath
     )
     here = keras.backend.backend()
-    offered = _BACKENDS.get(format, (here,))
+    offered = _PACKAGES[format]
     if here not in offered:
         raise ValueError(
             f"`format={format!r}` is not available on the backend {here!r}, only on "
             f"{' and '.join(offered)}. {_elsewhere(format)}"
         )
-    package, command = _PACKAGES.get((format, here), (None, None))
+    package = offered[here]
     if package is not None and importlib.util.find_spec(package) is None:
+        command = f"pip install {package.replace('_', '-')}"
+        if package in _EXTRAS:
+            command = optional_packages.how_to_install(_EXTRAS[package])
         elsewhere = (
             ""
-            if _EASIEST[format] == here
+            if _easiest_backend(format) == here
             else f", or change the backend. {_elsewhere(format)}"
         )
         raise ImportError(
@@ -124,11 +110,15 @@ def check(
     return path
 
 
+def _easiest_backend(format):
+    return next(iter(_PACKAGES[format]))
+
+
 def _elsewhere(format):
     return (
         "Save the model with model.save('model.keras'), load it in a process with "
-        f"the environment variable KERAS_BACKEND={_EASIEST[format]}, and export it "
-        "there: the outputs are the same."
+        f"the environment variable KERAS_BACKEND={_easiest_backend(format)}, and "
+        "export it there: the outputs are the same."
     )
 
 
@@ -196,12 +186,10 @@ def signature(
         )
 
     def named(spec, x):
-        return (
-            keras.InputSpec(
-                shape=spec.shape, dtype=spec.dtype, name=spec.name or x.name
-            )
-            if _is_spec(spec)
-            else spec
+        if not isinstance(spec, keras.InputSpec):
+            return spec
+        return keras.InputSpec(
+            shape=spec.shape, dtype=spec.dtype, name=spec.name or x.name
         )
 
     if given is None:
@@ -212,10 +200,6 @@ def signature(
     if len(specs) != len(wanted):
         return given
     return keras.tree.pack_sequence_as(given, list(map(named, specs, wanted)))
-
-
-def _is_spec(spec):
-    return isinstance(spec, keras.InputSpec)
 
 
 def any_batch(format: str, input_signature: Any) -> dict[str, Any]:

@@ -35,15 +35,14 @@ def in_order(callbacks: Any) -> Any:
     Args:
         callbacks: As for `fit`: a `keras.callbacks.CallbackList`, which is changed, a
             callback, a list or `None`.
+
+    Returns:
+        The `CallbackList`, or a list.
     """
     if isinstance(callbacks, keras.callbacks.CallbackList):
         callbacks.callbacks = _in_order(callbacks.callbacks)
         return callbacks
-    return (
-        _in_order(keras.tree.flatten(callbacks))
-        if isinstance(callbacks, (list, tuple))
-        else callbacks
-    )
+    return _in_order(keras.tree.flatten(callbacks or []))
 
 
 def _in_order(callbacks):
@@ -95,13 +94,13 @@ def around_fit(model, x, callbacks):
     Args:
         model: The model that `fit` trains.
         x: Its argument `x`.
-        callbacks: Its argument `callbacks`. Those with methods `on_fit_begin(model, x)`
+        callbacks: What `in_order` returned. Those with methods `on_fit_begin(model, x)`
             and `on_fit_end(error)` are called.
     """
     listed = (
         callbacks.callbacks
         if isinstance(callbacks, keras.callbacks.CallbackList)
-        else keras.tree.flatten(callbacks)
+        else callbacks
     )
     told = [callback for callback in listed if hasattr(callback, "on_fit_begin")]
     for callback in told:

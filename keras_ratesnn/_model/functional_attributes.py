@@ -40,9 +40,7 @@ class FunctionalAttributes:
         made_for, outputs = self._symbolic_outputs
         settings = self.return_sequences, self.timesteps
         if made_for != settings:
-            outputs = self(
-                keras_internals.inputs_structure(_graph.as_graph(self.network))
-            )
+            outputs = self(self.input)
             self._symbolic_outputs = settings, outputs
         return keras.tree.flatten(outputs)
 
@@ -96,7 +94,7 @@ class FunctionalAttributes:
         self, inputs: Structure, training: bool | None = None, mask: Structure = None
     ) -> Structure:
         functional = _graph.as_graph(self.network)
-        (first, _), *_ = with_time(functional, inputs, self.timesteps)
+        (first, _), *_ = with_time(self, inputs)
         timesteps = self.timesteps if self.return_sequences else None
         return keras.tree.map_structure(
             functools.partial(spec_over_time, first.shape[0], timesteps),

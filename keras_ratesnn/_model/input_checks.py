@@ -12,48 +12,44 @@ from keras_ratesnn import _graph
 from keras_ratesnn._core import checks, keras_internals
 
 
-def check_inputs(network, inputs, timesteps):
+def check_inputs(model, inputs):
     """Raises ValueError if the number, names, shapes or dtypes of tensors or arrays do
-    not fit a network.
+    not fit the network of a model.
 
     Keras would also raise an error, but later and less clearly. Other inputs that Keras
     accepts are not checked.
 
     Args:
-        network: A Functional model.
+        model: A `SpikingModel`.
         inputs: The inputs passed to Keras: a structure of tensors or arrays, or a data
             set.
-        timesteps: Integer T.
     """
     if are_tensors(inputs, keras.KerasTensor, *_NO_DATA):
-        with_time(network, inputs, timesteps)
+        with_time(model, inputs)
 
 
-def inputs_with_time(network, x, timesteps):
-    """Names of the inputs of a network whose data, tensors or arrays, have a time axis;
+def inputs_with_time(model, x):
+    """Names of the inputs of a model whose data, tensors or arrays, have a time axis;
     of other data nothing is known."""
     if not are_tensors(x):
         return []
-    pairs = zip(with_time(network, x, timesteps), network.inputs, strict=True)
+    pairs = zip(with_time(model, x), model.inputs, strict=True)
     return [
         keras_internals.name_of_input(wanted) for (_, timed), wanted in pairs if timed
     ]
 
 
-def check_data(network, x, timesteps, least=1):
+def check_data(model, x, least=1):
     """`check_inputs` for data with values, of at least as many samples."""
-    check_inputs(network, x, timesteps)
+    check_inputs(model, x)
     if are_tensors(x, keras.KerasTensor):
         _check_samples(keras.tree.flatten(x), least)
 
 
-def check_batch(network, x, timesteps):
-    """Raises ValueError unless `x` are tensors or arrays that fit a network, with at
-    least one sample.
-
-    For the arguments see `check_inputs`.
-    """
-    _check_samples([tensor for tensor, _ in with_time(network, x, timesteps)], least=1)
+def check_batch(model, x):
+    """Raises ValueError unless `x` are tensors or arrays that fit a `SpikingModel`,
+    with at least one sample."""
+    _check_samples([tensor for tensor, _ in with_time(model, x)], least=1)
 
 
 def match(network, inputs):
@@ -70,15 +66,16 @@ def match(network, inputs):
     return _graph.match_inputs(network, inputs)
 
 
-def with_time(network, inputs, timesteps):
-    """Tensors or arrays that fit a network, in the order of its inputs: pairs of each
-    and whether it has a time axis.
+def with_time(model, inputs):
+    """Tensors or arrays that fit a model, in the order of its inputs: pairs of each and
+    whether it has a time axis.
 
     For the arguments and errors see `check_inputs`.
     """
+    network = _graph.as_graph(model.network)
     substeps = _graph.substeps_of(network)
     return [
-        (x, _has_time(x, wanted, timesteps // substeps, substeps))
+        (x, _has_time(x, wanted, model.timesteps // substeps, substeps))
         for x, wanted in zip(match(network, inputs), network.inputs, strict=True)
     ]
 
@@ -157,16 +154,13 @@ def _advice(shape, static, timed, substeps):
     return advice
 
 
-def warn_of_time_in_a_step(network, timesteps):
-    """Warns if the input of a network of one time step looks as if it had a time axis.
+def warn_of_time_in_a_step(model):
+    """Warns if the input of the network of a model looks as if it had a time axis.
 
     There is no warning for square images, whose height may happen to be T.
-
-    Args:
-        network: A Functional model.
-        timesteps: Integer T.
     """
-    for tensor in network.inputs:
+    timesteps = model.timesteps
+    for tensor in model.inputs:
         first, *rest = tensor.shape[1:] or (None,)
         if rest and first == timesteps > 1 and (len(rest) == 1 or first != rest[0]):
             name = keras_internals.name_of_input(tensor)

@@ -177,16 +177,15 @@ def is_of_keras(model):
 
 
 @contextlib.contextmanager
-def explained(loss, y, y_pred, return_sequences=False):
-    """A context for losses and metrics, in which an error about labels that do not fit
-    the outputs says what to do.
+def explained(loss, y, y_pred, return_sequences):
+    """A context for metrics, in which an error about labels that do not fit the outputs
+    says what to do.
 
     Args:
         loss: The argument `loss` of `compile`.
         y: The labels.
         y_pred: The outputs. Of several outputs nothing is explained.
-        return_sequences: Boolean, whether the outputs are those of each step. Defaults
-            to `False`.
+        return_sequences: Boolean, whether the outputs are those of each step.
     """
     try:
         yield

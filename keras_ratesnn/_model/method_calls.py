@@ -13,34 +13,31 @@ from keras_ratesnn.gradients.network import plain
 from keras_ratesnn.gradients.time.windows import Windows
 
 
-def outputs_of_run(graphs, method, run, settings, jit_compile, run_with):
-    """The outputs of a run.
+def outputs_of_run(model, run):
+    """The outputs of a run, by the graphs of a model's calls.
 
     Args:
-        graphs: The `backend.CallGraphs` of the model.
-        method: `GradientMethod`.
+        model: A `SpikingModel`.
         run: `Run`.
-        settings: Hashable: what else the call depends on, besides the network and the
-            run.
-        jit_compile: True, False or "auto", as in `SpikingModel.compile`.
-        run_with: Function `(method, run)` that returns the outputs, such as
-            `run_method`.
     """
+    method = model.gradient
     tensors = [tensor for tensor, _ in run.inputs]
     if run.mask is not None:
         tensors.append(run.mask)
     has_time = [has_time for _, has_time in run.inputs]
-    settings = (tuple(has_time), run.training, run.with_gradient, settings)
+    settings = (tuple(has_time), run.training, run.with_gradient, model._settings())
     # What is recorded keeps no tensors.
     function = functools.partial(
         _outputs_of_tensors,
-        run_with,
+        model._run_method,
         method,
         dataclasses.replace(run, inputs=[], mask=None),
         has_time,
     )
     watched = (method,) if run.seed_generator is None else (method, run.seed_generator)
-    return graphs.call(function, tensors, run.network, watched, settings, jit_compile)
+    return model._graphs.call(
+        function, tensors, run.network, watched, settings, model._asked_jit_compile
+    )
 
 
 def _outputs_of_tensors(run_with, method, run, has_time, tensors):

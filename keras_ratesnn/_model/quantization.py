@@ -102,8 +102,9 @@ def summarized(network: keras.Model, mode: str) -> Iterator[None]:
         )
     unquantized = [
         layer.name
-        for layer in _with_matrices(network)
+        for layer in keras_internals.layers_inside(network)
         if layer.dtype_policy.quantization_mode is None
+        and any(len(weight.shape) > 1 for weight in layer.weights)
     ]
     if unquantized:
         warnings.warn(
@@ -111,13 +112,3 @@ def summarized(network: keras.Model, mode: str) -> Iterator[None]:
             f"{advice}",
             stacklevel=4,
         )
-
-
-def _with_matrices(network):
-    """The layers with a weight that is more than a vector, in the order of the
-    network."""
-    return [
-        layer
-        for layer in keras_internals.layers_inside(network)
-        if any(len(weight.shape) > 1 for weight in layer.weights)
-    ]

@@ -22,6 +22,13 @@ def is_broken(tensors):
     )
 
 
+def any_nan(outputs):
+    """Whether any output of a model is NaN."""
+    return any(
+        bool(ops.any(ops.isnan(output))) for output in keras.tree.flatten(outputs)
+    )
+
+
 LARGE_CURRENT = 16
 """A root mean square of currents of so many thresholds is too large; that of normalised
 ones is about one."""

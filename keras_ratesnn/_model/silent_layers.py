@@ -97,10 +97,10 @@ class SilentLayers(keras.callbacks.Callback):
         """A context with the callbacks for `fit`, of which this is the last.
 
         Args:
-            callbacks: As for `fit`.
+            callbacks: What `fit_callbacks.in_order` returned.
         """
         if not isinstance(callbacks, keras.callbacks.CallbackList):
-            yield [*keras.tree.flatten(callbacks or []), self]
+            yield [*callbacks, self]
             return
         callbacks.callbacks.append(self)
         try:

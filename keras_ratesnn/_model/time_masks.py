@@ -16,19 +16,18 @@ from keras_ratesnn._model.input_checks import check_batch, with_time
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
-def masked(network, pairs, mask, mask_value):
+def masked(model, pairs, mask):
     """The inputs of a call, with the masks of their rows on them, where layers find
     them, and the mask in time.
 
     Args:
-        network: A Functional model.
+        model: A `SpikingModel`. At a step that is padding all elements have its
+            `mask_value`, unless that is `None`.
         pairs: List of `(tensor, has_time)`, its inputs.
         mask: `None`, or a mask, or a structure of masks like the inputs: for an input
             with time `(batch, T)`, or `(batch, T, rows)` for rows that are masked at
             some steps; for one without time `(batch, rows)`. A single mask for several
             inputs is that of the inputs with time.
-        mask_value: The number that all elements of a step have if it is padding; `None`
-            if there is none.
 
     Returns:
         `(pairs, mask)`: the inputs, and a boolean tensor `(batch, T)`, false for
@@ -38,9 +37,9 @@ def masked(network, pairs, mask, mask_value):
         ValueError: If a mask does not fit its input, or there is no input with time for
             a single mask.
     """
-    inputs, in_time = [], []
+    inputs, in_time, mask_value = [], [], model.mask_value
     for (tensor, timed), input_mask in zip(
-        pairs, _masks_of(network, pairs, mask), strict=True
+        pairs, _masks_of(model, pairs, mask), strict=True
     ):
         if input_mask is None:
             input_mask = keras_internals.mask_of(tensor)
@@ -78,18 +77,19 @@ def checked_mask_value(value):
     return checks.real("mask_value", value, advice=advice)
 
 
-def check_data_hold(network, pairs, mask, mask_value):
+def check_data_hold(model, pairs, mask):
     """Raises ValueError if no input with time can hold the value of padding, and no
     mask says what is padding.
 
     For the arguments see `masked`; the inputs are those before they are cast to the
     dtypes that the network wants.
     """
+    mask_value = model.mask_value
     if mask_value is None or mask is not None:
         return
     timed = [
         (tensor, wanted)
-        for (tensor, timed), wanted in zip(pairs, network.inputs, strict=True)
+        for (tensor, timed), wanted in zip(pairs, model.inputs, strict=True)
         if timed
     ]
     wrong = []
@@ -120,28 +120,27 @@ def check_data_hold(network, pairs, mask, mask_value):
 def check_samples(model, x):
     """Raises ValueError if a batch does not fit a `SpikingModel`, has no samples, or
     one of padding alone."""
-    network = _graph.as_graph(model.network)
-    check_batch(network, x, model.timesteps)
-    check_some_steps_count(network, x, model.timesteps, None, model.mask_value)
+    check_batch(model, x)
+    check_some_steps_count(model, x)
 
 
-def check_some_steps_count(network, x, timesteps, mask, mask_value):
+def check_some_steps_count(model, x, mask=None):
     """Raises ValueError if all steps of a sample are padding, where that can be seen
     without reading a device's memory.
 
     Args:
-        network: A Functional model.
-        x: The inputs of the network, a structure of tensors or arrays.
-        timesteps: Integer T.
-        mask: See `masked`.
-        mask_value: See `masked`.
+        model: A `SpikingModel`.
+        x: Its inputs, a structure of tensors or arrays.
+        mask: See `masked`; with one, only what it masks is looked at. Defaults to
+            `None`.
     """
     if not any(isinstance(leaf, np.ndarray) for leaf in keras.tree.flatten([x, mask])):
         return
-    pairs = with_time(network, x, timesteps)
-    check_data_hold(network, pairs, mask, mask_value)
+    pairs = with_time(model, x)
+    check_data_hold(model, pairs, mask)
+    mask_value = model.mask_value if mask is None else None
     for (tensor, timed), input_mask in zip(
-        pairs, _masks_of(network, pairs, mask), strict=True
+        pairs, _masks_of(model, pairs, mask), strict=True
     ):
         counts = []
         if timed and isinstance(input_mask, np.ndarray):
@@ -161,18 +160,18 @@ def check_some_steps_count(network, x, timesteps, mask, mask_value):
             )
 
 
-def _masks_of(network, pairs, mask):
-    """The mask of each input of a network, a list; raises ValueError if one does not
+def _masks_of(model, pairs, mask):
+    """The mask of each input of a model, a list; raises ValueError if one does not
     fit."""
     if mask is None:
         return [None for _ in pairs]
     masks = (
         _masks_where_time_is(mask, pairs)
         if hasattr(mask, "shape")
-        else _in_structure(network, mask)
+        else _in_structure(_graph.as_graph(model.network), mask)
     )
     for (tensor, timed), input_mask, wanted in zip(
-        pairs, masks, network.inputs, strict=True
+        pairs, masks, model.inputs, strict=True
     ):
         if input_mask is not None:
             name = keras_internals.name_of_input(wanted)

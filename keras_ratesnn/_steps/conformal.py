@@ -3,13 +3,14 @@ have answered at each step."""
 
 import fractions
 import math
+from typing import Any
 
 import numpy as np
 
 from keras_ratesnn._core import checks
 
 
-def scores(certainty: np.ndarray, right: np.ndarray, last: np.ndarray) -> np.ndarray:
+def _scores(answers):
     """For each sample the largest threshold with which its early answer is wrong, where
     that after all steps is right.
 
@@ -20,15 +21,13 @@ def scores(certainty: np.ndarray, right: np.ndarray, last: np.ndarray) -> np.nda
     may be right or wrong, but with one above the result it is never wrong.
 
     Args:
-        certainty: Array `(samples, T)`, how sure the answer after each step is.
-        right: Boolean array `(samples, T)`, whether that answer is right.
-        last: Integer array `(samples,)`, the number of steps of each sample; what
-            follows does not matter.
+        answers: As in `largest_allowed`.
 
     Returns:
         Array `(samples,)` of floats, minus infinity where no threshold does harm.
     """
-    certainty = np.asarray(certainty, "float64")
+    right, last = answers.right, answers.last
+    certainty = np.asarray(answers.certainty, "float64")
     before = np.maximum.accumulate(
         np.pad(certainty, ((0, 0), (1, 0)), constant_values=-np.inf), axis=1
     )[:, :-1]
@@ -38,14 +37,19 @@ def scores(certainty: np.ndarray, right: np.ndarray, last: np.ndarray) -> np.nda
     return np.where(harms, certainty, -np.inf).max(axis=1)
 
 
-def largest_allowed(values: np.ndarray, error: float) -> float:
+def largest_allowed(answers: Any, error: float) -> float:
     """The score that a new sample exceeds with probability `error` at most: of n scores
     the ⌈(n + 1)(1 − error)⌉-th smallest.
+
+    Args:
+        answers: `Answers` of held-out samples, or what has their attributes.
+        error: Float.
 
     Raises:
         TypeError: If `error` is not a number.
         ValueError: If `error` is not between 0 and 1, or n samples are too few for it.
     """
+    values = _scores(answers)
     error = checks.real("error", error, above=0, below=1, advice="It is a probability.")
     # Exactly the decimal number that was typed: rounding must not take a sample away.
     exact = fractions.Fraction(repr(error))

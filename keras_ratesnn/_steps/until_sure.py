@@ -148,16 +148,13 @@ def calibrate_confidence(
     (SpikeCP), arXiv 2305.11322; Jazbec et al., "Fast yet safe: early-exiting with risk
     control", NeurIPS 2024.
     """
-    answers = answers_of(model, x, y, batch_size)
-    return confidence_for(answers.certainty, answers.right, answers.last, error)
+    return confidence_for(answers_of(model, x, y, batch_size), error)
 
 
-def confidence_for(
-    certainty: np.ndarray, right: np.ndarray, last: np.ndarray, error: float
-) -> float:
-    """The confidence that `calibrate_confidence` finds, given the answers of samples,
-    see `Answers`."""
-    largest = conformal.largest_allowed(conformal.scores(certainty, right, last), error)
+def confidence_for(answers: Any, error: float) -> float:
+    """The confidence that `calibrate_confidence` finds, for the arguments see
+    `largest_allowed`."""
+    largest = conformal.largest_allowed(answers, error)
     return float(np.clip(np.nextafter(largest, np.inf), 0.0, 1.0))
 
 
@@ -185,9 +182,7 @@ def _means(totals, counts):
 def _run(model, network, x, batch_size, leaves):
     def begin(samples):
         rows = keras.tree.map_structure(lambda leaf: _rows_of(leaf, samples), x)
-        pairs, mask, _ = call_inputs(
-            network, rows, model.timesteps, None, model.mask_value
-        )
+        pairs, mask, _ = call_inputs(model, rows)
         valid = (
             np.ones((len(samples), model.timesteps))
             if mask is None

@@ -35,9 +35,7 @@ def batches(
         advice="It is the number of samples processed at once.",
     )
     check_samples(model, x)
-    only_output(
-        model, keras_internals.outputs_structure(_graph.as_graph(model.network))
-    )
+    _check_one_output(model)
     y = ops.convert_to_numpy(y)
     check_labels(x, y)
     check_classes(model, "y", y)
@@ -74,7 +72,7 @@ def check_classes(model: SpikingModel, name: str, y: np.ndarray) -> None:
         checks.labels(name, y, np.empty((0, 2)) if output.shape[-1] == 1 else output)
 
 
-def right(y: np.ndarray, outputs: Any, threshold: float) -> np.ndarray:
+def right(y: Tensor, outputs: Tensor, threshold: float) -> np.ndarray:
     """1 for each sample that is right, `(samples,)`, or the share of its labels that
     are; see `AnytimeAccuracy`."""
     labels, outputs = ops.convert_to_tensor(y), ops.convert_to_tensor(outputs)
@@ -106,8 +104,9 @@ def figure_by_step(
     return figure, axes
 
 
-def only_output(model: SpikingModel, outputs: Structure) -> Tensor:
-    """The output of a model; raises ValueError if it has several."""
+def _check_one_output(model):
+    """Raises ValueError if a model has several outputs."""
+    outputs = keras_internals.outputs_structure(_graph.as_graph(model.network))
     if isinstance(outputs, (dict, list, tuple)):
         raise ValueError(
             "`model` must have one output, whose accuracy is measured. Received: "
@@ -115,4 +114,3 @@ def only_output(model: SpikingModel, outputs: Structure) -> Tensor:
             "keras.Model(network.inputs, network.output[...]), which shares the "
             "weights."
         )
-    return outputs

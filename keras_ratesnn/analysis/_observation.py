@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ratesnn import _graph, layer_kinds
+from keras_ratesnn import layer_kinds
 from keras_ratesnn._core import time_axis
 from keras_ratesnn._core.annotations import Structure, Tensor
 from keras_ratesnn._core.backend import engine
@@ -14,7 +14,6 @@ from keras_ratesnn._graph import Signal
 from keras_ratesnn._model.call_inputs import call_inputs
 from keras_ratesnn._model.time_masks import check_samples
 from keras_ratesnn.gradients.handlers import Handler
-from keras_ratesnn.gradients.network import NodesOf, plain_nodes
 from keras_ratesnn.gradients.observing import ObservedCall, Observer, Observing
 from keras_ratesnn.spiking_model import SpikingModel, twin_of
 
@@ -33,8 +32,7 @@ def samples(x: Structure) -> int:
 def steps_that_count(model: SpikingModel, x: Structure) -> np.ndarray:
     """Which steps of each sample of a batch are not padding by the model's
     `mask_value`, `(batch, T)`."""
-    network = _graph.as_graph(model.network)
-    _, mask, _ = call_inputs(network, x, model.timesteps, None, model.mask_value)
+    _, mask, _ = call_inputs(model, x)
     if mask is None:
         return np.ones((samples(x), model.timesteps), bool)
     return np.asarray(ops.convert_to_numpy(mask))
@@ -50,8 +48,7 @@ def without_padding(rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def observed(
     model: SpikingModel,
     x: Structure,
-    observe: Observer | None = None,
-    nodes: NodesOf = plain_nodes,
+    observe: Observer,
     programs: dict[Any, Any] | None = None,
 ) -> Structure:
     """The outputs of a model for a batch, in inference mode.
@@ -59,19 +56,11 @@ def observed(
     Args:
         model: A `SpikingModel`.
         x: Structure of tensors, processed as one batch.
-        observe: See `Observing`. Signals hold all steps.
-        nodes: See `Network`.
+        observe: `Observer`. Signals hold all steps.
         programs: See `Observing`.
     """
     with engine.no_gradient():
-        return twin_of(model, Observing(observe, nodes, programs))(x, training=False)
-
-
-def any_nan(outputs: Structure) -> bool:
-    """Whether any output of a model is NaN."""
-    return any(
-        bool(ops.any(ops.isnan(output))) for output in keras.tree.flatten(outputs)
-    )
+        return twin_of(model, Observing(observe, programs=programs))(x, training=False)
 
 
 def is_neuron(call: ObservedCall) -> bool:

@@ -96,10 +96,8 @@ class FiringRate(keras.callbacks.Callback):
             for name, rate in zip(rates.layers, rates.mean.tolist(), strict=True)
         }
         if logs is not None:
-            neurons = sum(neuron_rates.size for neuron_rates in rates.by_neuron)
-            logs["firing_rate"] = float(
-                sum(neuron_rates.sum() for neuron_rates in rates.by_neuron) / neurons
-            )
+            of_neurons = np.concatenate([rate.ravel() for rate in rates.by_neuron])
+            logs["firing_rate"] = float(of_neurons.mean())
             logs.update(layer_rates if self.by_layer else {})
         if self._writer is not None:
             self._writer.write(zip(layer_rates, rates.by_neuron, strict=True), epoch)

@@ -71,7 +71,7 @@ class TimestepsOfBatches(keras.callbacks.Callback, abc.ABC):
                     "keras_ratesnn.callbacks.AccuracyOverTime instead, which measures "
                     "after an epoch."
                 )
-        timed = inputs_with_time(network, x, self._own)
+        timed = inputs_with_time(self._spiking, x)
         if timed:
             raise ValueError(
                 f"`x` must have no time axis with {type(self).__name__}, since it "

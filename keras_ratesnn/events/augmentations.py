@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_ratesnn._core import checks
 from keras_ratesnn.events.frames import checked_sensor, elapsed
-from keras_ratesnn.events.recording import Events
+from keras_ratesnn.events.recording import Events, part_of
 
 
 def flip(events: Events, sensor_shape: tuple[int, int]) -> Events:
@@ -124,12 +124,7 @@ def event_drop(
     chosen = ways[generator.integers(4)](events, generator, sensor_shape)
     if not chosen.any():
         chosen = _all(events, generator, sensor_shape)
-    return Events(
-        events.x[chosen],
-        events.y[chosen],
-        events.polarity[chosen],
-        events.timestamp[chosen],
-    )
+    return part_of(events, chosen)
 
 
 def _all(events, generator, sensor_shape):

@@ -296,8 +296,8 @@ def voxel_grid(events: Events, bins: int, sensor_shape: tuple[int, int]) -> np.n
     scaled = (bins - 1) * (times / max(int(times[-1]), 1))
     lower = np.floor(scaled).astype("int64")
     fraction = scaled - lower
-    sign = np.where(events.polarity, 1.0, -1.0)
-    pixels = events.y.astype("int64") * width + events.x.astype("int64")
+    rows, columns, polarities = _pixels(events)
+    sign, pixels = 2.0 * polarities - 1.0, rows * width + columns
     # One more bin, which stays zero: the last event has no fraction.
     cells = np.concatenate([lower, lower + 1]) * height * width + np.concatenate(
         [pixels, pixels]

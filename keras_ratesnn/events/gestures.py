@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_ratesnn.events._file_content import EventFile
 from keras_ratesnn.events.aedat3 import read_aedat3
-from keras_ratesnn.events.recording import Events
+from keras_ratesnn.events.recording import Events, part_of
 
 HEADER = "class,startTime_usec,endTime_usec"
 CLASSES = 11
@@ -109,5 +109,4 @@ def _cut(events, row, path):
             f"{events.timestamp[0]} to {events.timestamp[-1]}. Do the files belong "
             "together?"
         )
-    fields = (events.x, events.y, events.polarity, events.timestamp)
-    return row.kind, Events(*(values[first:last] for values in fields))
+    return row.kind, part_of(events, slice(first, last))

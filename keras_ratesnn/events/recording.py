@@ -241,6 +241,11 @@ def recording_of(
         raise ValueError(f"{path} does not hold a recording. {error}") from error
 
 
+def part_of(events: Events, chosen: Any) -> Events:
+    """Some events of a recording, given their numbers, a boolean array or a slice."""
+    return Events(*(getattr(events, name)[chosen] for name in FIELDS))
+
+
 class TooLargeError(ValueError):
     """A recording that would take too much memory."""
 

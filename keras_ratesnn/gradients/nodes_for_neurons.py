@@ -1,8 +1,11 @@
 """Nodes of your own in a network: in place of neurons, or after them."""
 
 import itertools
+from collections.abc import Callable
 
+from keras_ratesnn._graph import PlannedCall
 from keras_ratesnn.gradients.handlers import NeuronHandler
+from keras_ratesnn.gradients.handlers.with_membranes import WithMembranes
 from keras_ratesnn.gradients.network import HandlerOf, Node, NodesOf, plain_nodes
 
 
@@ -19,6 +22,32 @@ def with_neurons(handler_of: HandlerOf) -> NodesOf:
             if isinstance(node.handler, NeuronHandler):
                 node = node._replace(handler=handler_of(node.handler.call, context))
             yield node
+
+    return nodes
+
+
+def membrane_slot(call: PlannedCall) -> int:
+    """The slot of the membranes of neurons, by `with_membranes`."""
+    return -1 - call.outputs[0].index
+
+
+def with_membranes(is_wanted: Callable[[PlannedCall], bool]) -> NodesOf:
+    """The plain nodes, of which neurons also give their membranes.
+
+    Args:
+        is_wanted: Function that tells which calls of neurons do.
+    """
+
+    def nodes(calls, context):
+        for node in plain_nodes(calls, context):
+            call = node.handler.call
+            if isinstance(node.handler, NeuronHandler) and is_wanted(call):
+                outputs = [*node.outputs, membrane_slot(call)]
+                yield node._replace(
+                    handler=WithMembranes(call, context), outputs=outputs
+                )
+            else:
+                yield node
 
     return nodes
 

@@ -208,9 +208,7 @@ class IntegerModel(keras.Model):
             return answers.record(_lead(totals) // steps, totals, samples, steps)
 
         self._until(x, batch_size, record)
-        largest = conformal.largest_allowed(
-            conformal.scores(answers.certainty, answers.right, answers.last), error
-        )
+        largest = conformal.largest_allowed(answers, error)
         return int(largest) + 1 if np.isfinite(largest) else 0
 
     def _until(self, x, batch_size, leaves):

@@ -7,7 +7,8 @@ import keras
 from keras import ops
 
 from keras_ratesnn._core import checks, registry
-from keras_ratesnn._core.annotations import Config, Tensor
+from keras_ratesnn._core.annotations import Tensor
+from keras_ratesnn._core.configs import ConfigOfAttributes
 from keras_ratesnn.losses._agreement import (
     label_and_agreement_losses,
     label_probabilities,
@@ -15,7 +16,7 @@ from keras_ratesnn.losses._agreement import (
 
 
 @registry.register
-class SelfDistillation(keras.losses.Loss):
+class SelfDistillation(ConfigOfAttributes, keras.losses.Loss):
     """Self-distillation on rates, for a network with several heads, see
     `keras_ratesnn.models.add_branches`.
 
@@ -64,6 +65,7 @@ class SelfDistillation(keras.losses.Loss):
     """
 
     takes_labels = from_logits = True
+    in_config = "alpha", "beta", "temperature"
 
     def __init__(
         self,
@@ -102,11 +104,3 @@ class SelfDistillation(keras.losses.Loss):
             probabilities, y_pred, self.alpha, self.beta, self.temperature
         )
         return ops.sum(losses, axis=1)
-
-    def get_config(self) -> Config:
-        return {
-            **super().get_config(),
-            "alpha": self.alpha,
-            "beta": self.beta,
-            "temperature": self.temperature,
-        }

@@ -7,7 +7,8 @@ import keras
 from keras import ops
 
 from keras_ratesnn._core import checks, keras_internals, registry
-from keras_ratesnn._core.annotations import Config, Tensor
+from keras_ratesnn._core.annotations import Tensor
+from keras_ratesnn._core.configs import ConfigOfAttributes
 from keras_ratesnn.losses._agreement import (
     label_and_agreement_losses,
     label_probabilities,
@@ -16,7 +17,7 @@ from keras_ratesnn.losses._counted_steps import steps_and_counts, with_counts
 
 
 @registry.register
-class TemporalDistillation(keras.losses.Loss):
+class TemporalDistillation(ConfigOfAttributes, keras.losses.Loss):
     """Distillation in time: each step learns from the labels, and from the mean of the
     steps that are right.
 
@@ -72,6 +73,7 @@ class TemporalDistillation(keras.losses.Loss):
     """
 
     takes_labels = from_logits = True
+    in_config = "beta", "temperature"
 
     def __init__(
         self,
@@ -117,10 +119,3 @@ class TemporalDistillation(keras.losses.Loss):
         number = ops.sum(counts, axis=1)
         mean = ops.sum(counts * losses, axis=1) / ops.maximum(number, 1.0)
         return keras_internals.put_mask(mean, number > 0)
-
-    def get_config(self) -> Config:
-        return {
-            **super().get_config(),
-            "beta": self.beta,
-            "temperature": self.temperature,
-        }

@@ -14,9 +14,7 @@ from keras import ops
 
 from keras_ratesnn._core import keras_internals
 from keras_ratesnn._graph import Signal
-from keras_ratesnn.gradients.handlers import NeuronHandler
-from keras_ratesnn.gradients.handlers.with_membranes import WithMembranes
-from keras_ratesnn.gradients.network import plain_nodes
+from keras_ratesnn.gradients.nodes_for_neurons import with_membranes
 from keras_ratesnn.gradients.observing import Observing
 from keras_ratesnn.layer_kinds import NEURON
 from keras_ratesnn.spiking_model import SpikingModel
@@ -181,17 +179,11 @@ def _rows_of(array, batch, samples):
     for axis, size in enumerate(array.shape):
         if size % batch == 0:
             before, after = array.shape[:axis], array.shape[axis + 1 :]
-            shape = *before, len(samples) * (size // batch), *after
-            yield (
-                array.reshape(*before, batch, size // batch, *after)
-                .take(samples, axis)
-                .reshape(shape)
-            )
-            yield (
-                array.reshape(*before, size // batch, batch, *after)
-                .take(samples, axis + 1)
-                .reshape(shape)
-            )
+            rows = size // batch
+            shape = *before, len(samples) * rows, *after
+            for place, parts in enumerate(((batch, rows), (rows, batch))):
+                by_sample = array.reshape(*before, *parts, *after)
+                yield by_sample.take(samples, axis + place).reshape(shape)
     yield array
 
 
@@ -278,25 +270,14 @@ def _observing(watch):
         ]
         return seen if isinstance(outputs, list) else seen[0]
 
-    return Observing(observe, _with_membranes, programs={})
+    # Silent neurons show nothing but their membranes.
+    return Observing(observe, with_membranes(lambda call: True), programs={})
 
 
 def _observed(model, method, run):
     """The results of `SpikingModel._call_method`, while a watch sees its
     operations."""
     return model._run_method(method, dataclasses.replace(run, step_mode="multi"))
-
-
-def _with_membranes(calls, context):
-    """The plain nodes, whose neurons also give their membranes, since silent ones show
-    nothing."""
-    slots = itertools.count(-1, -1)
-    for node in plain_nodes(calls, context):
-        if isinstance(node.handler, NeuronHandler):
-            handler = WithMembranes(node.handler.call, context)
-            outputs = [*node.outputs, next(slots)]
-            node = node._replace(handler=handler, outputs=outputs)
-        yield node
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ratesnn import _graph
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._core.backend import engine
@@ -73,7 +72,7 @@ def sample_dependence(model: keras.Model, x: Structure) -> str:
     """
     checks.instance("model", model, keras.Model)
     if isinstance(model, SpikingModel):
-        check_batch(_graph.as_graph(model.network), x, model.timesteps)
+        check_batch(model, x)
     x = keras.tree.map_structure(
         lambda leaf: np.asarray(ops.convert_to_numpy(checks.tensor("x", leaf))), x
     )

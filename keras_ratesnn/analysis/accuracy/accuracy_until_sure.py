@@ -88,7 +88,7 @@ class AccuracyUntilSure:
             ValueError: If `error` is not between 0 and 1, or there are too few samples
                 for it.
         """
-        return confidence_for(self.certainty, self.right, self.last, error)
+        return confidence_for(self, error)
 
     def plot(self) -> Any:
         """Draws the accuracy against the mean number of steps, for all confidences, and

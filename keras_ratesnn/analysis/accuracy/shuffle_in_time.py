@@ -13,7 +13,6 @@ from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._core.progress import Verbosity
 from keras_ratesnn._graph import Signal
 from keras_ratesnn.analysis import _accuracy, _figures, _observation
-from keras_ratesnn.metrics import AnytimeAccuracy
 from keras_ratesnn.spiking_model import SpikingModel, checked_model
 
 
@@ -129,7 +128,7 @@ def shuffle_in_time(
     seed = checks.integer("seed", seed, at_least=0)
     threshold = checks.real("threshold", threshold)
     names: list[str] = []
-    metrics: list[AnytimeAccuracy] = []
+    right = []
     batches = _accuracy.batches(model, x, y, batch_size, verbose)
     for batch, (inputs, labels) in enumerate(batches):
         outputs, names = _run(model, inputs, (), None)
@@ -139,14 +138,13 @@ def shuffle_in_time(
             random = np.random.default_rng([seed, batch])
             outputs, _ = _run(model, inputs, layers, random)
             outputs_by_run.append(outputs)
-        metrics = metrics or [
-            AnytimeAccuracy(1, threshold=threshold) for _ in outputs_by_run
-        ]
-        for metric, outputs in zip(metrics, outputs_by_run, strict=True):
-            metric.update_state(labels, outputs[:, None])
-    accuracy, shuffled, *per_layer = [
-        float(ops.convert_to_numpy(*metric.result().values())) for metric in metrics
-    ]
+        right.append(
+            [
+                _accuracy.right(labels, time_axis.widen(outputs), threshold)
+                for outputs in outputs_by_run
+            ]
+        )
+    accuracy, shuffled, *per_layer = np.hstack(right).mean(axis=1).tolist()
     return ShuffledAccuracy(
         accuracy,
         shuffled,

@@ -7,7 +7,6 @@ from typing import Any, Literal
 import numpy as np
 from keras import ops
 
-from keras_ratesnn import _graph
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._core.backend import engine
@@ -325,8 +324,7 @@ def _recorded(model, x, layer, neurons, membranes):
     with engine.no_gradient():
         outputs = watched(x, training=False)
     # Steps count from the first one of each sample that is not padding.
-    network = _graph.as_graph(model.network)
-    _, _, first = call_inputs(network, x, model.timesteps, None, model.mask_value)
+    _, _, first = call_inputs(model, x)
     recorded = []
     for kind in ("spikes", "membrane") if membranes else ("spikes",):
         tensor = outputs[kind][layer]

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_ratesnn import _graph
 from keras_ratesnn._core.annotations import Structure
 from keras_ratesnn._model.input_checks import inputs_with_time
 from keras_ratesnn.analysis import _figures, _observation, _text
@@ -319,9 +318,8 @@ def audit(model: SpikingModel, x: Structure, y: Any = None) -> Audit:
     accuracy = None
     if y is not None:
         accuracy = accuracy_over_time(model, x, y, batch_size=BATCH, verbose=0)
-    graph = _graph.as_graph(model.network)
-    has_time = inputs_with_time(graph, batch, model.timesteps)
-    shapes = [str(tuple(tensor.shape[1:])) for tensor in graph.inputs]
+    has_time = inputs_with_time(model, batch)
+    shapes = [str(tuple(tensor.shape[1:])) for tensor in model.inputs]
     return Audit(
         description,
         dataclasses.replace(description.energy, costs=Costs.int8()),

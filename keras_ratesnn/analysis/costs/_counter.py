@@ -76,7 +76,7 @@ class OperationCounter:
     def for_batch(cls, model: SpikingModel, x: Structure) -> Self:
         """That of a model which is to be run on a batch."""
         network = _graph.as_graph(model.network)
-        frames = bool(inputs_with_time(network, x, model.timesteps))
+        frames = bool(inputs_with_time(model, x))
         return cls(
             _observation.steps_that_count(model, x), _graph.substeps_of(network), frames
         )
@@ -110,7 +110,7 @@ class OperationCounter:
         static: bool,
         raw: bool,
         runs: float,
-        dense: float = 0.0,
+        dense: float,
         **sizes: float,
     ) -> Traffic[float]:
         """The `Traffic` of a layer.
@@ -120,7 +120,7 @@ class OperationCounter:
             static: See `Traffic`.
             raw: Likewise.
             runs: Likewise.
-            dense: Float, its multiply-adds in a pass. Defaults to `0.0`.
+            dense: Float, its multiply-adds in a pass.
             **sizes: Other fields of `Traffic`.
         """
         passes = 1.0 if static else self.passes
@@ -167,12 +167,16 @@ class OperationCounter:
         """The number of steps of a sample that count, a mean."""
         return float(self.counts.sum() / len(self.counts))
 
-    def _once_in_a_step(
-        self, signal: Signal, values: np.ndarray, spikes: np.ndarray | None
+    def _values_and_spikes(
+        self, signal: Signal, may_spike: bool = True
     ) -> tuple[Any, Any]:
-        """Values and their spikes: once in all substeps of a step, if they are the same
-        in all or no spikes."""
-        if signal.static or self.substeps == 1:
+        """The values of a signal and their spikes, see `_spikes`: once in all substeps
+        of a step, if they are the same in all or no spikes."""
+        values = self._rows(signal)
+        if signal.static:
+            return values, None
+        spikes = self._spikes(signal, values) if may_spike else None
+        if self.substeps == 1:
             return values, spikes
         if _same_in_substeps(values, self.substeps):
             once = slice(None, None, self.substeps)
@@ -182,14 +186,12 @@ class OperationCounter:
         return values.reshape(-1, self.substeps, *values.shape[1:]).sum(axis=1), None
 
     def _count(self, call: ObservedCall, signal: Signal, outputs: Signal) -> None:
-        values, samples = self._rows(signal), len(self.counts)
+        samples = len(self.counts)
         input_shape = tuple(signal.value.shape)
         output_shape = tuple(outputs.value.shape)
         dense = call.kind.multiply_adds(call.operation, input_shape, output_shape)  # type: ignore[misc]  # There is one.
-        spikes = None
-        if not signal.static and matrices(call.operation) == 1:
-            spikes = self._spikes(signal, values)
-        values, spikes = self._once_in_a_step(signal, values, spikes)
+        has_one_matrix = len(_matrices(call.operation)) == 1
+        values, spikes = self._values_and_spikes(signal, has_one_matrix)
 
         def fed(events):
             return _fed(call.kind, call.operation, input_shape, output_shape, events)
@@ -215,9 +217,7 @@ class OperationCounter:
         """A sum of inputs: an addition for each spike, or for each input if these are
         no spikes."""
         (signal,) = call.signals
-        values, samples = self._rows(signal), len(self.counts)
-        spikes = None if signal.static else self._spikes(signal, values)
-        values, spikes = self._once_in_a_step(signal, values, spikes)
+        (values, spikes), samples = self._values_and_spikes(signal), len(self.counts)
         size = math.prod(values.shape[1:])
         if spikes is None:
             additions, sizes = values.size, {"values": size}
@@ -298,7 +298,7 @@ class OperationCounter:
         layer, substeps = call.operation.cell.feedback, self.substeps
         name, kind = f"{call.operation.name}/{layer.name}", layer_kinds.kind_of(layer)
         if kind.multiply_adds is None:
-            if matrices(layer):
+            if _matrices(layer):
                 self.not_counted.append(name)
             return
         spikes = _observation.spikes(call, outputs, self.timesteps)
@@ -309,7 +309,7 @@ class OperationCounter:
         feeds = counts[:, :-1] & counts[:, 1:]
         runs = feeds.sum() / len(spikes)
         multiply_adds, accumulates, most_accumulates = 0.0, 0.0, 0.0
-        if matrices(layer) == 1:
+        if len(_matrices(layer)) == 1:
             back = by_step[:, :-1][feeds].sum(axis=0) / len(spikes)
             accumulates = _fed(kind, layer, shape, shape, back)
             most_accumulates = _fed(kind, layer, shape, shape, np.ones(shape[1:]))
@@ -384,16 +384,9 @@ def _same_in_substeps(rows: np.ndarray, substeps: int) -> bool:
     return bool((by_substep == by_substep[:, :1]).all())
 
 
-def matrices(operation: keras.Operation) -> int:
-    """The number of weights of an operation other than biases, scales and zero points
-    of quantized weights, and LoRA's.
-
-    LoRA's are added to the kernel.
-    """
-    return len(_matrices(operation))
-
-
 def _matrices(operation):
+    """The weights of an operation other than biases, scales and zero points of
+    quantized weights, and LoRA's, which are added to the kernel."""
     return [
         weight
         for weight in getattr(operation, "weights", ())

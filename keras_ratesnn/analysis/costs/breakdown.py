@@ -193,11 +193,13 @@ def spiking_breakdown(
     if that is less. Sums stay in registers within a step, and are written and read as
     membranes between two. A spike takes a bit, written once and read once.
     """
+    most = traffic.weights * traffic.runs
+    read = np.where(traffic.most_accumulates > 0, np.minimum(accumulates, most), most)
     activations = levels * traffic.spikes + costs.activation_bits * traffic.values
     membranes = 2 * traffic.outputs * traffic.kept
     return EnergyBreakdown(
         operations,
-        weights=_weights_read(accumulates, traffic) * costs.weight_bits * costs.memory,
+        weights=read * costs.weight_bits * costs.memory,
         membranes=membranes * costs.membrane_bits * costs.memory,
         activations=2 * activations * traffic.runs * costs.memory,
     )
@@ -231,8 +233,7 @@ def dense_network(
         activations=exists * activations * widths * costs.memory,
     )
     takes_spikes = traffic.most_accumulates > 0
-    read = _weights_read(accumulates, traffic) * costs.weight_bits * costs.memory
-    added = np.where(takes_spikes, accumulates * costs.accumulate + read, 0)
+    added = np.where(takes_spikes, accumulates * costs.accumulate + spiking.weights, 0)
     # What a layer may spend on additions and their weights, until it spends as much as
     # the dense network.
     budgets = breakdown.layers - (spiking.layers - added)
@@ -267,12 +268,6 @@ def firing_rate(accumulates: np.ndarray, traffic: Traffic[np.ndarray]) -> float:
     most = (traffic.most_accumulates * traffic.runs).sum()
     additions = accumulates[traffic.most_accumulates > 0].sum()
     return float(additions / most) if most else np.nan
-
-
-def _weights_read(accumulates, traffic):
-    """How many weights a spiking network reads."""
-    most = traffic.weights * traffic.runs
-    return np.where(traffic.most_accumulates > 0, np.minimum(accumulates, most), most)
 
 
 def _crossing(additions, most_read, budget, costs):

@@ -323,7 +323,7 @@ def _counted(model, x):
         return counter(call, outputs)
 
     outputs = _observation.observed(model, x, observe, programs={})
-    if _observation.any_nan(outputs):
+    if silence_causes.any_nan(outputs):
         broken.append("the outputs are NaN")
     facts: dict[str, Any] = {}
     if dead:
@@ -340,7 +340,7 @@ def _activity(name: str, spikes: np.ndarray, levels: int) -> NeuronLayer:
     share = spikes.mean(axis=0)
     return NeuronLayer(
         name=name,
-        output_shape=tuple(int(size) for size in spikes.shape[1:]),
+        output_shape=spikes.shape[1:],
         firing_rate=float(spikes.mean()),
         silent=float(np.mean(share == 0)),
         saturated=float(np.mean(share == levels)),

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_ratesnn._core import checks
 from keras_ratesnn._core.annotations import Structure
-from keras_ratesnn._model.silence_causes import origin_of_nan
+from keras_ratesnn._model.silence_causes import any_nan, origin_of_nan
 from keras_ratesnn.analysis import _figures, _observation, _text
 from keras_ratesnn.analysis.costs import breakdown
 from keras_ratesnn.analysis.costs._counter import OperationCounter
@@ -320,7 +320,7 @@ def energy(
         return energy_of(counter_of_integers(model, outputs, np.asarray(x)), costs)
     x = _observation.tensors(checked_model(model), x)
     counter = OperationCounter.for_batch(model, x)
-    if _observation.any_nan(_observation.observed(model, x, counter)):
+    if any_nan(_observation.observed(model, x, counter)):
         raise ValueError(
             "`x` must have outputs that are numbers, not NaN. "
             f"{origin_of_nan(model, x)}"

@@ -36,9 +36,9 @@ class Frames:
 
     def __init__(self, model: SpikingModel, x: Structure) -> None:
         network = _graph.as_graph(model.network)
-        check_batch(network, x, model.timesteps)
+        check_batch(model, x)
         frames = _graph.frames_of(network, model.timesteps)
-        pairs = with_time(network, x, model.timesteps)
+        pairs = with_time(model, x)
         timed = {
             id(leaf): wanted
             for (leaf, in_time), wanted in zip(pairs, network.inputs, strict=True)
@@ -54,9 +54,7 @@ class Frames:
         self.in_time = bool(timed)
         self._is_timed = keras.tree.map_structure(lambda leaf: id(leaf) in timed, x)
         self._counts = (
-            _counts(network, pairs, frames, model.mask_value)
-            if timed
-            else np.ones((0, frames), bool)
+            _counts(model, pairs, frames) if timed else np.ones((0, frames), bool)
         )
         self.given = self._with_time(lambda leaf: leaf.astype("float32"), x)
 
@@ -94,17 +92,15 @@ class Frames:
         return (sums / np.maximum(counts.sum(axis=1), 1)).astype("float32")
 
 
-def _counts(
-    network: Any, pairs: Any, frames: int, mask_value: float | None
-) -> np.ndarray:
+def _counts(model: SpikingModel, pairs: Any, frames: int) -> np.ndarray:
     """Which frames of each sample are not padding, `(samples, T)`."""
     samples = len(pairs[0][0])
-    if mask_value is None:
+    if model.mask_value is None:
         return np.ones((samples, frames), bool)
     masks = []
     for start in range(0, samples, _AT_ONCE):
         few = [(leaf[start : start + _AT_ONCE], timed) for leaf, timed in pairs]
-        masks.append(ops.convert_to_numpy(masked(network, few, None, mask_value)[1]))
+        masks.append(ops.convert_to_numpy(masked(model, few, None)[1]))
     return np.concatenate(masks)
 
 

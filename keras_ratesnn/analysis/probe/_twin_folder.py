@@ -9,7 +9,7 @@ unfinished.npz  the variables of the latest twin after its last whole epoch
 import json
 import pathlib
 import zipfile
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,22 @@ from keras_ratesnn._core import checks, whole_files
 from keras_ratesnn._core.annotations import Config
 
 _BUDGET, _UNFINISHED = "budget.json", "unfinished.npz"
+
+
+class TwinResult(NamedTuple):
+    """The result of a trained twin.
+
+    Args:
+        right: Array `(samples,)`: 1 where a validation sample is right, or the share of
+            its labels that are.
+        earlier: The same before the last quarter of the epochs.
+        shuffled: Float, the accuracy after the spikes are shuffled in time; NaN for a
+            twin that does not see the data as they are.
+    """
+
+    right: np.ndarray
+    earlier: np.ndarray
+    shuffled: float
 
 
 class TwinFolder:
@@ -53,28 +69,14 @@ class TwinFolder:
                 "Pass another folder, or delete it."
             )
 
-    def result(
-        self, name: str, seed: int
-    ) -> tuple[np.ndarray, np.ndarray, float] | None:
+    def result(self, name: str, seed: int) -> TwinResult | None:
         """The result that `keep_result` kept; `None` if the twin is not finished."""
-        arrays = self._arrays(f"{name}-{seed}.npz", ("right", "earlier", "shuffled"))
-        if arrays is None:
-            return None
-        right, earlier, shuffled = arrays
-        return right, earlier, float(shuffled)
+        arrays = self._arrays(f"{name}-{seed}.npz", TwinResult._fields)
+        return None if arrays is None else TwinResult(*arrays)
 
-    def keep_result(
-        self,
-        name: str,
-        seed: int,
-        right: np.ndarray,
-        earlier: np.ndarray,
-        shuffled: float,
-    ) -> None:
-        """Writes the result of a twin, see `Twins.right`."""
-        self._write(
-            f"{name}-{seed}.npz", right=right, earlier=earlier, shuffled=shuffled
-        )
+    def keep_result(self, name: str, seed: int, result: TwinResult) -> None:
+        """Writes the result of a twin."""
+        self._write(f"{name}-{seed}.npz", **result._asdict())
         (self._path / _UNFINISHED).unlink(missing_ok=True)
 
     def unfinished(

@@ -18,7 +18,7 @@ from keras_ratesnn._core.annotations import Config, Structure
 from keras_ratesnn.analysis import _accuracy
 from keras_ratesnn.analysis.accuracy.shuffle_in_time import shuffle_in_time
 from keras_ratesnn.analysis.probe._frames import Frames
-from keras_ratesnn.analysis.probe._twin_folder import TwinFolder
+from keras_ratesnn.analysis.probe._twin_folder import TwinFolder, TwinResult
 from keras_ratesnn.gradients import BPTT, SLTT, GradientMethod, Rate
 from keras_ratesnn.spiking_model import SpikingModel
 
@@ -137,14 +137,8 @@ class Twins:
         self.left_out: dict[str, str] = {}
         self.all = [twin for twin in twins if self._is_possible(twin)]
 
-    def right(self, twin: Twin, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
+    def result(self, twin: Twin, seed: int) -> TwinResult:
         """Trains and tests a twin, unless the folder has the result.
-
-        Returns:
-            `(right, earlier, shuffled)`: an array `(samples,)`, 1 where a validation
-            sample is right, or the share of its labels that are; the same before the
-            last quarter of the epochs; and the accuracy after the spikes are shuffled
-            in time, NaN for a twin that does not see the data as they are.
 
         Raises:
             ValueError: If the loss is not finite.
@@ -152,9 +146,10 @@ class Twins:
         result = None if self._folder is None else self._folder.result(twin.name, seed)
         if result is None:
             earlier = self._trained(twin, seed)
-            result = self._right(twin, seed), earlier, self._shuffled(twin, seed)
+            right, shuffled = self._right(twin, seed), self._shuffled(twin, seed)
+            result = TwinResult(right, earlier, shuffled)
             if self._folder is not None:
-                self._folder.keep_result(twin.name, seed, *result)
+                self._folder.keep_result(twin.name, seed, result)
         return result
 
     def _is_possible(self, twin):

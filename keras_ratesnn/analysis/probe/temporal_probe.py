@@ -18,7 +18,7 @@ from keras_ratesnn.analysis import _accuracy, _figures, _text
 from keras_ratesnn.analysis.probe import _twins
 from keras_ratesnn.analysis.probe._frames import Frames
 from keras_ratesnn.analysis.probe._paired import PairedGain, paired_gain
-from keras_ratesnn.analysis.probe._twin_folder import TwinFolder
+from keras_ratesnn.analysis.probe._twin_folder import TwinFolder, TwinResult
 from keras_ratesnn.analysis.probe._twins import (
     GIVEN,
     MEAN,
@@ -468,11 +468,9 @@ def temporal_probe(
     twins = Twins(budget, _twins.ladder(model.timesteps, train.x.in_time), store)
     # Seeds are the outer loop, so that after an interruption all twins have the same.
     runs = list(itertools.product(range(seeds), twins.all))
-    results: dict[str, list[tuple[np.ndarray, np.ndarray, float]]] = {
-        twin.name: [] for twin in twins.all
-    }
+    results: dict[str, list[TwinResult]] = {twin.name: [] for twin in twins.all}
     for seed, twin in progress.tracked(runs, len(runs), verbose):
-        results[twin.name].append(twins.right(twin, seed))
+        results[twin.name].append(twins.result(twin, seed))
     right, earlier, shuffled = {}, {}, {}
     for name, by_seed in results.items():
         rights, earliers, accuracies = zip(*by_seed, strict=True)
