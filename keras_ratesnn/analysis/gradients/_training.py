@@ -45,7 +45,7 @@ class Training:
         self._loss = (
             keras_internals.compiled_loss(model) if loss is None else {"loss": loss}
         )
-        # A task has a loss of its own.
+        # A subclass may compute a loss of its own, as tasks of other libraries do.
         self._is_own = (
             loss is None
             and model.compiled

@@ -20,7 +20,7 @@ _BUDGET, _UNFINISHED = "budget.json", "unfinished.npz"
 
 
 class TwinFolder:
-    """Writes files whole or not at all.
+    """The folder of the results; its files are written whole or not at all.
 
     Args:
         path: Path of the folder, which is made if there is none.
