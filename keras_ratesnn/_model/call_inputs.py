@@ -26,7 +26,7 @@ def call_inputs(network, inputs, timesteps, mask, mask_value):
 
     Returns:
         `(pairs, mask, first)`: list of `(tensor, has_time)`; a boolean tensor `(batch,
-        T)`, false for padding; and the first step of each sample that is not,
+        T)`, false for padding; and the first step of each sample that is no padding,
         `(batch,)`. The last two are `None` if all steps count.
     """
     frames = _graph.frames_of(network, timesteps)

@@ -41,7 +41,8 @@ def inputs_with_time(network, x, timesteps):
 
 
 def check_data(network, x, timesteps, least=1):
-    """`check_inputs` for data with values, of at least as many samples."""
+    """`check_inputs`, and a check that data with values have `least` samples or
+    more."""
     check_inputs(network, x, timesteps)
     if are_tensors(x, keras.KerasTensor):
         _check_samples(keras.tree.flatten(x), least)
