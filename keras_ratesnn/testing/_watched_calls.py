@@ -86,8 +86,8 @@ class Watch:
         return outputs
 
     def _as_recorded(self, key, structure, keep=False):
-        """A structure with its tensors as they are recorded, and in what they differed:
-        texts. `keep` keeps those that did."""
+        """A structure with its tensors as they are recorded, and how they differed, a
+        list of texts. With `keep`, tensors that differ stay as they are."""
         leaves = keras.tree.flatten(structure)
         where = [index for index, leaf in enumerate(leaves) if ops.is_tensor(leaf)]
         # In a loop that a backend traces there are no values: the layer around it is
@@ -288,8 +288,8 @@ def _observed(model, method, run):
 
 
 def _with_membranes(calls, context):
-    """The plain nodes, whose neurons also give their membranes, since silent ones show
-    nothing."""
+    """The plain nodes, whose neurons also give their membranes, since the spikes of
+    silent neurons show no difference."""
     slots = itertools.count(-1, -1)
     for node in plain_nodes(calls, context):
         if isinstance(node.handler, NeuronHandler):
