@@ -59,9 +59,9 @@ def observed(
     Args:
         model: A `SpikingModel`.
         x: Structure of tensors, processed as one batch.
-        observe: See `Observing`. Signals hold all steps.
-        nodes: See `Network`.
-        programs: See `Observing`.
+        observe: See `Observing`. Signals hold all steps. Defaults to `None`.
+        nodes: See `Network`. Defaults to `plain_nodes`.
+        programs: See `Observing`. Defaults to `None`.
     """
     with engine.no_gradient():
         return twin_of(model, Observing(observe, nodes, programs))(x, training=False)

@@ -82,9 +82,10 @@ class Training:
             method: `GradientMethod`.
             step_mode: As in `SpikingModel`.
             variables: Variables of the model.
-            tensors: What the loss is differentiated with respect to, besides.
+            tensors: What the loss is differentiated with respect to, besides. Defaults
+                to `()`.
             start: Function, called with these tensors, as they are differentiated,
-                before the model runs.
+                before the model runs. Defaults to one that does nothing.
 
         Returns:
             `(gradients of variables, gradients of tensors)`; `None` or zeros where the
