@@ -52,7 +52,7 @@ at once, since Keras must know them."""
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a name at its first use, as with half of the library."""
+    """Imports a name at its first use, since half of the library comes with these."""
     if name not in _IMPORTED_LATER:
         advice = layers.advice_on_class(name, layers.__all__)
         raise moved_names.error(__name__, name, advice)

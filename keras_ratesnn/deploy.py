@@ -1,5 +1,6 @@
 """Ways to a chip or into a file: networks of integers and C, NIR, one time step, and
-networks that compute the same with less. They are in rooms of their own."""
+networks that compute the same with less. This module only gathers them: each has a
+package of its own."""
 
 from keras_ratesnn._steps.export_step import export_step
 from keras_ratesnn._steps.until_sure import calibrate_confidence, predict_until_sure

@@ -31,8 +31,8 @@ class Distiller(
     `keras.distillation.FeatureDistillation`, the features of a `SpikingModel` are time
     means as well: for a neuron layer, its firing rates. (Keras' own Distiller would
     read features from the network of one time step.) As in Keras, features cost another
-    forward pass of both models. The layers whose features are compared are called once
-    in their network; a nested model counts as one layer. With mixed precision the
+    forward pass of both models. The layers whose features are compared must be called
+    once in their network; a nested model counts as one layer. With mixed precision the
     losses are computed in float32. `LogitsDistillation()` compares softmax
     probabilities, as Keras documents; in Keras 3.15 it compares logits. An ordinary
     model of whole sequences, `(batch, timesteps, ...)`, fits a `SpikingModel` whose
@@ -253,8 +253,8 @@ class Distiller(
 
 
 def _followed(features: SpikingModel, model: SpikingModel) -> SpikingModel:
-    """A model that reads features of another, with the settings that this has now: they
-    can be changed at any time."""
+    """A model that reads features of another, with the settings that the other has now:
+    they can be changed at any time."""
     if features._draws is not model._draws:
         # Not one of its own: Keras on JAX has collected the variables when a step
         # begins.
@@ -272,8 +272,8 @@ def _followed(features: SpikingModel, model: SpikingModel) -> SpikingModel:
 
 
 def _with_time(tensor: Tensor, timesteps: int, axes: int) -> Tensor:
-    """A symbolic input of one time step, as it takes frames if it has this number of
-    axes then."""
+    """A symbolic input of one time step, with a time axis if it then has this number of
+    axes."""
     batch, *step = tensor.shape
     return (
         keras.KerasTensor((batch, timesteps, *step), tensor.dtype)

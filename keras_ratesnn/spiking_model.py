@@ -412,7 +412,8 @@ class SpikingModel(
         Args:
             filepath: String or path, where to write.
             format: `"tf_saved_model"` (on TensorFlow and JAX), `"onnx"` (on PyTorch and
-                TensorFlow), `"litert"` (on TensorFlow), `"openvino"` (on TensorFlow and
+                TensorFlow, and on JAX with `jax2onnx`), `"litert"` (on TensorFlow, and
+                on PyTorch with `litert-torch`), `"openvino"` (on TensorFlow and
                 PyTorch; the path ends in `.xml`), `"torch"` (on PyTorch), or another
                 format that Keras supports on this backend. Defaults to
                 `"tf_saved_model"`.
@@ -522,11 +523,11 @@ class SpikingModel(
 def twin_of(
     model: SpikingModel, gradient: Any, step_mode: Any = "multi", **kwargs: Any
 ) -> SpikingModel:
-    """A model that shares the network of another, but neither its compiled functions
-    nor its settings.
+    """A model that shares the network of another, with settings and compiled functions
+    of its own.
 
-    It runs step by step in Python: what is observed is observed by Python code. Random
-    methods draw what the model would.
+    Its calls are not compiled, since Python code observes them. Methods with random
+    numbers draw those that the model would draw.
     """
     kwargs = {
         "name": model.name,

@@ -52,7 +52,7 @@ class ProcessShare:
 
     @property
     def _own(self):
-        """How many of them this process reads alone."""
+        """The number of divided examples that this process reads, and no other."""
         return len(range(self.number, self._divided, self.parts))
 
     def filtered(self, examples):

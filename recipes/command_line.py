@@ -26,7 +26,7 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C, as in shells."""
 
 A_MOMENT = 0.01
-"""Seconds."""
+"""The seconds after which an ignored Ctrl-C is sent again."""
 
 SMALLER = "Use a smaller --set learning_rate=..."
 """Advice for a training that diverged."""

@@ -26,7 +26,7 @@ FIGURE = "deep_gradients.png"
 NETWORKS = {"ResNet-18": models.ResNet18, "VGG-11": models.VGG11}
 TIMESTEPS, SEEDS = (4, 8), 3
 EPOCHS = (0, 1, 2, 5, 15)
-"""After how many gradients are compared."""
+"""The numbers of epochs after which gradients are compared."""
 
 WIDTH, IMAGES, BATCH_SIZE = 0.25, 2048, 32
 COMPARED = 128

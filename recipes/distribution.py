@@ -67,7 +67,7 @@ class Distribution:
 
 
 current = Distribution()
-"""That of this process, once `start` was called."""
+"""The `Distribution` of this process, once `start` was called."""
 
 
 def wanted(text):

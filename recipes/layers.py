@@ -7,8 +7,8 @@ import keras_ratesnn
 from keras_ratesnn.layers import ILIF, Neuron
 
 SPIKE_SCALE = 2.74
-"""By what spikes are multiplied after neurons whose inputs have standardised kernels,
-as in `keras_ratesnn.models`."""
+"""The factor of spikes after neurons whose inputs have standardised kernels, as in
+`keras_ratesnn.models`."""
 
 
 def spiking_convolution(x, filters, strides=1, normalization="batch"):

@@ -9,7 +9,8 @@ RESTART = 0.5
 WARM_UP = 0.05
 """The fraction of the steps in which AdamW's learning rate rises."""
 LARGEST_NORM = 10.0
-"""Of AdamW's gradient, which matters in the first steps of detectors."""
+"""The largest norm of AdamW's gradient; clipping matters in the first steps of
+detectors."""
 
 
 def build(recipe, network, steps):

@@ -36,13 +36,13 @@ CARD = "card.json"
 """The name of a card in a folder or on a hub."""
 
 PRECISION = "float32"
-"""Of the file; users choose theirs when they load it."""
+"""The precision of the file; users choose theirs when they load it."""
 
 WEIGHTS = "model.weights.h5"
 """Where Keras writes the weights in a `.keras` file."""
 
 TEMPLATE = pathlib.Path(__file__).with_name("hub_page.txt")
-"""Of the page on a hub. The citation in it is that of docs/citing.md."""
+"""The template of the page on a hub. The citation in it is that of docs/citing.md."""
 
 INTEGERS_ROW = (
     "| integers | accuracy {test_accuracy:.2%}; C program: {constants:,} bytes of "
@@ -51,7 +51,8 @@ INTEGERS_ROW = (
 )
 
 LARGEST_SHIPPED = 16 * 2**20
-"""Bytes. Larger files would increase the size of clones and wheels."""
+"""The most bytes of a file in the package: larger ones would increase the size of
+clones and wheels."""
 
 
 def publish(model, record, arguments, place, accuracies, integers=None):

@@ -233,7 +233,8 @@ class Recipe(Settings):
 
         Args:
             data_dir: Path of the folder, or None.
-            in_memory_for: Name of a command that takes no stream, or None.
+            in_memory_for: Name of a command that takes no stream. Defaults to `None`, a
+                stream is allowed.
 
         Raises:
             ValueError: If `held_out` leaves no training image, or the data set is a

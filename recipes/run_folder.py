@@ -58,10 +58,10 @@ class Progress:
         train_images: Integer, the number of training images.
         rows: List of dicts, one for each completed epoch: the metrics by their names in
             Keras' logs.
-        score: Name of the score by which the best epoch is chosen, see `Task`. Defaults
-            to `"accuracy"`.
         parts: List of dicts: backend, device and versions of each part of the run. A
             run that never changed them has one part.
+        score: Name of the score by which the best epoch is chosen, see `Task`. Defaults
+            to `"accuracy"`.
         peak_bytes: Integer, the largest peak of memory of the processes that trained
             the run so far. Defaults to `0`.
     """

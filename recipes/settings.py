@@ -25,7 +25,8 @@ def setting(meaning, check, default: Any = dataclasses.MISSING) -> Any:
     Args:
         meaning: String, what it is, for the help of commands and for errors.
         check: Function `(name, value, advice=...)` that raises an error.
-        default: What nothing is set to, which is not checked.
+        default: The value where nothing is set, which is not checked. Defaults to none:
+            the setting is required.
     """
     return dataclasses.field(
         default=default, metadata={"meaning": meaning, "check": check}

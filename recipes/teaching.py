@@ -12,7 +12,7 @@ from keras_ratesnn.spiking_model import SpikingModel
 from recipes.checks import mistake
 
 TEMPERATURE = 3.0
-"""That of the authors of self-distillation, and Keras' default."""
+"""The temperature of the authors of self-distillation, and Keras' default."""
 
 
 def taught(model, recipe, dataset, ordinary_weights):

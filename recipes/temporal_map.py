@@ -46,7 +46,7 @@ CHOOSING = ("bptt", "rate-1")
 """The methods that choose settings."""
 
 MORE_SEEDS = 2
-"""Where methods are close."""
+"""The number of further seeds where methods are close."""
 
 POINT = 0.01
 """The largest loss of accuracy of a method that is as good as BPTT."""

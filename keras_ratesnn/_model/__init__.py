@@ -1,1 +1,1 @@
-"""Parts of `SpikingModel` alone."""
+"""The parts of `SpikingModel`: its inputs, settings, checks, training and files."""

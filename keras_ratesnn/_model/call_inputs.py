@@ -24,7 +24,7 @@ def call_inputs(model, inputs, mask=None):
 
     Returns:
         `(pairs, mask, first)`: list of `(tensor, has_time)`; a boolean tensor `(batch,
-        T)`, false for padding; and the first step of each sample that is not,
+        T)`, false for padding; and the first step of each sample that is no padding,
         `(batch,)`. The last two are `None` if all steps count.
     """
     substeps = _graph.substeps_of(_graph.as_graph(model.network))

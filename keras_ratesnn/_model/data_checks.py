@@ -20,7 +20,7 @@ _SMALL_SCALE = 1 / 8
 """A `Rescaling` by less makes numbers between 0 and 1 of larger ones."""
 
 _SAMPLES = 32
-"""So many tell whether data are scaled."""
+"""The number of samples that are read to tell whether data are scaled."""
 
 
 def check_labels(model, y, sample_weight=None):
@@ -73,7 +73,7 @@ def check_first_batch(model, data, trains):
             its inputs have time.
 
     Returns:
-        What replaces `data`.
+        The data that replace `data`, whose iterator has been read from.
     """
     batches, data = engine.batches_of_step(data, model.steps_per_execution)
     for batch in batches[:1]:
@@ -101,7 +101,7 @@ def _check_classes(model, y, sample_weight, of=""):
 
 
 def problem_of_nan(model, x, y):
-    """What is wrong if arrays have NaN that makes the loss NaN, else `None`.
+    """The problem if arrays have NaN that makes the loss NaN, a text; else `None`.
 
     Networks and losses may well take NaN, for what is not known, so a sample is tried.
 
@@ -137,8 +137,8 @@ def problem_of_nan(model, x, y):
 
 
 def problem_of_scale(model, x):
-    """What is wrong if arrays lie between 0 and 1, and the network scales them to that
-    range itself, else `None`.
+    """The problem if arrays lie between 0 and 1, and the network scales them to that
+    range itself, a text; else `None`.
 
     Args:
         model: A `SpikingModel`.

@@ -22,9 +22,9 @@ def engine_settings(**changes: Any) -> Iterator[dict[str, Any]]:
       `jit_compile`, `{"auto": 32, True: 1}`; `calls_in_a_row`: calls of the same kind
       before a GPU captures their kernels, 8; `compiler`: the backend of
       `torch.compile`, its name or a function, `"inductor"`;
-    * on PyTorch for CPUs, and on TensorFlow without XLA, `least_elements`: those of a
-      neuron layer, of all of its tensors, from which its time loop is compiled in the
-      first call, 1048576;
+    * on PyTorch for CPUs, and on TensorFlow without XLA, `least_elements`: the number
+      of elements in all tensors of the time loop of a neuron layer from which the loop
+      is compiled in the first call, 1048576;
     * in what is compiled on JAX, and on TensorFlow by XLA, `unrolled_steps`: the
       largest T for which the time loop of a neuron layer is unrolled, by device and by
       whether the loop has a gradient, `{"cpu": {False: 1, True: 4}, "gpu": {False: 16,

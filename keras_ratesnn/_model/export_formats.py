@@ -63,7 +63,7 @@ def check(
         network: A Functional model.
         filepath: The argument of the user.
         format: The argument of the user.
-        formats: The formats to choose from.
+        formats: The formats to choose from. Defaults to all.
 
     Raises:
         TypeError: If `filepath` is neither a string nor a path.

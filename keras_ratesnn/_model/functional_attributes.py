@@ -83,8 +83,9 @@ class FunctionalAttributes:
         nested model call its `get_layer`.
 
         Args:
-            name: String, the name of the layer.
-            index: Integer, its index in `network.layers`.
+            name: String, the name of the layer. Defaults to `None`: `index` tells it.
+            index: Integer, its index in `network.layers`. Defaults to `None`: `name`
+                tells it.
         """
         if index is None and name == self.network.name:
             return self.network

@@ -40,7 +40,8 @@ def inputs_with_time(model, x):
 
 
 def check_data(model, x, least=1):
-    """`check_inputs` for data with values, of at least as many samples."""
+    """`check_inputs`, and a check that data with values have `least` samples or
+    more."""
     check_inputs(model, x)
     if are_tensors(x, keras.KerasTensor):
         _check_samples(keras.tree.flatten(x), least)

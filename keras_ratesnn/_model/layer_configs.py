@@ -86,8 +86,8 @@ def _names(cls):
 
 
 def _derived(model):
-    """Pairs of the classes of layers of other libraries and the names that they cannot
-    be made from."""
+    """Pairs of the classes of layers of other libraries and the names in their configs
+    that their constructors do not take."""
     for operation in _graph.as_graph(model).operations:
         if keras_internals.is_graph(operation):
             yield from _derived(operation)

@@ -1,5 +1,5 @@
-"""Whether a loss fits the outputs and labels that it is given, for the losses of Keras
-and of the library."""
+"""Checks whether a loss fits the outputs and labels that it is given, for the losses of
+Keras and of the library."""
 
 import contextlib
 
@@ -35,8 +35,8 @@ size 1."""
 
 
 def problem_of_outputs(network, loss):
-    """What is wrong if a loss takes the outputs of a network for what they are not,
-    else `None`.
+    """The problem if a loss takes the outputs of a network for what they are not, a
+    text; else `None`.
 
     Args:
         network: A Functional model of one time step.

@@ -73,7 +73,7 @@ def run_method(method, run):
                 run, parts=(after, None, None), inputs=_sequence_inputs(run, outputs)
             )
         )
-    # Those of the readouts are first.
+    # The outputs of the readouts are first.
     wanted = [call.operation.value for call in readouts.calls]
     wanted += ["mean"] * (len(outputs) - len(wanted))
     values = [

@@ -14,8 +14,8 @@ def check_path(filepath, options):
         options: Dict, its keyword arguments.
     """
     path = checks.path("filepath", filepath)
-    # Keras writes other names to the Hugging Face Hub, and as folders if asked to,
-    # and would recommend HDF5 for the rest.
+    # Keras writes names with hf:// to the Hugging Face Hub, and folders if asked to;
+    # for other names it would recommend HDF5.
     is_file = not path.startswith("hf://") and options.get("zipped") is not False
     if path.endswith((".h5", ".hdf5")) or (is_file and not path.endswith(".keras")):
         raise ValueError(

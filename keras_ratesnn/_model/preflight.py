@@ -1,4 +1,5 @@
-"""What is checked, and warned of, once before Keras trains or runs a model."""
+"""Checks of a model and its data before Keras trains or runs it: errors, then
+warnings."""
 
 import functools
 import inspect
@@ -69,8 +70,8 @@ def preflight(model, method, x, args, kwargs, least=1):
 
 
 def warn_once(model, find, *arguments, stacklevel=4):
-    """Warns of the problem that a function finds, a text or `None`, if the model has
-    not been told of what this function finds."""
+    """Warns of the problem that a function finds, a text or `None`, unless the model
+    has had a warning from this function before."""
     if find not in model._told and (problem := find(*arguments)):
         model._told.add(find)
         warnings.warn(problem, stacklevel=stacklevel)
@@ -94,7 +95,7 @@ def with_preflight(method: Callable[..., Any], least: int = 1) -> Callable[..., 
 
 
 def takes_usual_batches(model, method):
-    """Whether a method runs steps on batches that are what Keras says; a step of its
-    own may take others."""
+    """Whether a method runs the usual steps, on batches as Keras documents them; a step
+    that a subclass overrides may take others."""
     step = {"fit": "train_step", "evaluate": "test_step"}.get(method)
     return step is not None and getattr(type(model), step) is getattr(Trainer, step)

@@ -77,7 +77,7 @@ class Settings:
     def gradient(self, value: str | GradientMethod | Config) -> None:
         method = gradients.get(value)
         if isinstance(value, str):
-            # The same as before, for which calls are recorded.
+            # The same object as before, since calls are recorded for it.
             method = self._named_methods.setdefault(value, method)
         method.check(_graph.neurons_of(_graph.as_graph(self.network)))
         if method.uses_random_numbers and self._draws is None:

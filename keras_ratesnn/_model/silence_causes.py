@@ -38,7 +38,8 @@ def are_large(cell, currents):
     """Whether currents are so large for a cell that hardly any neuron is ever near its
     threshold, where the surrogate passes gradient, a boolean tensor."""
     size = ops.sqrt(ops.mean(ops.square(ops.cast(currents, "float32"))))
-    # That of parallel cells is 0: it is a bias, which starts at about -1.
+    # The threshold of parallel cells is 0: a bias, which starts at about -1, has its
+    # place.
     threshold = ops.mean(cell.independent_cell().effective_threshold())
     return size > LARGE_CURRENT * ops.maximum(threshold, 1.0)
 

@@ -18,7 +18,7 @@ from keras_ratesnn.gradients.observing import Observing
 from keras_ratesnn.layer_kinds import NEURON
 
 ENOUGH = 32
-"""Samples: so many are looked at, of as few batches as have them."""
+"""The number of samples that are looked at, from as few batches as have them."""
 
 
 @contextlib.contextmanager
@@ -51,7 +51,8 @@ class SilentLayers(keras.callbacks.Callback):
     moving averages settle later; nothing of the model changes. Processes that train
     together look at their samples together, and the first one warns. In a strategy of
     `tf.distribute` the host sees no batches: arrays are looked at, whose first samples
-    are for training, too, but no data sets, which another pass would shuffle otherwise.
+    are for training, too, but no data sets, which another pass would shuffle in another
+    order.
 
     Args:
         twin: Function `(gradient, timesteps=...)` that returns a model with the same
@@ -75,7 +76,7 @@ class SilentLayers(keras.callbacks.Callback):
             data: What Keras passes to the function of a step.
 
         Returns:
-            What replaces `data`.
+            The data that replace `data`, whose iterator has been read from.
         """
         if self._missing <= 0:
             return data

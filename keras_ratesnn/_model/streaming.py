@@ -50,7 +50,7 @@ def step_of(
     Args:
         network: See `one_step_of`.
         timesteps: See `one_step_of`.
-        state: What the previous step returned; `None` before the first one.
+        state: The state that the previous step returned; `None` before the first one.
         inputs: See `one_step_of`.
         t: Integer, or integer scalar tensor: the time step.
     """

@@ -1,4 +1,4 @@
-"""Batches of samples with labels, and what they are compared with."""
+"""Batches of samples with labels, their checks, and accuracies with their errors."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -63,8 +63,8 @@ def check_labels(x: Structure, y: Any) -> None:
 
 
 def check_classes(model: SpikingModel, name: str, y: np.ndarray) -> None:
-    """Raises ValueError if labels are no numbers, or if of the numbers of classes one
-    is of no class of the only output."""
+    """Raises ValueError if labels are no numbers, or one is of no class of the only
+    output."""
     data_checks.check_numbers(y)
     output = keras_internals.outputs_structure(_graph.as_graph(model.network))
     if isinstance(output, keras.KerasTensor):

@@ -10,7 +10,7 @@ def measured(model: keras.Model) -> SpikingModel:
     if it is a `Distiller`.
 
     Raises:
-        TypeError: If that is another model.
+        TypeError: If that is no `SpikingModel`.
     """
     return checked_model(
         model.student if isinstance(model, keras.distillation.Distiller) else model

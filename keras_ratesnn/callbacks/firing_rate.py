@@ -27,10 +27,10 @@ class FiringRate(keras.callbacks.Callback):
     rate is near 0 is silent and does not learn; near 1 (with integer spikes, near their
     `levels`) its neurons saturate. For a `Distiller`, the student is measured.
 
-    With `by_layer` they also have a value `"firing_rate/LAYER"` for each neuron layer,
-    and a warning says when a layer dies: no neuron spikes for any sample of `x`, and
-    the kernels after it have a gradient of zero. It is given again only if the layer
-    has spiked in between.
+    With `by_layer` the logs also have a value `"firing_rate/LAYER"` for each neuron
+    layer, and a warning says when a layer dies: no neuron spikes for any sample of `x`,
+    and the kernels after it have a gradient of zero. It is given again only if the
+    layer has spiked in between.
 
     After each epoch this costs one forward pass over `x` in eager mode, and a copy of
     all spikes.

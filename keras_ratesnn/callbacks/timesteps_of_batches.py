@@ -19,8 +19,8 @@ _MOST_NUMBERS = 10_000
 
 
 class TimestepsOfBatches(keras.callbacks.Callback, abc.ABC):
-    """Trains each batch with the number of time steps that `timesteps_of` returns; else
-    the model has its own.
+    """Trains each batch with the number of time steps that `timesteps_of` returns;
+    between batches, and in validation, the model has its own.
 
     Attributes:
         numbers: The numbers of time steps that `timesteps_of` can return.
@@ -228,8 +228,8 @@ class TimestepSchedule(TimestepsOfBatches):
     Args:
         boundaries: List or tuple of integers >= 1 that grow, the numbers of epochs
             after which T changes, as in
-            `keras.optimizers.schedules.PiecewiseConstantDecay`. A resumed run counts
-            from its first epoch.
+            `keras.optimizers.schedules.PiecewiseConstantDecay`. A run that is resumed
+            with `initial_epoch` counts on.
         values: List or tuple of integers >= 1, the T before, between and after the
             boundaries: one more than these.
 

@@ -26,13 +26,14 @@ class Rows:
 
     Args:
         what: String, what the dataset is, for messages.
-        dataset: A `h5py.Dataset` of one dimension whose rows are numbers or texts. A
-            piece has as few rows as memory can hold.
+        dataset: A `h5py.Dataset` of one dimension whose rows are numbers or texts. Its
+            pieces, chunks of HDF5, have as few rows as memory can hold.
         dtype: The dtype of a value of a row.
         file: Its file, open for reading bytes.
 
     Raises:
-        ValueError: If the dataset is another or is stored in a way that is not trusted.
+        ValueError: If the dataset has another form, or is stored in a way that is not
+            trusted.
     """
 
     def __init__(self, what, dataset, dtype, file):

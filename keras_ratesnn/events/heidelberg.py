@@ -23,7 +23,7 @@ MOST_RECORDINGS = 2**22
 MOST_CLASSES = 2**12
 LONGEST_NAME = 256
 LONGEST_TIME = 2**20
-"""In seconds."""
+"""The longest time of a spike, in seconds."""
 
 
 class HeidelbergFile:

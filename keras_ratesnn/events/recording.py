@@ -23,7 +23,7 @@ its own size."""
 
 
 DTYPE = np.dtype([("x", "i2"), ("y", "i2"), ("t", "i8"), ("p", "?")])
-"""Of a structured array, as Tonic has it."""
+"""The dtype of a structured array of events, as Tonic has it."""
 
 NEEDED = ("x", "t", "p")
 """Fields that such an array must have."""

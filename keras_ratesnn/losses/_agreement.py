@@ -55,7 +55,7 @@ def label_probabilities(
         y_true: Tensor: integer labels `(batch,)` or `(batch, 1)`, or probabilities
             `(batch, classes)`.
         y_pred: Tensor `(batch, number, classes)`.
-        wanted: String, what `y_pred` is, for an error.
+        wanted: String, what `y_pred` must be, for an error.
         remedy: String, how to get it, a sentence.
 
     Raises:

@@ -19,7 +19,8 @@ def with_counts(y_pred: Tensor, dtype: Any) -> Structure:
 
 
 def steps_and_counts(y_pred: Structure) -> tuple[Tensor, Tensor | None]:
-    """`(outputs, counts)` of what `with_counts` returned, counts `None` if all do."""
+    """`(outputs, counts)` of what `with_counts` returned; `counts` is `None` if all
+    steps count."""
     if isinstance(y_pred, dict):
         return y_pred["steps"], y_pred["counts"]
     return y_pred, None

@@ -45,7 +45,7 @@ def check_element_wise(subject):
 
 def check_single_neurons(subject):
     """Checks that the layer gives the same spikes as a loop over single neurons, unless
-    random numbers depend on their number."""
+    the cell draws random numbers, which depend on the number of neurons."""
     if subject.seeds:
         return
     dtype = "float64" if has_float64() else "float32"

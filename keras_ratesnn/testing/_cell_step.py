@@ -178,8 +178,8 @@ def check_no_hidden_state(subject):
 
 
 def check_samples(subject):
-    """Checks that samples do not affect each other, unless random numbers depend on
-    their number."""
+    """Checks that samples do not affect each other, unless the cell draws random
+    numbers, which depend on the number of samples."""
     if subject.seeds:
         return
     cell = subject.copy()

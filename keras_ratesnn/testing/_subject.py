@@ -38,7 +38,8 @@ class Subject:
         self.weights = [self._moved(random, variable) for variable in built.variables]
 
     def copy(self, dtype="float32", shape=None, moved=True):
-        """A built cell with the same config and its own weights."""
+        """A built copy of the cell, with weights of its own; if `moved`, with the
+        values of `weights`."""
         cell = type(self.cell).from_config({**self.cell.get_config(), "dtype": dtype})
         cell.build((None, *(self.shape if shape is None else shape)))
         if moved:

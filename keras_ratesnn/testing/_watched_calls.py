@@ -84,8 +84,8 @@ class Watch:
         return outputs
 
     def _as_recorded(self, key, structure, keep=False):
-        """A structure with its tensors as they are recorded, and in what they differed:
-        texts. `keep` keeps those that did."""
+        """A structure with its tensors as they are recorded, and how they differed, a
+        list of texts. With `keep`, tensors that differ stay as they are."""
         leaves = keras.tree.flatten(structure)
         where = [index for index, leaf in enumerate(leaves) if ops.is_tensor(leaf)]
         # In a loop that a backend traces there are no values: the layer around it is

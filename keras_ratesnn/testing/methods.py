@@ -81,7 +81,8 @@ def check_gradient_method(
     Raises:
         AssertionError: If the method does not conform; the message explains the
             problem.
-        TypeError: If `method` is neither.
+        TypeError: If `method` is neither, or another argument not a boolean.
+        ValueError: If the name is unknown.
     """
     method = get(method)
     switches = {

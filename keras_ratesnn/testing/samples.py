@@ -53,7 +53,8 @@ def check_sample_independence(model: keras.Model, x: Structure) -> None:
             enough; the model is called for each.
 
     Raises:
-        AssertionError: If one depends on another; the message names the layer.
+        AssertionError: If outputs depend on other samples or on earlier calls; the
+            message names the layer.
         TypeError: If `model` is not a Keras model, or `x` does not hold numbers.
         ValueError: If `x` has fewer than two samples, or they are all the same, or it
             does not fit a `SpikingModel`.

@@ -23,7 +23,7 @@ LARGEST_LEVEL = 9
 """The strengths of an operation have levels from 0 on."""
 
 LARGEST_SHIFT = 150 / 331
-"""As a share of the width or height."""
+"""The largest translation, as a share of the width or height."""
 
 
 def _moved(picture, *matrix):

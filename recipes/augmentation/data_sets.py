@@ -13,7 +13,7 @@ AREA = (0.08, 1.0)
 """The range of a random crop's fraction of the image area, as in torchvision."""
 
 RATIO = (3 / 4, 4 / 3)
-"""The range of the ratio of its width to its height, as in torchvision."""
+"""The range of the ratio of a random crop's width to its height, as in torchvision."""
 
 TRIES = 10
 """The number of crops to try before the center crop is used, as in torchvision."""

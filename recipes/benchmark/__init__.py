@@ -11,6 +11,9 @@ translated.py         a network of this library in another one
 measure.py            what a step costs, of us and of others, beside the floor
 timing.py             interleaved runs, the floor, medians and spreads
 costs.py              FLOPs and memory, as reported by the backend
+compiled.py           the memory plan of a step for a device that is not there
+compiled_tables.py    tables of these plans for the paper's networks
+programs.py           the work in a compiled program of XLA
 processes.py          steps of other libraries in a process of their own
 trace.py              what a step does on a GPU
 report.py             the record as Markdown tables
@@ -20,8 +23,8 @@ import os
 
 import recipes
 
-# On an idle machine, where is measured, it costs up to a third of a step, and more of
-# other libraries'.
+# Undone here: on an idle machine, where steps are measured, passive waiting costs up to
+# a third of a step, and more of other libraries'.
 if recipes.is_ours:
     for name in recipes.WAITS:
         os.environ.pop(name, None)

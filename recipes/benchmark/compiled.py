@@ -46,7 +46,7 @@ class Target:
 
 
 def _gpus(devices):
-    """Eight of them are in a machine."""
+    """The options of a topology of GPUs, eight of which are in a machine."""
     machines = -(-devices // 8)
     description = pathlib.Path(__file__).with_name("h100.txtpb")
     return {
@@ -57,7 +57,7 @@ def _gpus(devices):
 
 
 def _tpus(devices):
-    """A square of them, of four at least."""
+    """The options of a topology of TPUs, a square of four at least."""
     side = 2
     while side**2 < devices:
         side *= 2

@@ -59,7 +59,7 @@ def _lines(target, networks, methods=("rate-multi",), options=""):
 
 
 def _many(target, devices):
-    """Likewise, for the two networks and 64 samples on each device."""
+    """Command lines for the networks of `TWO`, with 64 samples on each device."""
     settings = f"--method rate-multi --batch-size 64 --devices {devices}"
     return [f"{target} {name} {settings}" for name in TWO]
 

@@ -38,8 +38,8 @@ def compiled(model, images, labels):
 
 
 def flops_of_traced(traced):
-    """Likewise, of a traced JAX function, before a compiler for any device changes
-    it."""
+    """FLOPs of a traced JAX function, before a compiler for any device changes it;
+    `None` as in `compiled`."""
     import jax
     from jax.extend.core import jaxpr_as_fun
 

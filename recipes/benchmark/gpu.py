@@ -61,7 +61,7 @@ LEAST_SECONDS = 15
 """With less time left no question is asked: it would end before its answer."""
 
 CORES_OF_A_PROCESS = 2
-"""Of those that run at once; compilers use more than one."""
+"""The cores for each of the processes that run at once; compilers use more than one."""
 
 LARGE = "--width 1 --batch 128"
 TINY = "--width 0.125 --batch 2 --size 8 --rounds 2"

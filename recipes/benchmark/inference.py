@@ -92,7 +92,8 @@ def _predicting(model, jit_compile, pixels):
 
 
 def _spikingjelly(pixels):
-    """The step, after nothing that is known of it; see `processes.made`."""
+    """A pair for `processes.made`: `None`, since nothing else is known of the step, and
+    the step by its name."""
     import torch
 
     from keras_ratesnn import models

@@ -26,7 +26,8 @@ from recipes.benchmark.settings import (
 )
 
 WARM_UP_STEPS = 2
-"""After the last step that compiles: memory pools fill, and clock rates increase."""
+"""The number of steps after the last one that compiles, in which memory pools fill, and
+clock rates increase."""
 
 FORWARDS_IN_A_STEP = 3
 """The FLOPs of an ordinary training step in forward passes: one forward pass, and a

@@ -76,7 +76,8 @@ DESCRIPTIONS = {name: FAMILIES[file][name] for name, file in FILES.items()}
 
 PAGE = pathlib.Path(__file__).parent.with_name("README.md")
 DATA = re.compile(r"^\| (`.*`) \| (.*) \| (.*) \|$", re.MULTILINE)
-"""A row of the table in it: patterns of recipes, their data, and `--data-dir`."""
+"""A row of the table of data in `PAGE`: patterns of recipes, their data, and
+`--data-dir`."""
 
 
 def listed():

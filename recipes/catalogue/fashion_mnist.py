@@ -14,7 +14,7 @@ from recipes.data import fashion_mnist, fashion_mnist_events
 from recipes.recipe import Recipe
 
 MEAN_PIXEL, PIXEL_DEVIATION = 72.9, 90.0
-"""Of the training images."""
+"""The mean and the standard deviation of the pixels of the training images."""
 
 STEM = 32
 """Channels of the residual network's stage with the full resolution of 28x28."""

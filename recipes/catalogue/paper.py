@@ -41,7 +41,7 @@ def cifar_network(build, data_set, width, normalization="batch"):
 
 
 def imagenet_network(build, width):
-    """Likewise, for ImageNet."""
+    """A network of a function of `keras_ratesnn.models`, for ImageNet."""
     network = build(
         input_shape=imagenet.IMAGE_SHAPE, classes=imagenet.CLASSES, width=width
     ).network

@@ -169,7 +169,7 @@ def _trainer(recipe, dataset, method, images):
     if method not in PEERS:
         return run.build(recipe, dataset)
     made = peer_training.trainer(recipe, dataset, method)
-    # That of the recipe takes longer: what their users have is PyTorch's.
+    # The optimizer of the recipe takes longer: users of these libraries have PyTorch's.
     parameters, rate = made.network.parameters(), recipe.learning_rate
     decay = {"weight_decay": recipe.weight_decay}
     if recipe.optimizer == "sgd":

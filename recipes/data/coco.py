@@ -12,7 +12,8 @@ from recipes import packages
 from recipes.data.dataset import Dataset, check_file
 
 BILINEAR = 2
-"""In Pillow, which also smooths what becomes smaller."""
+"""Pillow's number of bilinear interpolation, which also smooths what becomes
+smaller."""
 
 NO_BOX = -1.0
 """Fills the boxes and classes of images with fewer boxes than others."""

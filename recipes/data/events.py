@@ -373,7 +373,7 @@ def _gesture_labels(paths):
 
 SOUND_INPUTS = 140
 SOUND_STEP = 10_000
-"""In microseconds."""
+"""The duration of a step, in microseconds."""
 
 ORDER_SEED = 0
 

@@ -14,7 +14,8 @@ SHUFFLED_TOGETHER = 5000
 already mixed the classes."""
 
 SHORTER_SIDE = 256
-"""To which test images are resized, before their center is cropped."""
+"""The shorter side to which test images are resized, in pixels, before their center is
+cropped."""
 
 ADVICE = (
     "ImageNet cannot be downloaded freely: get ILSVRC2012_img_train.tar and "

@@ -1,4 +1,5 @@
-"""Made spikes of which only the order tells the class: all that there are."""
+"""Made sequences of spikes of which only the order tells the class: all possible
+ones."""
 
 import itertools
 
@@ -14,7 +15,8 @@ def load(data_dir, timesteps):
     """The sequences of `order_in_time`, for training and for tests.
 
     Raises:
-        ValueError: If a folder was given, or T is another one.
+        ValueError: If a folder was given, or `timesteps` is not the length of the
+            sequences.
     """
     check_no_folder(data_dir, "The data are made.")
     if timesteps != T:

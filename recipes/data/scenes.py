@@ -39,6 +39,7 @@ def load_boxes(data_dir=None, image_side=SIDE):
     Args:
         data_dir: Folder in the format of `coco.load`, or None for scenes.
         image_side: Integer, the height and width of images; that of scenes is 64.
+            Defaults to `64`.
 
     Returns:
         A `Dataset` with labels as in `coco.load`.

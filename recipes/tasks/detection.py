@@ -14,8 +14,8 @@ BOX_FORMAT = "xyxy"
 """The format of the labels: left, top, right and bottom edges in pixels."""
 
 CLASSIFICATION_WEIGHT = 0.5
-"""As in YOLOv8, which takes the sum over the classes, whereas the loss of keras-cv is
-their mean."""
+"""The weight of the classification loss, as in YOLOv8, which takes the sum over the
+classes, whereas the loss of keras-cv is their mean."""
 
 PACKAGES = {"keras_cv": "cv", "pycocotools": "cv", "matplotlib": "plots"}
 """The packages that detection needs, and the extras that install them."""

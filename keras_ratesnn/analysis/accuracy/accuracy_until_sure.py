@@ -37,9 +37,10 @@ class AccuracyUntilSure:
     Args:
         certainty: Array `(samples, T)`, the largest probability of the mean output so
             far.
-        right: Boolean array `(samples, T)`, whether the class with it is right.
-        last: Integer array `(samples,)`, the number of steps of each sample, of which
-            padding at the end is none.
+        right: Boolean array `(samples, T)`, whether the class with that probability is
+            right.
+        last: Integer array `(samples,)`, the number of steps of each sample, without
+            padding at the end.
     """
 
     certainty: np.ndarray
@@ -47,7 +48,8 @@ class AccuracyUntilSure:
     last: np.ndarray
 
     def of(self, samples: Any) -> Self:
-        """The same of some samples, given their numbers or a boolean array."""
+        """The results for some of the samples, given their indices or a boolean
+        array."""
         return dataclasses.replace(
             self,
             certainty=self.certainty[samples],

@@ -116,7 +116,7 @@ def firing_rates(model: SpikingModel, x: Structure) -> FiringRates:
             for signal in call.signals:
                 finite = np.isfinite(_observation.array(signal.value))
                 sound[:] &= finite.reshape(len(sound), -1).all(axis=1)
-            # In double precision.
+            # NaN for unsound samples; an array of float64, so that sums are, too.
             unknown = np.where(sound, 0.0, np.nan)
             spikes = spikes + unknown.reshape(-1, *[1] * (spikes.ndim - 1))
             names.add(call.operation.name)

@@ -43,7 +43,7 @@ class AuditedNumber(NamedTuple):
         value: String.
         definition: String.
         source: String, where the definition comes from.
-        command: String, what computes it for `model`, `x` and labels `y`, with
+        command: String, the code that computes it for `model`, `x` and labels `y`, with
             `import keras_ratesnn as rsnn`.
     """
 
@@ -181,7 +181,7 @@ class Audit:
     @property
     def verdict(self) -> str:
         """The conclusion from the numbers, with its assumptions: a sentence, after one
-        that names silent layers."""
+        that names silent layers if there are any."""
         energy, dense = self.energy, self.energy.dense
         if self.description.nan or not dense.total:
             reason = self.description.nan or energy.verdict
@@ -286,7 +286,8 @@ def audit(model: SpikingModel, x: Structure, y: Any = None) -> Audit:
     It runs `keras_ratesnn.describe`, whose energy it takes in int8,
     `keras_ratesnn.testing.check_sample_independence`, and `accuracy_over_time`. Rates
     and costs are those of the first 32 samples, and answers of two are compared. The
-    model runs in inference mode and, if it depends on neither, is not changed.
+    model runs in inference mode and is not changed, unless its answers depend on other
+    samples or earlier calls.
 
     Example:
 

@@ -74,7 +74,7 @@ class OperationCounter:
 
     @classmethod
     def for_batch(cls, model: SpikingModel, x: Structure) -> Self:
-        """That of a model which is to be run on a batch."""
+        """The counter for a model that is to be run on a batch."""
         network = _graph.as_graph(model.network)
         frames = bool(inputs_with_time(model, x))
         return cls(
@@ -410,9 +410,10 @@ _BESIDE_A_KERNEL = re.compile("_scale$|_zero$|^lora_")
 
 
 def _size_of_matrices(operation: keras.Operation) -> float:
-    """The number of elements of these weights."""
+    """The number of elements of the matrices of an operation, see `matrices`."""
     weights = _matrices(operation)
     if len(weights) == 1 and hasattr(operation, "kernel"):
-        # A kernel of 4 bits has two in a byte, but not in its property.
+        # The weight of a kernel of 4 bits has two elements in a byte; the property
+        # `kernel` unpacks them.
         weights = [operation.kernel]
     return float(sum(math.prod(weight.shape) for weight in weights))

@@ -18,7 +18,7 @@ def counter_of_integers(
 
     Args:
         model: An `IntegerModel`.
-        outputs: What all layers give, see `IntegerModel.layer_outputs`.
+        outputs: Dict, the outputs of all layers, see `IntegerModel.layer_outputs`.
         x: The inputs.
     """
     network, temporal = model.network, x.ndim == len(model.network.input_shape) + 2
@@ -82,8 +82,8 @@ def _dilation(layer):
 
 
 def _fed(layer, kernel, inputs):
-    """How many weights inputs are added through; the padding of a convolution has
-    none."""
+    """How many weights are added for the inputs; none for the padding of a
+    convolution."""
     weights = kernel.shape[-1] // layer.facts.get("groups", 1)
     if layer.kind == "dense":
         return inputs.sum(dtype="int64") * weights

@@ -141,7 +141,8 @@ class EnergyBreakdown:
 
     @property
     def parts(self) -> dict[str, float]:
-        """The energy of all layers for each of these."""
+        """The energy of all layers by name of the part: operations, weights, membranes
+        and activations."""
         fields = dataclasses.fields(EnergyBreakdown)
         return {field.name: float(getattr(self, field.name).sum()) for field in fields}
 
@@ -214,7 +215,7 @@ def dense_network(
     costs: Costs,
 ) -> DenseNetwork:
     """The `DenseNetwork` with activations of this many bits, given its multiply-adds,
-    and the breakdown and additions of the other.
+    and the breakdown and additions of the spiking network.
 
     In a pass it reads each weight once and keeps sums in registers. The energy to
     multiply is in proportion to the bits of an activation. What the network does not

@@ -25,7 +25,7 @@ NEARLY_ALL = 0.95
 warning."""
 
 MANY = 0.25
-"""So does one with at least this fraction of saturated neurons."""
+"""A layer with at least this fraction of saturated neurons gets a milder warning."""
 
 
 _COLUMNS = {
@@ -143,7 +143,7 @@ class Description:
 
     @property
     def warnings(self) -> list[str]:
-        """Problems that were problems, with advice: a list of strings."""
+        """Problems that the batch shows, with advice: a list of strings."""
         problems = []
         almost = [
             layer
@@ -301,7 +301,8 @@ def _counted_integers(model, x):
 
 
 def _counted(model, x):
-    """The same of a `SpikingModel`."""
+    """The counter of a `SpikingModel` after a batch, the activity of its neurons, and
+    what else a `Description` has."""
     x = _observation.tensors(checked_model(model), x)
     layers: list[NeuronLayer] = []
     dead: list[keras.Operation] = []

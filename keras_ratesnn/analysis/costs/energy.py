@@ -138,7 +138,7 @@ class Energy:
 
     @property
     def verdict(self) -> str:
-        """Whether spiking saves energy, in words."""
+        """The answer to whether spiking saves energy, in words."""
         spent, quantized, dense = self.spiking.total, self.quantized, self.dense
         if not quantized.total:
             return "No layer is counted that a network without spikes has."
@@ -156,7 +156,8 @@ class Energy:
         )
 
     def wins(self, dense: DenseNetwork) -> str:
-        """At which firing rates spiking spends less than a dense network, in words."""
+        """The firing rates at which spiking spends less than a dense network, in
+        words."""
         if np.isnan(dense.crossover):
             return "nowhere, as no layer that is counted takes spikes"
         if dense.crossover == 0:
@@ -274,9 +275,9 @@ def energy(
     there; a sum (`keras.ops.sum`) one for each spike. Without spikes both take
     operations for all values, in each step.
 
-    Ledgers add the energy to read weights, and to write and read membranes, spikes and
-    activations, for this network (`Energy.spiking`) and for the same network without
-    spikes in two precisions (`Energy.quantized`, `Energy.dense`).
+    Breakdowns add the energy to read weights, and to write and read membranes, spikes
+    and activations, for this network (`Energy.spiking`) and for the same network
+    without spikes in two precisions (`Energy.quantized`, `Energy.dense`).
     `Energy.verdict` says which spends less, and below which firing rate spiking does.
 
     Not counted are biases, the steps of other neurons, delays, pooling, element-wise

@@ -45,7 +45,7 @@ class Training:
         self._loss = (
             keras_internals.compiled_loss(model) if loss is None else {"loss": loss}
         )
-        # A task has a loss of its own.
+        # A subclass may compute a loss of its own, as tasks of other libraries do.
         self._is_own = (
             loss is None
             and model.compiled
@@ -82,9 +82,10 @@ class Training:
             method: `GradientMethod`.
             step_mode: As in `SpikingModel`.
             variables: Variables of the model.
-            tensors: What the loss is differentiated with respect to, besides.
+            tensors: What the loss is differentiated with respect to, besides. Defaults
+                to `()`.
             start: Function, called with these tensors, as they are differentiated,
-                before the model runs.
+                before the model runs. Defaults to one that does nothing.
 
         Returns:
             `(gradients of variables, gradients of tensors)`; `None` or zeros where the

@@ -136,8 +136,9 @@ def independence(
 
     Raises:
         TypeError: If `model` is not a `SpikingModel`.
-        ValueError: If there is no loss, neurons depend on each other, or `x` and `y` do
-            not have the same number of samples.
+        ValueError: If there is no loss, neurons depend on each other, `x` has padding,
+            `x` and `y` do not have the same number of samples, or a label is of no
+            class.
 
     Source: Yu et al., NeurIPS 2024, section 4.2 and figure 3.
     """
@@ -175,7 +176,8 @@ class _Factor(NamedTuple):
     """The factor that δ_t meets, `(batch * T, ...)`: κ_t at neurons, or the input of an
     operation at a kernel of it.
 
-    `like` is the tensor of their spikes, or of its output.
+    `like` is the tensor that the error δ_t belongs to: the spikes of the neurons, or
+    the output of the operation.
     """
 
     name: str
@@ -322,7 +324,8 @@ def _first_assumption(factor, error, timesteps):
 
 
 def _second_assumption(factor, error, timesteps):
-    """The same of A2."""
+    """`(cosine, correlation)` of A2, of a `_Factor` and the errors `(batch * T,
+    ...)`."""
     # In units of the largest error, of which squares do not vanish in float32.
     error = error / ops.maximum(ops.max(ops.abs(error)), _TINY)
     values = factor.values

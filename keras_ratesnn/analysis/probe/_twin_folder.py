@@ -36,7 +36,7 @@ class TwinResult(NamedTuple):
 
 
 class TwinFolder:
-    """Writes files whole or not at all.
+    """The folder of the results; its files are written whole or not at all.
 
     Args:
         path: Path of the folder, which is made if there is none.

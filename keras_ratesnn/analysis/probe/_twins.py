@@ -89,8 +89,8 @@ class Budget(NamedTuple):
     threshold: float
 
     def described(self, model: SpikingModel) -> Config:
-        """Its distinction from other budgets, as plain values: the model, its settings
-        and the data by their checksums.
+        """A description that tells this budget from others, as plain values; the model,
+        its settings and the data by their checksums.
 
         Args:
             model: The model that `make_model` makes for the first seed.
@@ -120,7 +120,7 @@ class Twins:
 
     Attributes:
         all: List of the twins that the network can have.
-        left_out: Dict from the names of the others to the reason.
+        left_out: Dict from the names of the twins that it cannot have to the reason.
 
     Raises:
         TypeError: If `make_model` does not return a `SpikingModel`.
@@ -284,7 +284,8 @@ class Learner:
 
 
 def checked(model: Any) -> SpikingModel:
-    """A model from `make_model`; raises an error if it cannot be one."""
+    """A model from `make_model`; raises TypeError or ValueError unless it is a compiled
+    `SpikingModel` with one output."""
     advice = "It builds and compiles a SpikingModel."
     if not isinstance(model, SpikingModel):
         raise checks.wrong_type(

@@ -1,5 +1,5 @@
-"""Whether data need time: what the order of frames, more time steps and gradients
-through time add to the accuracy."""
+"""A probe of whether data need time: the accuracy that the order of frames, more time
+steps and gradients through time add."""
 
 import dataclasses
 import itertools
@@ -32,11 +32,11 @@ from keras_ratesnn.gradients import Rate
 from keras_ratesnn.spiking_model import SpikingModel
 
 POINTS = 100
-"""Points of a percent in an accuracy of 1."""
+"""Percentage points in an accuracy of 1."""
 
 LEARNT = 0.5
-"""The share of the samples that the most frequent class gets wrong, of which a network
-that has learnt gets more right."""
+"""A network that has learnt gets right more than this share of the samples that the
+most frequent class gets wrong."""
 
 _SEEN = {MEAN: "mean frame", SHUFFLED: "shuffled frames", GIVEN: "frames"}
 """The inputs with time that twins see, in words."""
@@ -56,8 +56,8 @@ class TemporalProbe:
         shuffled: Dict from the names of the twins that see the data as they are, for
             several steps, to an array `(seeds,)`: the accuracy after their spikes are
             shuffled in time, see `shuffle_in_time`.
-        most_frequent: Array `(samples,)`: where the class is right that is the most
-            frequent one.
+        most_frequent: Array `(samples,)`: 1 where the most frequent class is right, or
+            the share of labels.
         margin: Float, the smallest gain that is worth something.
         epochs: Integer, those of each twin.
         batch_size: Integer.
@@ -359,8 +359,8 @@ def temporal_probe(
     * `sltt`, `rate-1`, `rate-2`, `rate-4` (windows, fewer than T) and `bptt`: the data
       as they are.
 
-    Padding counts in no mean and stays where it is. Differences are paired: those of a
-    seed and a sample. Their standard error counts both as drawn at random, so that the
+    Padding counts in no mean and stays where it is. Differences are paired by seed and
+    by sample. Their standard error counts both as drawn at random, so that the
     interval, by Student's t, is that for other seeds and other samples. A gain is shown
     if its whole interval is above `margin`. The recommended twin is the one that costs
     least, in the order one step, rate with 1, 2 and 4 windows, SLTT and BPTT, among
@@ -394,7 +394,7 @@ def temporal_probe(
     Args:
         make_model: Function without arguments that returns a new compiled
             `SpikingModel` with one output. Its `timesteps`, at least 2, are those of
-            the twins but one; its gradient is not used.
+            all twins but `one-step`; its gradient is not used.
         x: Inputs, an array or a structure of arrays.
         y: Array, the labels: class indices, one-hot vectors, or 0 and 1 for each
             output, as for `"accuracy"` in Keras.
@@ -510,8 +510,8 @@ def _examples(model, name, x, y):
 
 
 def _most_frequent(y, classes, threshold):
-    """Whether each sample is right, `(samples,)`, for the answer that is right most
-    often."""
+    """1 where the answer that is right most often is right, `(samples,)`, or the share
+    of the labels of a sample."""
     flat = y.reshape(len(y), -1)
     if flat.shape[1] == classes:
         shares = flat.mean(axis=0) - 0.5 + threshold
