@@ -330,7 +330,7 @@ LAYERS = [
         "keras_ratesnn/layers/current_based.py",
         "super().step(current, before)",
         "super().step(inputs, before)",
-        "layers/test_cells.py layers/test_reference_neurons.py",
+        "layers/test_cells.py layers/test_other_libraries.py",
     ),
     (
         "keras_ratesnn/layers/pooling.py",
