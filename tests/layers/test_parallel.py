@@ -281,6 +281,10 @@ def test_long_queues_of_padded_sequences_have_the_same_gradients_in_both_step_mo
     assert_same(results_of("multi"), results_of("single"))
 
 
+def test_online_methods_carry_no_gradient_between_steps_also_in_multi_step_mode():
+    assert_same(results(sliding, "sltt"), results(sliding, "sltt", "single"))
+
+
 @pytest.mark.backends(1)
 def test_a_mask_is_raised_saved_and_must_be_complete_for_single_steps():
     message = r'`step_mode="single"` runs one time step.*MaskedPSN.*mask=1.0'

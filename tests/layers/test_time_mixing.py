@@ -1,17 +1,18 @@
-"""Layers that mix time steps: the formula, its gradient by rate, and what looks ahead.
-Their gradients by all methods are in the contract."""
+"""Layers that mix time steps: the formula, its gradients by rate and by online methods,
+and what looks ahead."""
 
 import keras
 import numpy as np
 import pytest
 from helpers import (
+    assert_same,
     chain,
     loss_and_gradients,
     registered,
     spiking,
     to_numpy,
 )
-from keras import ops
+from keras import layers, ops
 
 from keras_ratesnn.layers import LIF, TimeMixing
 
@@ -58,6 +59,22 @@ def test_one_window_sees_what_the_layer_does_to_constant_inputs():
     assert value == pytest.approx(np.sum(TAPS * shares), rel=1e-5)
     (of_taps,) = gradients.values()
     np.testing.assert_allclose(of_taps, shares, rtol=1e-5)
+
+
+def test_online_methods_carry_no_gradient_between_steps():
+    """The derivative of an output with respect to its own step's input alone: the first
+    tap."""
+    results = []
+    for step_mode in ("multi", "single"):
+        keras.utils.set_random_seed(0)
+        dense = layers.Dense(1, use_bias=False)
+        network = chain(dense, Echo(), LIF(), shape=(1,))
+        model = spiking(network, T, "sltt", step_mode=step_mode)
+        x = np.random.default_rng(0).random((1, T, 1)).astype("float32")
+        _, gradients = loss_and_gradients(model, x, x, total)
+        assert all(map(np.any, gradients.values()))
+        results.append(list(gradients.values()))
+    assert_same(*results)
 
 
 def test_a_layer_that_looks_ahead_needs_all_steps_at_once():
