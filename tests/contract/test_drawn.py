@@ -166,7 +166,7 @@ def trained(case):
         case.method,
         case.step_mode,
         return_sequences=case.is_of_steps,
-        mask_value=np.nan,
+        mask_value=None if np.all(case.counts) else np.nan,
     )
     model = saved_and_loaded(model) if case.is_saved else model
     model.compile(keras.optimizers.SGD(1.0), product, jit_compile=case.jit_compile)
