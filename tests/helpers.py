@@ -27,6 +27,9 @@ rate_and_bptt = pytest.mark.parametrize("gradient", ["rate", "bptt"])
 two_methods = pytest.mark.parametrize(
     ("gradient", "step_mode"), [("rate", "multi"), ("bptt", "single")]
 )
+rate_and_sltt = pytest.mark.parametrize(
+    ("gradient", "step_mode"), [("rate", "multi"), ("sltt", "single")]
+)
 needs_compiler = pytest.mark.skipif(
     not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler"
 )

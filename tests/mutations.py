@@ -37,7 +37,7 @@ GRADIENTS = [
         "keras_ratesnn/gradients/time/windows.py",
         "(*[1] * (windows - 1), timesteps - windows + 1)",
         "(timesteps - windows + 1, *[1] * (windows - 1))",
-        "gradients/test_windows.py",
+        "contract/test_drawn.py",
     ),
     (
         "keras_ratesnn/gradients/time/windows.py",
@@ -61,7 +61,7 @@ GRADIENTS = [
         "keras_ratesnn/gradients/time/windows.py",
         "return self.mask is None and len(set(self.sizes)) == 1",
         "return self.mask is None",
-        "gradients/test_windows.py",
+        "contract/test_drawn.py",
     ),
     (
         "keras_ratesnn/gradients/time/derivative.py",
@@ -91,7 +91,7 @@ GRADIENTS = [
         "keras_ratesnn/gradients/time/windows.py",
         "if len(values) >= rest",
         "if len(values) in (rest, len(self))",
-        "gradients/test_windows.py",
+        "contract/test_drawn.py",
     ),
     (
         "keras_ratesnn/gradients/handlers/eligibility.py",
@@ -177,8 +177,7 @@ GRADIENTS = [
         "keras_ratesnn/gradients/handlers/operation.py",
         "if self.takes_time or not self.kind.affine or self._has_steps(inputs):",
         "if self.takes_time or self._has_steps(inputs):",
-        "gradients/test_rate.py gradients/test_windows.py "
-        "gradients/test_single_step.py",
+        "gradients/test_rate.py contract/test_drawn.py gradients/test_single_step.py",
     ),
     (
         "keras_ratesnn/gradients/recomputation.py",
@@ -331,7 +330,7 @@ LAYERS = [
         "keras_ratesnn/layers/current_based.py",
         "super().step(current, before)",
         "super().step(inputs, before)",
-        "layers/test_cells.py layers/test_reference_neurons.py",
+        "layers/test_cells.py layers/test_other_libraries.py",
     ),
     (
         "keras_ratesnn/layers/pooling.py",

@@ -1,78 +1,62 @@
 """Reference cases of networks of newer neurons and layers: each a run of the authors'
 program by BPTT."""
 
-import json
-import pathlib
-
 import keras
 import numpy as np
 from helpers import compiled, training_results
 from keras import layers
+from reference_networks import FOLDER, THEIR_KINDS, Case
 
 import keras_ratesnn as rsnn
 
-FOLDER = pathlib.Path(__file__).parent / "reference" / "next"
 
+class NextCase(Case):
+    """A network whose layers have the names of the authors' program."""
 
-class NextCase:
-    """A network of dense layers a, b and c, and of layers before or after them.
-
-    Args:
-        name: String, the name of the file without extension.
-    """
+    folder = FOLDER / "next"
 
     def __init__(self, name):
-        self.arrays = dict(np.load(FOLDER / f"{name}.npz"))
-        self.settings = json.loads(str(self.arrays.pop("meta")))
-        self.x, self.y = self.arrays["x"], self.arrays["y"].astype("int32")
+        super().__init__(name)
+        self.names = {}
 
-    def model(self, hidden, gradient="bptt", step_mode="multi"):
-        """A SpikingModel of the case.
+    def name_of(self, path):
+        layer, kind = path.split("/")[-2:]
+        return self.names.get(path) or f"{layer}.{THEIR_KINDS.get(kind)}"
+
+    def model(self, network, gradient="bptt"):
+        """A SpikingModel of a network, with the weights of the layers that have names
+        of theirs."""
+        model = rsnn.SpikingModel(network, self.settings["timesteps"], gradient)
+        for variable in model.trainable_variables:
+            theirs = self.name_of(variable.path)
+            if f"weight/{theirs}" in self.arrays:
+                self.load(variable, theirs)
+        return model
+
+    def dense_model(self, hidden):
+        """That of dense layers a, b and c, and of layers before or after them.
 
         Args:
             hidden: Function `(x, synapse, name) -> x`: a dense layer, named "a" or "b",
                 and what is around it.
-            gradient: See `SpikingModel`.
-            step_mode: See `SpikingModel`.
         """
         x = inputs = keras.Input((12,))
         for name in ("a", "b"):
             bias = f"weight/{name}.bias" in self.arrays
             x = hidden(x, layers.Dense(16, use_bias=bias, name=name), name)
-        network = keras.Model(inputs, layers.Dense(5, name="c")(x))
-        model = rsnn.SpikingModel(
-            network, self.settings["timesteps"], gradient, step_mode
-        )
-        for layer in "abc":
-            network.get_layer(layer).set_weights(
-                [
-                    self.arrays[f"weight/{layer}.{kind}"]
-                    for kind in ("weight", "bias")
-                    if f"weight/{layer}.{kind}" in self.arrays
-                ]
-            )
-        return model
+        return self.model(keras.Model(inputs, layers.Dense(5, name="c")(x)))
 
-    def assert_agrees(self, model, names):
-        """Logits, gradients and the losses of a few steps of training agree.
+    def load(self, variable, theirs):
+        """Gives a variable the array of theirs with this name."""
+        self.names[variable.path] = theirs
+        variable.assign(self.arrays[f"weight/{theirs}"].reshape(variable.shape))
 
-        Args:
-            model: What `model` returned, with all of its weights.
-            names: Dict from the paths of other variables than those of a, b and c to
-                names of the authors' program.
-        """
-        for layer in "abc":
-            names = {
-                **names,
-                f"{layer}/kernel": f"{layer}.weight",
-                f"{layer}/bias": f"{layer}.bias",
-            }
+    def assert_agrees(self, model):
+        """Logits, gradients and the losses of a few steps of training agree, of a model
+        with all weights of theirs."""
         _, gradients, outputs = training_results(model, self.x, self.y)
         np.testing.assert_allclose(outputs, self.arrays["logits"], rtol=1e-3, atol=1e-5)
-        for path, gradient in gradients.items():
-            expected = self.arrays[f"grad/{names[path]}"].reshape(gradient.shape)
-            error = np.linalg.norm(gradient - expected)
-            assert error < 1e-3 * max(np.linalg.norm(expected), 1e-6), path
+        self.assert_gradients_agree(gradients)
         compiled(model, keras.optimizers.SGD(self.settings["lr"]))
         losses = [
             model.train_on_batch(self.x, self.y)

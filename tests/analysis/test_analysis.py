@@ -14,6 +14,7 @@ from helpers import (
     double_precision,
     mlp,
     naive_lif,
+    rate_and_sltt,
     spiking,
     to_numpy,
 )
@@ -130,9 +131,7 @@ def two_outputs(gradient, step_mode):
     return model, x, {"a": y, "b": np.ones((8, 1), "float32")}
 
 
-@pytest.mark.parametrize(
-    ("gradient", "step_mode"), [("rate", "multi"), ("sltt", "single")]
-)
+@rate_and_sltt
 def test_agreement_is_that_of_the_gradients_of_training(gradient, step_mode):
     steps = []
     for method in (gradient, "bptt"):

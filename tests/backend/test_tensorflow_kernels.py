@@ -4,6 +4,7 @@ kernels of batch normalisation."""
 import keras
 import numpy as np
 import pytest
+from drawn_networks import Drawing
 from helpers import assert_close, compiled, data, spiking, to_numpy
 from keras import layers, ops
 from numpy.testing import assert_allclose
@@ -113,18 +114,6 @@ class Unusual(LIFCell):
         return super().step(ops.arctan(current), state)
 
 
-class Noisy(LIFCell):
-    """With a random generator."""
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.generator = keras.random.SeedGenerator(0)
-
-    def step(self, current, state):
-        noise = keras.random.normal(ops.shape(current), seed=self.generator)
-        return super().step(current + noise, state)
-
-
 class Costly(LIFCell):
     """With a loss."""
 
@@ -133,7 +122,7 @@ class Costly(LIFCell):
         return super().step(current, state)
 
 
-@pytest.mark.parametrize("cell", [Unusual, Noisy, Costly])
+@pytest.mark.parametrize("cell", [Unusual, Drawing, Costly])
 def test_cells_that_cannot_be_one_pass_are_trained_without_compilation(cell, programs):
     _, losses, _ = trained("bptt", neurons=[Neuron(cell())])
     assert np.isfinite(losses).all()

@@ -2,8 +2,6 @@
 network with integer spikes."""
 
 import functools
-import json
-import pathlib
 
 import exported
 import keras
@@ -18,6 +16,7 @@ from helpers import (
     to_numpy,
 )
 from keras import layers, ops
+from next_cases import NextCase
 
 from keras_ratesnn import analysis, deploy
 from keras_ratesnn.layers import (
@@ -32,7 +31,6 @@ from keras_ratesnn.layers import (
 )
 
 ilif = functools.partial(ILIF, 4)
-REFERENCE = pathlib.Path(__file__).parents[1] / "reference" / "next" / "ilif_mlp.npz"
 
 
 VGG = """BatchNormalization Conv2D MaxPooling2D Add WSConv2D Rescaling LIF
@@ -124,20 +122,14 @@ def test_outputs_and_energy_are_those_of_the_integer_network(build, with_time):
 
 
 def test_substeps_and_outputs_are_those_of_spikingjelly():
-    arrays = dict(np.load(REFERENCE))
-    settings = json.loads(str(arrays["meta"]))
-    parts = []
-    for neurons in ("n1", "n2"):
-        layer = ILIF(settings["levels"], settings["decay"], name=neurons)
-        parts += [layers.Dense(16), layer]
-    network = chain(*parts, layers.Dense(5), shape=(12,))
-    model = spiking(network, settings["timesteps"])
-    names = [f"weight/{name}.{kind}" for name in "abc" for kind in ("weight", "bias")]
-    model.set_weights([arrays[name] for name in names])
-    binary, x = deploy.unroll(model), arrays["x"]
-    for name in ("n1", "n2"):
-        actual = analysis.raster(binary, x, name, 16).spikes
-        np.testing.assert_array_equal(actual, arrays[f"slots/{name}"])
+    case = NextCase("ilif_mlp")
+    arrays, values = case.arrays, (case.settings["levels"], case.settings["decay"])
+    neurons = {at: ILIF(*values) for at in ("a", "b")}
+    model = case.dense_model(lambda x, synapse, at: neurons[at](synapse(x)))
+    binary, x = deploy.unroll(model), case.x
+    for layer, slots in zip(neurons.values(), ("n1", "n2"), strict=True):
+        actual = analysis.raster(binary, x, layer.name, 16).spikes
+        np.testing.assert_array_equal(actual, arrays[f"slots/{slots}"])
     expected = arrays["binary_logits"]
     np.testing.assert_allclose(to_numpy(binary(x)), expected, rtol=1e-5, atol=1e-6)
     assert np.abs(arrays["weight/c.bias"]).max() > 0.01

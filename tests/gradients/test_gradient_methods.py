@@ -117,28 +117,6 @@ def test_inference_makes_no_rate_pass():
     assert (True, True) in runs
 
 
-@both_step_modes
-def test_a_loss_of_every_step_trains_by_rate(step_mode):
-    """The rate receives the sum of the gradients of all steps: for a mean over steps,
-    the gradient of the mean output."""
-    network = mlp()
-
-    def linear(y, outputs):
-        if len(outputs.shape) == 3:
-            outputs = ops.mean(outputs, axis=1)
-        return ops.sum(ops.sin(ops.arange(3, dtype="float32")) * outputs)
-
-    (_, found), (_, expected) = (
-        loss_and_gradients(
-            spiking(network, 4, step_mode=step_mode, return_sequences=sequences),
-            *data(),
-            linear,
-        )
-        for sequences in (True, False)
-    )
-    assert_close(found, expected, rtol=1e-5, atol=1e-7)
-
-
 class MixingCell(rsnn.layers.NeuronCell):
     """Neurons that receive each other's last spikes through weights that start at
     zero."""

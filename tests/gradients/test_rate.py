@@ -21,9 +21,29 @@ import keras_ratesnn as rsnn
 from keras_ratesnn.layers import LIF, LayerKind
 
 
+class ScaleByStep(layers.Layer):
+    """Multiplies each step by a factor of its own."""
+
+    def build(self, input_shape):
+        start = keras.initializers.Constant([1.0, -2.0, 0.5, 3.0, 1.5])
+        self.factors = self.add_weight(shape=(5,), initializer=start, name="factors")
+
+    def call(self, inputs, time_step=None):
+        # While a network is built.
+        if time_step is None:
+            return inputs
+        factors = ops.take(self.factors, time_step, axis=0)
+        return inputs * ops.reshape(factors, (-1, *[1] * (len(inputs.shape) - 1)))
+
+
+@rsnn.layers.affine
+class AffineScaleByStep(ScaleByStep):
+    """Affine at each step, with another factor."""
+
+
 def residual_network():
     """Convolutions, batch normalisation, a skip connection, max and average pooling,
-    dropout, a nonlinearity."""
+    dropout, a nonlinearity, layers that take the time step."""
     inputs = keras.Input((8, 8, 3))
     x = layers.Conv2D(8, 3, padding="same", use_bias=False)(inputs)
     x = LIF()(layers.BatchNormalization()(x))
@@ -35,13 +55,18 @@ def residual_network():
     x = layers.MaxPooling2D(2)(x)
     x = layers.SpatialDropout2D(0.3)(x)
     x = layers.Conv2D(8, 3, padding="same", activation="tanh")(x)
-    x = LIF()(x * 2.0)
-    x = layers.AveragePooling2D(2)(x)
+    x = LIF()(AffineScaleByStep()(x * 2.0))
+    x = layers.AveragePooling2D(2)(ScaleByStep()(x))
     return keras.Model(inputs, layers.Dense(5)(layers.Flatten()(x)))
 
 
-@pytest.mark.parametrize(("has_time", "training"), [(True, True), (False, False)])
-def test_the_rate_of_every_operation_is_the_time_mean_of_its_spikes(has_time, training):
+@pytest.mark.parametrize(
+    ("has_time", "training", "step_mode"),
+    [(True, True, "multi"), (False, False, "single")],
+)
+def test_the_rate_of_every_operation_is_the_time_mean_of_its_spikes(
+    has_time, training, step_mode
+):
     """Each output is multiplied by a constant: the derivative with respect to it is the
     rate of the output."""
     timesteps = 5
@@ -52,13 +77,16 @@ def test_the_rate_of_every_operation_is_the_time_mean_of_its_spikes(has_time, tr
         layers.Multiply()([output, factor])
         for output, factor in zip(outputs, factors, strict=True)
     ]
-    model = spiking(keras.Model([network.input, *factors], products), timesteps)
+    network_of_products = keras.Model([network.input, *factors], products)
+    model = spiking(network_of_products, timesteps, step_mode=step_mode)
     x, _ = data(6, (timesteps, 8, 8, 3) if has_time else (8, 8, 3))
     ones = [np.ones((6, *factor.shape[1:]), "float32") for factor in factors]
-    means, (_, *rates), _ = response(model, [x, *ones], ones, training)
+    means, (_, *rates), of_variables = response(model, [x, *ones], ones, training)
     for operation, rate, mean in zip(network.operations[1:], rates, means, strict=True):
         assert mean.any()
         np.testing.assert_allclose(rate, mean, atol=2e-6, err_msg=operation.name)
+    of_steps = [of for path, of in of_variables.items() if "factors" in path]
+    assert [np.any(of) for of in of_steps] == [True, True]
 
 
 @pytest.mark.parametrize("gradient", ["rate", "bptt"])

@@ -14,6 +14,7 @@ from helpers import (
     chain,
     compiled,
     only_on,
+    rate_and_sltt,
     saved_and_loaded,
     spiking,
     to_numpy,
@@ -58,9 +59,7 @@ def neurons(**kwargs):
     return spiking(chain(LIF(0.5), name="events"), T, **kwargs)
 
 
-@pytest.mark.parametrize(
-    ("gradient", "step_mode"), [("rate", "multi"), ("sltt", "single")]
-)
+@rate_and_sltt
 def test_in_gaps_the_state_waits(gradient, step_mode):
     mask = np.random.default_rng(1).random((4, T)) < 0.6
     mask[:, 2] = True

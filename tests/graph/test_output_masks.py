@@ -4,7 +4,14 @@ and outer layers leave padding out."""
 import keras
 import numpy as np
 import pytest
-from helpers import CROSSENTROPY, assert_close, both_step_modes, to_numpy, training_step
+from helpers import (
+    CROSSENTROPY,
+    assert_close,
+    both_step_modes,
+    rate_and_sltt,
+    to_numpy,
+    training_step,
+)
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
@@ -87,9 +94,7 @@ def test_a_model_without_masks_has_none():
     assert to_numpy(model(np.ones((2, 5, 3)))).shape == (2, 2)
 
 
-@pytest.mark.parametrize(
-    ("gradient", "step_mode"), [("rate", "multi"), ("sltt", "single")]
-)
+@rate_and_sltt
 def test_a_mask_that_a_nested_model_is_called_with_counts(gradient, step_mode):
     inside, inputs = keras.Input((5, 3)), keras.Input((5, 3))
     mask = keras.Input((5,), dtype="bool")

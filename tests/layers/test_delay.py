@@ -30,12 +30,11 @@ def test_the_authors_program_agrees(name):
         x = synapse(delay(x)) if settings["type"] == "axonal" else delay(synapse(x))
         return LIF(settings["decay"], settings["threshold"])(x)
 
-    model, names = case.model(hidden), {}
+    model = case.dense_model(hidden)
     for at in "ab":
-        position = model.network.get_layer(f"{at}_delay").position
-        position.assign(case.arrays[f"weight/{at}.position"][0])
-        names[position.path] = f"{at}.position"
-    case.assert_agrees(model, names)
+        delay = model.network.get_layer(f"{at}_delay")
+        case.load(delay.position, f"{at}.position")
+    case.assert_agrees(model)
 
 
 @both_step_modes

@@ -4,46 +4,14 @@ spikes. That the written derivative is that of the step is in tests/testing."""
 import keras
 import numpy as np
 import pytest
-import reference_networks
 from helpers import chain, data, gradient_of, spiking, to_numpy
 from keras import layers, ops
+from next_cases import NextCase
 from numpy.testing import assert_allclose, assert_array_equal
 
 import keras_ratesnn as rsnn
 from keras_ratesnn import analysis
 from keras_ratesnn.layers import ILIF
-
-
-class Case(reference_networks.Case):
-    """A run of the authors' program: `ilif_mlp` of SpikingJelly's ILIFNode, `sfa_vgg`
-    of SDT-V3's MultiSpike."""
-
-    folder = reference_networks.FOLDER / "next"
-
-    def model(self, gradient="bptt", **arguments):
-        settings = self.settings
-        make = {"mlp": mlp, "vgg": normalized_vgg}[settings["net"]]
-        timesteps = settings["timesteps"]
-        model = rsnn.SpikingModel(make(settings), timesteps, gradient, **arguments)
-        for variable in model.trainable_variables:
-            variable.assign(self.arrays[f"weight/{self.name_of(variable.path)}"])
-        return model
-
-    @staticmethod
-    def name_of(path):
-        layer, kind = path.split("/")[-2:]
-        return f"{layer}.{reference_networks.THEIR_KINDS[kind]}"
-
-
-def mlp(settings):
-    neurons = {
-        name: settings[name]
-        for name in ("levels", "decay", "threshold", "detach_reset")
-    }
-    inputs = keras.Input((12,))
-    x = ILIF(**neurons, name="n1")(layers.Dense(16, name="a")(inputs))
-    x = ILIF(**neurons, name="n2")(layers.Dense(16, name="b")(x))
-    return keras.Model(inputs, layers.Dense(5, name="c")(x))
 
 
 def normalized_vgg(settings):
@@ -56,18 +24,19 @@ def normalized_vgg(settings):
     return keras.Model(inputs, layers.Dense(5, name="c")(layers.Flatten()(x)))
 
 
-@pytest.mark.parametrize(
-    ("name", "gradient", "step_mode"),
-    [
-        ("ilif_mlp", "bptt", "multi"),
-        ("sfa_vgg", "bptt", "multi"),
-        ("sfa_vgg", "rate", "multi"),
-    ],
-)
-def test_training_agrees_with_the_authors_programs(name, gradient, step_mode):
-    Case(name).assert_training_agrees(
-        jit_compile="auto", gradient=gradient, step_mode=step_mode
-    )
+def test_training_agrees_with_ilif_nodes_of_spikingjelly():
+    case = NextCase("ilif_mlp")
+    names = "levels", "decay", "threshold", "detach_reset"
+    arguments = {name: case.settings[name] for name in names}
+    model = case.dense_model(lambda x, synapse, at: ILIF(**arguments)(synapse(x)))
+    case.assert_agrees(model)
+
+
+@pytest.mark.parametrize("gradient", ["bptt", "rate"])
+def test_training_agrees_with_multispike_of_sdt_v3(gradient):
+    case = NextCase("sfa_vgg")
+    network = normalized_vgg(case.settings)
+    case.assert_training_agrees("auto", network=network, gradient=gradient)
 
 
 def naive(currents, levels, decay, threshold, initial_membrane):

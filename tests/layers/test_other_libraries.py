@@ -233,9 +233,16 @@ def test_a_membrane_without_a_reset_is_that_of_a_convolution_in_time():
     assert_allclose(found[1], membranes, rtol=1e-4, atol=1e-4)
 
 
+ATTACHED = {"detach_reset": False}
 CASES_OF_GRADIENTS = [
     ("Leaky", LEAKY, LIF(0.8, surrogate="atan", **DELAYED)),
-    ("LIFNode", HALF, LIF(0.5, 0.5, detach_reset=False, **SCALED)),
+    ("LIFNode", HALF, LIF(0.5, 0.5, **ATTACHED, **SCALED)),
+    ("Synaptic", SYNAPTIC, CuBaLIF(0.7, surrogate="atan", **CURRENT)),
+    (
+        "Synaptic",
+        {**SYNAPTIC, **AT_ONCE},
+        CuBaLIF(0.7, synaptic_decay=0.6, surrogate="atan", **ATTACHED, **HARD),
+    ),
 ]
 
 

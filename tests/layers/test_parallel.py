@@ -94,15 +94,13 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_the_authors_program_agrees(name):
     case = NextCase(name)
-    model = case.model(lambda x, synapse, at: CASES[name](**case.settings)(synapse(x)))
-    names = {}
-    pairs = zip(neurons_of(model.network), ("n1", "n2"), strict=True)
-    for layer, theirs in pairs:
-        for kind in ("weight", "bias"):
-            variable = getattr(layer.cell, kind)
-            variable.assign(case.arrays[f"weight/{theirs}.{kind}"])
-            names[variable.path] = f"{theirs}.{kind}"
-    case.assert_agrees(model, names)
+    model = case.dense_model(
+        lambda x, synapse, at: CASES[name](**case.settings)(synapse(x))
+    )
+    for layer, theirs in zip(neurons_of(model.network), ("n1", "n2"), strict=True):
+        case.load(layer.cell.weight, f"{theirs}.weight")
+        case.load(layer.cell.bias, f"{theirs}.bias")
+    case.assert_agrees(model)
 
 
 @registered

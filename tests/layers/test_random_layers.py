@@ -5,20 +5,22 @@ run."""
 import keras
 import numpy as np
 import pytest
+from drawn_networks import Drawing
 from helpers import (
     assert_same,
     both_step_modes,
     chain,
     data,
     loss_and_gradients,
+    rate_and_sltt,
     registered,
     spiking,
     to_numpy,
 )
-from keras import layers, ops
+from keras import layers
 from numpy.testing import assert_allclose
 
-from keras_ratesnn.layers import IF, LIF, LIFCell, Neuron
+from keras_ratesnn.layers import IF, LIF, Neuron
 
 RANDOM = [
     lambda: layers.Dropout(0.5, seed=7),
@@ -43,16 +45,6 @@ def test_all_steps_of_a_sample_see_the_same_numbers_and_each_batch_others(
         assert_allclose(batch, repeated, rtol=1e-6)
 
 
-class NoisyCell(LIFCell):
-    def __init__(self, generator):
-        super().__init__()
-        self.generator = generator
-
-    def step(self, inputs, state):
-        noise = keras.random.normal(ops.shape(inputs), seed=self.generator)
-        return super().step(inputs + noise, state)
-
-
 @both_step_modes
 @pytest.mark.parametrize("gradient", ["rate", "bptt", "sltt"])
 def test_the_noise_of_a_cell_at_each_step_is_that_which_is_differentiated(
@@ -60,14 +52,14 @@ def test_the_noise_of_a_cell_at_each_step_is_that_which_is_differentiated(
 ):
     """As if it were given; the next batch and a stream draw on."""
     x, y = data(5, (4, 6))
-    drawn, own = (keras.random.SeedGenerator(3) for _ in range(2))
+    drawn = keras.random.SeedGenerator(3)
     noise = [keras.random.normal((5, 8), seed=drawn) for _ in range(12)]
     noise = np.split(np.stack(to_numpy(noise), axis=1), 3, axis=1)
     first, last = layers.Dense(8), layers.Dense(3)
     inputs, given = keras.Input((6,)), keras.Input((8,))
     current = layers.Add()([first(inputs), given])
     networks = (
-        chain(first, Neuron(NoisyCell(own)), last),
+        chain(first, Neuron(Drawing()), last),
         keras.Model([inputs, given], last(LIF()(current))),
     )
     noisy, plain = (
@@ -85,13 +77,13 @@ def test_the_noise_of_a_cell_at_each_step_is_that_which_is_differentiated(
         assert_same([to_numpy(found)], [to_numpy(expected)])
 
 
-@pytest.mark.parametrize(
-    ("gradient", "step_mode"), [("rate", "multi"), ("sltt", "single")]
-)
+@rate_and_sltt
 def test_noise_without_a_generator_is_an_error_where_it_is_needed_again(
     gradient, step_mode
 ):
-    network = chain(layers.Dense(4), Neuron(NoisyCell(None)), layers.Dense(3))
+    cell = Drawing()
+    cell.generator = None
+    network = chain(layers.Dense(4), Neuron(cell), layers.Dense(3))
 
     def train():
         model = spiking(network, gradient=gradient, step_mode=step_mode)

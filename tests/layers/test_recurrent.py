@@ -41,26 +41,22 @@ def test_the_authors_program_agrees(name):
         back = layers.Dense(16, use_bias=not has_container, name=f"{at}_back")
         return Recurrent(neuron, back, name=f"{at}_neurons")(x)
 
-    model, names = case.model(hidden), {}
-
-    def load(variable, theirs, rows=slice(None)):
-        """Gives a variable rows of an array of theirs, under a name of their own."""
-        name = f"{theirs}{rows.start}"
-        names[variable.path] = name
-        arrays[f"grad/{name}"] = arrays[f"grad/{theirs}"][rows]
-        variable.assign(arrays[f"weight/{theirs}"][rows])
-
+    model = case.dense_model(hidden)
     for at, theirs in (("a", "n1"), ("b", "n2")):
         back = model.network.get_layer(f"{at}_neurons").synapse
         if has_container:
+            for kind in ("weight", "grad"):
+                rows = np.split(arrays.pop(f"{kind}/{theirs}.rc.weight"), 2)
+                for part, name in zip(rows, ("in", "back"), strict=True):
+                    arrays[f"{kind}/{theirs}.{name}"] = part
             forth = model.network.get_layer(f"{at}_in")
-            load(forth.kernel, f"{theirs}.rc.weight", slice(0, 16))
-            load(back.kernel, f"{theirs}.rc.weight", slice(16, 32))
-            load(forth.bias, f"{theirs}.rc.bias")
+            case.load(forth.kernel, f"{theirs}.in")
+            case.load(back.kernel, f"{theirs}.back")
+            case.load(forth.bias, f"{theirs}.rc.bias")
         else:
-            load(back.kernel, f"{theirs}.recurrent.weight")
-            load(back.bias, f"{theirs}.recurrent.bias")
-    case.assert_agrees(model, names)
+            case.load(back.kernel, f"{theirs}.recurrent.weight")
+            case.load(back.bias, f"{theirs}.recurrent.bias")
+    case.assert_agrees(model)
 
 
 def test_one_sweep_carries_errors_through_the_synapse_once():

@@ -1,7 +1,6 @@
-"""ALIF and CuBaLIF neurons match those of other libraries: spikes at every step, and
-BPTT gradients.
+"""ALIF neurons match those of Sinabs: spikes at every step, and BPTT gradients.
 
-`make_reference_neurons.py` creates the cases with Sinabs and snnTorch.
+`make_reference_neurons.py` creates the cases.
 """
 
 import pathlib
@@ -14,22 +13,20 @@ from keras import ops
 import keras_ratesnn as rsnn
 
 FILES = sorted((pathlib.Path(__file__).parents[1] / "reference_neurons").glob("*.npz"))
-LAYERS = {"alif": rsnn.layers.ALIF, "cuba": rsnn.layers.CuBaLIF}
 ARRAYS = ("inputs", "weights", "spikes", "gradient")
 
 
 def test_all_cases_exist():
-    assert len(FILES) == 5
+    assert len(FILES) == 3
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_spikes_and_gradients_are_those_of_other_libraries(file):
+def test_spikes_and_gradients_are_those_of_sinabs(file):
     case = dict(np.load(file))
     inputs, weights, spikes, gradient = (case.pop(name) for name in ARRAYS)
     arguments = {name: value.item() for name, value in case.items()}
-    neurons = LAYERS[file.stem.split("_")[0]](**arguments)
     weights = ops.convert_to_tensor(weights)
-    network = chain(neurons, shape=inputs.shape[2:])
+    network = chain(rsnn.layers.ALIF(**arguments), shape=inputs.shape[2:])
     model = spiking(network, inputs.shape[1], "bptt", return_sequences=True)
     np.testing.assert_array_equal(to_numpy(model(inputs)), spikes)
     (found,) = gradient_of(
