@@ -453,7 +453,7 @@ def to_integers(
     """
     checked_model(model)
     if weights is not None:
-        weights = checks.one_of("weights", weights, WEIGHT_TYPES)
+        checks.one_of("weights", weights, WEIGHT_TYPES)
     checks.integer(
         "membrane_bits",
         membrane_bits,

@@ -1,6 +1,8 @@
 """The residual networks and VGGs of rate-based backpropagation and of SpikingJelly, and
 SEW ResNet of its authors."""
 
+from typing import Any
+
 from keras_ratesnn.layers import IF, LIF
 from keras_ratesnn.models.preact_resnet import PreActResNet18, PreActResNet34
 from keras_ratesnn.models.published._layouts import (
@@ -99,7 +101,7 @@ _BOTTLENECK = "bottleneck"
 _TORCHVISION = "conv1.weight", "layer1.0.conv1.weight"
 _RESNETS = {(2, 2, 2, 2): ResNet18, (3, 3, 2): ResNet19, (3, 4, 6, 3): ResNet34}
 _PREACTS = {(2, 2, 2, 2): PreActResNet18, (3, 4, 6, 3): PreActResNet34}
-_SEWS = {
+_SEWS: dict[tuple, Any] = {
     (2, 2, 2, 2): SEWResNet18,
     (3, 4, 6, 3): SEWResNet34,
     (3, 4, 6, 3, _BOTTLENECK): SEWResNet50,
