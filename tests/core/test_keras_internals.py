@@ -132,7 +132,7 @@ def assert_filled(tensors, number):
 def test_private_modules_of_keras_are_imported_in_two_places_alone():
     """The file of `graphs` has what only PyTorch's accelerator needs."""
     library = pathlib.Path(keras_internals.__file__).parents[2]
-    imports = re.compile(r"^ *(?:from|import) (?:keras\.src|\S+\.imported) ?", re.M)
+    imports = re.compile(r"^ *(?:from|import) (?:keras\.src|\S+\.imported\b)", re.M)
     files = [
         path.relative_to(library).as_posix()
         for path in library.rglob("*.py")
