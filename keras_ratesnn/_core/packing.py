@@ -4,6 +4,7 @@ byte for an integer of spikes."""
 import math
 from typing import NamedTuple
 
+import numpy as np
 from keras import ops
 
 from keras_ratesnn._core import time_axis
@@ -57,8 +58,10 @@ class Packing(NamedTuple):
         """The spikes again."""
         features = self._features
         if features is not None:
-            # On CPUs PyTorch compares bytes ten times as slowly as it shifts them.
-            parts = [ops.bitwise_and(ops.right_shift(counts, bit), 1) for bit in _BITS]
+            # On CPUs PyTorch compares bytes ten times as slowly as it shifts them; with
+            # an integer of Python the results would not be bytes on TensorFlow.
+            shifted = [ops.right_shift(counts, np.uint8(bit)) for bit in _BITS]
+            parts = [ops.bitwise_and(part, np.uint8(1)) for part in shifted]
             rows = ops.concatenate(parts, axis=1)[:, :features]
             counts = ops.reshape(rows, (-1, *self.shape[1:]))
         if self.size == 1.0:

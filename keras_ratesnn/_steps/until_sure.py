@@ -81,7 +81,7 @@ def predict_until_sure(
             confidence if confidence < 1 else np.inf
         )
 
-    stopped = _run(model, network, x, batch_size, is_sure)
+    stopped = _run(model, x, batch_size, is_sure)
     return _means(stopped.totals, stopped.counts), stopped.steps
 
 
@@ -171,7 +171,7 @@ def answers_of(model: SpikingModel, x: Structure, y: Any, batch_size: int) -> An
         means = _means(totals, counts)
         return answers.record(certainty(means), means, samples, steps)
 
-    _run(model, network, x, batch_size, record)
+    _run(model, x, batch_size, record)
     return answers
 
 
@@ -179,7 +179,7 @@ def _means(totals, counts):
     return totals / np.maximum(counts, 1)[:, None].astype(totals.dtype)
 
 
-def _run(model, network, x, batch_size, leaves):
+def _run(model, x, batch_size, leaves):
     def begin(samples):
         rows = keras.tree.map_structure(lambda leaf: _rows_of(leaf, samples), x)
         pairs, mask, _ = call_inputs(model, rows)

@@ -159,6 +159,7 @@ class LayerKind:
             value = getattr(self, field.name)
             if isinstance(field.default, bool):
                 checks.boolean(field.name, value)
+            # Written so above: the annotation is what says that it is a function.
             elif field.type == (Callable | None) and value is not None:
                 checks.function(field.name, value)
         if self.normalization is not None:

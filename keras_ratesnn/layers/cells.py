@@ -202,7 +202,7 @@ class IntegrateAndFireCell(NeuronCell):
             if not isinstance(through_reset, float):
                 tangent = through_reset * tangent
             if learns_threshold and (self.reset == "soft" or not self.detach_reset):
-                # Of the reset alone, see `dynamics`.
+                # Of the reset alone, see `dynamics`; rounded like spikes, of size 1.
                 change = (1.0 - through_reset) - resetting
                 tangent = tangent + change * threshold
             return tangent

@@ -135,7 +135,8 @@ class TimeLoop:
 
 class Backend(abc.ABC):
     """All differences between backends. A new backend is a subclass, which has what is
-    abstract here, and overrides other methods only where it does better.
+    abstract here, and overrides other methods where their defaults do not fit it, or
+    where it does better.
 
     The defaults are those of a backend with one replica whose compiler sees a whole
     training step, and unrolls all loops.

@@ -217,7 +217,8 @@ class OperationCounter:
         """A sum of inputs: an addition for each spike, or for each input if these are
         no spikes."""
         (signal,) = call.signals
-        (values, spikes), samples = self._values_and_spikes(signal), len(self.counts)
+        values, spikes = self._values_and_spikes(signal)
+        samples = len(self.counts)
         size = math.prod(values.shape[1:])
         if spikes is None:
             additions, sizes = values.size, {"values": size}
@@ -410,7 +411,7 @@ _BESIDE_A_KERNEL = re.compile("_scale$|_zero$|^lora_")
 
 
 def _size_of_matrices(operation: keras.Operation) -> float:
-    """The number of elements of the matrices of an operation, see `matrices`."""
+    """The number of elements of the matrices of an operation, see `_matrices`."""
     weights = _matrices(operation)
     if len(weights) == 1 and hasattr(operation, "kernel"):
         # The weight of a kernel of 4 bits has two elements in a byte; the property

@@ -72,7 +72,10 @@ class TwinFolder:
     def result(self, name: str, seed: int) -> TwinResult | None:
         """The result that `keep_result` kept; `None` if the twin is not finished."""
         arrays = self._arrays(f"{name}-{seed}.npz", TwinResult._fields)
-        return None if arrays is None else TwinResult(*arrays)
+        if arrays is None:
+            return None
+        right, earlier, shuffled = arrays
+        return TwinResult(right, earlier, float(shuffled))
 
     def keep_result(self, name: str, seed: int, result: TwinResult) -> None:
         """Writes the result of a twin."""

@@ -167,7 +167,10 @@ class SlotSum(ConfigOfAttributes, TimeMixing):
 @registry.register
 class SlotMixing(_Wrapper, TimeMixing):
     """Runs a `TimeMixing`, as in inference, on inputs that are the same in all substeps
-    of a step."""
+    of a step.
+
+    Args: as in `_Wrapper`.
+    """
 
     layer_kind = _MIXING
 
@@ -191,7 +194,10 @@ class SlotMixing(_Wrapper, TimeMixing):
 @registry.register
 class SlotReadout(_Wrapper):
     """A `LeakyReadout` whose membrane takes the input of the first substep of each
-    step, and keeps its value in the others."""
+    step, and keeps its value in the others.
+
+    Args: as in `_Wrapper`.
+    """
 
     layer_kind = LayerKind(role=READOUT)
 

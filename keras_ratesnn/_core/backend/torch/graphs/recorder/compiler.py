@@ -32,7 +32,7 @@ def several(tensors, arguments=()):
     """The results of an operation, a list, and after a single one an empty tensor.
 
     In PyTorch 2.13 a graph that C++ runs crashes where an operation returns a list of
-    one tensor (docs/upstream.md). The results must not be its arguments.
+    one tensor (docs/upstream.md). Results that are among `arguments` are cloned.
     """
     taken = set(map(id, arguments))
     tensors = [x.clone() if id(x) in taken else x for x in tensors]
