@@ -71,9 +71,7 @@ def _rotated(tensor, first):
 def _as_input(tensor, wanted):
     """A tensor of the dtype that the network wants, with its Keras mask."""
     convert = ops.cast if ops.is_tensor(tensor) else ops.convert_to_tensor
-    return keras_internals.put_mask(
-        convert(tensor, dtype=wanted.dtype), keras_internals.mask_of(tensor)
-    )
+    return keras_internals.masked_as(convert(tensor, dtype=wanted.dtype), tensor)
 
 
 def _shown(frames, steps):

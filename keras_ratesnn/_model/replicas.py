@@ -50,10 +50,8 @@ def weigh_by_size(loss, inputs):
     size = ops.cast(ops.shape(keras_internals.first_tensor(inputs))[0], loss.dtype)
     # The mean of nothing is not a number.
     loss = ops.where(size > 0, loss, ops.zeros_like(loss))
-    mean_size = (
-        ops.sum(engine.replicas.gather(ops.convert_to_tensor(size)))
-        / engine.replicas.count()
-    )
+    (size_of_all,) = engine.replicas.sums(size)
+    mean_size = size_of_all / engine.replicas.count()
     return ops.stop_gradient(loss) + size / mean_size * (loss - ops.stop_gradient(loss))
 
 
@@ -90,11 +88,8 @@ def _weight_of_mask(loss, mask, weight):
     if mask is None or _takes_mask(loss):
         return weight
     counted = ops.cast(mask, keras.config.floatx())
-    sums = ops.stack([ops.sum(counted), ops.sum(ops.ones_like(counted))])
-    counts, size = ops.unstack(sums, 2)
-    counts_of_all, size_of_all = ops.unstack(
-        ops.sum(engine.replicas.gather(sums), axis=0), 2
-    )
+    counts, size = ops.sum(counted), ops.sum(ops.ones_like(counted))
+    counts_of_all, size_of_all = engine.replicas.sums(counts, size)
     factor = (counts / size) / (counts_of_all / size_of_all)
     return factor * (
         ops.ones_like(counted) if weight is None else ops.cast(weight, counted.dtype)

@@ -57,9 +57,7 @@ class _Shifting(NeuronHandler):
                 cell.levels * cell.spike_size * share
             )
             change = cell.levels * cell.threshold * (self._wanted - rate)
-            current = keras_internals.put_mask(
-                current + change, keras_internals.mask_of(current)
-            )
+            current = keras_internals.masked_as(current + change, current)
             shift += change
         self._shifted(self.operation, shift)
         return super().all_steps(state, [current])

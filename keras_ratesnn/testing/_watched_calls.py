@@ -153,7 +153,7 @@ def _like(tensor, array):
     made = ops.convert_to_tensor(
         array, dtype=keras.backend.standardize_dtype(tensor.dtype)
     )
-    return keras_internals.put_mask(made, keras_internals.mask_of(tensor))
+    return keras_internals.masked_as(made, tensor)
 
 
 def _has_values(tensor):

@@ -180,8 +180,4 @@ def _shuffled(signal, counts, random):
         for sample, counting in enumerate(counts):
             steps[sample, counting] = random.permuted(steps[sample, counting], axis=0)
     tensor = ops.convert_to_tensor(steps, dtype=signal.value.dtype)
-    return Signal(
-        keras_internals.put_mask(
-            time_axis.fold(tensor), keras_internals.mask_of(signal.value)
-        )
-    )
+    return Signal(keras_internals.masked_as(time_axis.fold(tensor), signal.value))

@@ -287,11 +287,8 @@ class _Taps:
     def add(self, call, outputs):
         for _ in [call] if _observation.is_neuron(call) else _kernels_over_time(call):
             value = outputs.value
-            outputs = Signal(
-                keras_internals.put_mask(
-                    value + next(self._remaining), keras_internals.mask_of(value)
-                )
-            )
+            changed = value + next(self._remaining)
+            outputs = Signal(keras_internals.masked_as(changed, value))
         return outputs
 
 

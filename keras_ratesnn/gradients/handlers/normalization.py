@@ -143,7 +143,8 @@ class NormalizationHandler(OperationHandler):
 
     def once(self, inputs):
         """Updates the moving averages as often as calls on steps would."""
-        windows, (x, mask) = self.windows, self._input_and_mask(inputs)
+        windows = self.windows
+        x, mask = self._input_and_mask(inputs)
         # What is the same at every step counts as often as there are steps.
         share = None if windows.mask is None else windows.share_of_steps()
         weights = self._weights(x, mask, share)

@@ -149,7 +149,8 @@ def _batch(node):
         return (_ALONE[target], *alike), args, None
     if target not in _WITH_ANOTHER or len(args) != 2:
         return None
-    operation, (first, second) = _WITH_ANOTHER[target], args
+    operation = _WITH_ANOTHER[target]
+    first, second = args
     if isinstance(first, fx.Node) and isinstance(second, (int, float)) and not kwargs:
         return (operation, *alike), (first,), second
     if isinstance(second, fx.Node) and all(size == shape for size in shapes):
