@@ -9,7 +9,8 @@ from keras import ops
 
 from keras_ratesnn._core import time_axis
 
-_BITS = range(8)
+_BITS = np.arange(8, dtype="uint8")[:, None]
+"""Of a byte, beside parts of a row."""
 
 
 class Packing(NamedTuple):
@@ -52,7 +53,7 @@ class Packing(NamedTuple):
         rows = ops.reshape(counts, (-1, features))
         rows = ops.pad(rows, [[0, 0], [0, -features % 8]])
         parts = ops.split(rows, 8, axis=1)
-        return sum(part * (1 << bit) for part, bit in zip(parts, _BITS, strict=True))
+        return sum(part * (1 << bit) for bit, part in enumerate(parts))
 
     def unpacked(self, counts):
         """The spikes again."""
@@ -60,9 +61,9 @@ class Packing(NamedTuple):
         if features is not None:
             # On CPUs PyTorch compares bytes ten times as slowly as it shifts them; with
             # an integer of Python the results would not be bytes on TensorFlow.
-            shifted = [ops.right_shift(counts, np.uint8(bit)) for bit in _BITS]
-            parts = [ops.bitwise_and(part, np.uint8(1)) for part in shifted]
-            rows = ops.concatenate(parts, axis=1)[:, :features]
+            shifted = ops.right_shift(counts[:, None], _BITS)
+            parts = ops.bitwise_and(shifted, np.uint8(1))
+            rows = ops.reshape(parts, (-1, 8 * counts.shape[1]))[:, :features]
             counts = ops.reshape(rows, (-1, *self.shape[1:]))
         if self.size == 1.0:
             return ops.cast(counts, self.dtype)
