@@ -118,7 +118,7 @@ def index(name: str, value: Any, count: int) -> int:
     value = integer(name, value)
     if not -count <= value < count:
         raise IndexError(
-            f"`{name}` must be from 0 to {count - 1}. Received: {name}={value}."
+            f"`{name}` must be from {-count} to {count - 1}. Received: {name}={value}."
         )
     return value
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from keras_ratesnn.gradients import GradientMethod
 from keras_ratesnn.gradients.lookup import BY_NAME
 
@@ -29,6 +31,11 @@ def joules(energy: float) -> str:
         if energy >= 10.0**exponent:
             return f"{energy / 10.0**exponent:.3g} {prefix}J"
     return f"{energy / 1e-12:.3g} pJ"
+
+
+def firing_rate(rate: float) -> str:
+    """A firing rate in percent; NaN is that of no layer."""
+    return "an unknown rate" if np.isnan(rate) else f"{rate:.1%}"
 
 
 def name_of(method: GradientMethod) -> str:

@@ -237,6 +237,6 @@ class HeidelbergFile:
 
     def _damaged(self, reason: Any) -> ValueError:
         return ValueError(
-            f"{self._path} is not a whole file of SHD or SSC: {reason} Unpack or "
-            "download it again."
+            f"{self._path} is not a whole file of SHD or SSC: "
+            f"{str(reason).rstrip('.')}. Unpack or download it again."
         )

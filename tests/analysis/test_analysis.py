@@ -447,7 +447,7 @@ def test_what_cannot_be_measured_or_drawn_is_named(monkeypatch):
     with pytest.raises(ValueError, match="neurons must be independent"):
         analysis.independence(coupled, X, Y, loss=CROSSENTROPY)
     raster = analysis.raster(with_outputs("a"), X, "lif")
-    message = "`sample` must be from 0 to 3. Received: sample=4"
+    message = "`sample` must be from -4 to 3. Received: sample=4"
     with pytest.raises(IndexError, match=message):
         raster.plot(sample=4)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)

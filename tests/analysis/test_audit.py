@@ -79,6 +79,14 @@ def test_a_network_without_synapses_or_with_nan_has_no_verdict(model):
     assert broken.verdict.startswith("No verdict on 32 of 40 samples: the currents of")
 
 
+def test_a_network_whose_synapses_take_no_spikes_has_an_unknown_rate():
+    found = audit(
+        rsnn.SpikingModel(chain(keras.layers.Dense(3), IF(), shape=(4,)), 2), X
+    )
+    assert "the network fires at an unknown rate" in found.verdict
+    assert "nan" not in str(found)
+
+
 def test_a_verdict_says_first_which_layers_are_silent(model):
     inputs = keras.Input((4,))
     x = LIF(threshold=0.1, name="first")(inputs)

@@ -345,23 +345,21 @@ def test_without_a_compiler_operations_run_one_by_one_and_only_the_log_says_why(
 ):
     caplog.set_level("DEBUG", "keras_ratesnn")
     asked = []
-
-    def fail(*args):
-        asked.append(args)
-        raise RuntimeError("no compiler here")
-
-    monkeypatch.setattr(programs, "_compiled", fail)
+    monkeypatch.setattr(programs.shutil, "which", asked.append)
+    monkeypatch.delenv("CXX", raising=False)
+    programs._compiled.cache_clear()
     model, (x, _) = spiking(network(["IF"]), TIMESTEPS), sequences()
     before = len(programs._programs)
     with torch.no_grad():
         first, *_, last = (to_numpy(model(x)) for _ in range(6))
     assert_array_equal(last, first)
     # It is tried once.
-    assert len(asked) == 1
+    assert asked == ["g++", "clang++"]
     logger = "keras_ratesnn"
     messages = [log.message for log in caplog.records if log.name == logger]
     assert messages == [
-        "The time loop of IFCell is not written in C++: no compiler here"
+        "The time loop of IFCell is not written in C++: There is no C++ compiler: "
+        "neither CXX, g++ nor clang++."
     ]
     assert len(programs._programs) == before
 

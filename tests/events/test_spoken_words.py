@@ -39,7 +39,7 @@ def test_spoken_words_are_read_with_their_labels(tmp_path, storage):
             assert set(events.y.tolist()) == {0}
             assert set(events.polarity.tolist()) == {1}
         assert recordings[-1].x.tolist() == UNITS[2]
-        with expect_error(IndexError, "`index` must be from 0 to 2"):
+        with expect_error(IndexError, "`index` must be from -3 to 2"):
             recordings[3]
 
 
@@ -82,7 +82,7 @@ def test_a_file_that_is_not_of_spoken_words_is_an_error(spoken, name, stored, sa
             file.create_dataset(name, **stored)
         elif stored:
             file[name] = stored
-    with expect_error(ValueError, NOT_WHOLE, said):
+    with expect_error(ValueError, NOT_WHOLE, said, ". Unpack or download"):
         HeidelbergFile(spoken)
 
 

@@ -376,7 +376,10 @@ def test_what_integers_cannot_compute_is_refused_by_name(parts, reason):
 def test_features_keep_the_order_of_a_flatten_layer_whose_data_format_is_another():
     parts = layers.Flatten("channels_first"), _lif(threshold=0.3)
     model = small(layers.Conv2D(3, 2), *parts, layers.Dense(3), shape=(5, 4, 2))
-    x = np.random.default_rng(0).integers(0, 2, (8, 5, 4, 2), "uint8")
+    random = np.random.default_rng(0)
+    # The same on every backend: near a threshold a spike is one too many.
+    model.set_weights([random.normal(0, 0.3, w.shape) for w in model.get_weights()])
+    x = random.integers(0, 2, (8, 5, 4, 2), "uint8")
     found = integers(model, membrane_bits=24).predict(x, verbose=0)
     assert_allclose(found, model.predict(x, verbose=0), atol=0.1)
 

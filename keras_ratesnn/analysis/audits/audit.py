@@ -111,7 +111,7 @@ class Audit:
             ),
             AuditedNumber(
                 "firing rate",
-                f"{energy.firing_rate:.1%} at synapses",
+                f"{_text.firing_rate(energy.firing_rate)} at synapses",
                 "spikes per neuron and step, at synapses of what they get; silent "
                 "neurons never spike, saturated ones at every step of every sample",
                 "Yu et al., NeurIPS 2024, figure 5",
@@ -192,12 +192,13 @@ class Audit:
                 f"SILENT: no neuron spikes in {names_of(self.description.dead)}. Such "
                 "layers spend little and pass nothing on. "
             )
+        depends = "depends" if self.dependence else "does not depend"
         return (
             f"{silent}On {self.measured}, by costs of int8 in 45 nm CMOS with memory "
             f"traffic, the network spends {energy.total / dense.total:.3g} of what it "
             f"would spend without spikes: spiking wins {energy.wins(dense)}, and the "
-            f"network fires at {energy.firing_rate:.1%}; a sample's answer "
-            f"{'depends' if self.dependence else 'does not depend'} on its batch."
+            f"network fires at {_text.firing_rate(energy.firing_rate)}; a sample's "
+            f"answer {depends} on its batch."
         )
 
     def __str__(self) -> str:

@@ -34,7 +34,12 @@ _ELEMENTS_OF_A_THREAD = 2**15
 def _compiled(text):
     """A program as a library, whose function is `run`."""
     compilers = [os.environ.get("CXX"), "g++", "clang++"]
-    compiler = next(filter(None, (shutil.which(name) for name in compilers if name)))
+    found = filter(None, (shutil.which(name) for name in compilers if name))
+    compiler = next(found, None)
+    if compiler is None:
+        raise FileNotFoundError(
+            "There is no C++ compiler: neither CXX, g++ nor clang++."
+        )
     with tempfile.TemporaryDirectory() as folder:
         source = pathlib.Path(folder, "loop.cpp")
         library = pathlib.Path(folder, "loop.so")
