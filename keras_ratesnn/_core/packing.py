@@ -10,7 +10,7 @@ from keras import ops
 from keras_ratesnn._core import time_axis
 
 _BITS = np.arange(8, dtype="uint8")[:, None]
-"""Of a byte, beside parts of a row."""
+"""The places of bits in a byte, one for each of eight parts of a row."""
 
 
 class Packing(NamedTuple):

@@ -33,9 +33,9 @@ def joules(energy: float) -> str:
     return f"{energy / 1e-12:.3g} pJ"
 
 
-def firing_rate(rate: float) -> str:
-    """A firing rate in percent; NaN is that of no layer."""
-    return "an unknown rate" if np.isnan(rate) else f"{rate:.1%}"
+def percent(rate: float, unknown: str = "") -> str:
+    """A rate in percent, or `unknown` if it is NaN, as that of no layer is."""
+    return unknown if np.isnan(rate) else f"{rate:.1%}"
 
 
 def name_of(method: GradientMethod) -> str:

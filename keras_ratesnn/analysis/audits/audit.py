@@ -111,7 +111,7 @@ class Audit:
             ),
             AuditedNumber(
                 "firing rate",
-                f"{_text.firing_rate(energy.firing_rate)} at synapses",
+                f"{self._rate} at synapses",
                 "spikes per neuron and step, at synapses of what they get; silent "
                 "neurons never spike, saturated ones at every step of every sample",
                 "Yu et al., NeurIPS 2024, figure 5",
@@ -179,6 +179,10 @@ class Audit:
         return tuple(numbers)
 
     @property
+    def _rate(self):
+        return _text.percent(self.energy.firing_rate, "an unknown rate")
+
+    @property
     def verdict(self) -> str:
         """The conclusion from the numbers, with its assumptions: a sentence, after one
         that names silent layers if there are any."""
@@ -197,8 +201,7 @@ class Audit:
             f"{silent}On {self.measured}, by costs of int8 in 45 nm CMOS with memory "
             f"traffic, the network spends {energy.total / dense.total:.3g} of what it "
             f"would spend without spikes: spiking wins {energy.wins(dense)}, and the "
-            f"network fires at {_text.firing_rate(energy.firing_rate)}; a sample's "
-            f"answer {depends} on its batch."
+            f"network fires at {self._rate}; a sample's answer {depends} on its batch."
         )
 
     def __str__(self) -> str:

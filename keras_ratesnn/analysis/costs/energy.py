@@ -182,8 +182,8 @@ class Energy:
         for name, spent, by_dense, by_quantized, rate, below in numbers:
             joules = [_text.joules(value) for value in (spent, by_dense, by_quantized)]
             share = f"{spent / by_quantized:.3g}" if by_quantized else ""
-            wins_below = "any" if below >= self.levels else _rate(below)
-            rows.append([name, *joules, share, _rate(rate), wins_below])
+            wins_below = "any" if below >= self.levels else _text.percent(below)
+            rows.append([name, *joules, share, _text.percent(rate), wins_below])
         compared = f"{wide}-bit", f"{narrow}-bit", f"of the {narrow}-bit"
         columns = ["layer", "with spikes", *compared, "firing rate", "wins below"]
         parts = [
@@ -352,7 +352,3 @@ def energy_of(counter: OperationCounter, costs: Costs | None = None) -> Energy:
         levels=counter.levels,
         traffic=traffic,
     )
-
-
-def _rate(rate):
-    return "" if np.isnan(rate) else f"{rate:.1%}"
