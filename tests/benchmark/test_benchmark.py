@@ -344,6 +344,9 @@ def test_spikingjelly_trains_the_same_network_and_its_memory_optimisation_keeps_
             assert sizes == layers_of_segments
         step = functools.partial(model.train_on_batch, *batch)
         losses[method] = [float(np.ravel(step())[0]) for _ in range(2)]
+        # In the first step under a profiler it depends on addresses of earlier ones
+        # what counts as freed: SpikingJelly's neurons keep their membranes until then.
+        costs.memory_rise(step)
         memory[method] = costs.memory_rise(step)
     assert memory["spikingjelly-memopt"] < 0.8 * memory["spikingjelly"]
     ours, theirs, optimized = losses.values()
