@@ -41,10 +41,10 @@ nox.options.error_on_missing_interpreters = True
 
 
 def run_core(session, *options):
-    """Runs the core of the suite on JAX."""
+    """Runs the core of the suite on JAX, with what it leaves to other backends."""
     jax = {"KERAS_BACKEND": "jax"}
     session.run("python", "-m", "keras_ratesnn.about", env=jax)
-    session.run(*RUN_TESTS, *options, *CORE, env=jax)
+    session.run(*RUN_TESTS, "-m", "not slow", *options, *CORE, env=jax)
 
 
 @nox.session(python=["3.12", "3.13"])
