@@ -170,7 +170,9 @@ class Settings:
         cls, config: Config, custom_objects: dict[str, Any] | None = None
     ) -> Self:
         # Keras empties the config of a Functional model.
+        saved = copy.deepcopy(config["network"])
         network = keras.saving.deserialize_keras_object(
-            copy.deepcopy(config["network"]), custom_objects=custom_objects
+            keras_internals.without_later_arguments(saved),
+            custom_objects=custom_objects,
         )
         return cls(**{**config, "network": network})

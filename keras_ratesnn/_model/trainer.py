@@ -54,7 +54,8 @@ class Trainer:
         return config and {**config, "jit_compile": self._asked_jit_compile}
 
     def compile_from_config(self, config: Config) -> None:
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        known = keras_internals.without_later_arguments(config)
+        self.compile(**keras.saving.deserialize_keras_object(known))
         self.optimizer.build(self.trainable_variables)
 
     def make_train_function(self, force: bool = False) -> None:

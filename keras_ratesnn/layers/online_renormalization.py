@@ -64,7 +64,7 @@ class OnlineRenormalization(keras.layers.BatchNormalization):
             advice="The running statistics keep this part of each.",
         )
         super().__init__(momentum=momentum, **kwargs)
-        if self.renorm:
+        if getattr(self, "renorm", False):
             raise ValueError(
                 "`renorm` must be False: the layer has its own renormalisation. "
                 "Received: renorm=True."

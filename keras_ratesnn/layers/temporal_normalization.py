@@ -141,7 +141,7 @@ class TemporalEffectiveBatchNormalization(
         self.timesteps = checks.positive_integer(
             "timesteps", timesteps, advice="It is the number of steps with a factor."
         )
-        if self.renorm:
+        if getattr(self, "renorm", False):
             raise ValueError(
                 "`renorm` must be False: TEBN uses batch statistics. Received: "
                 "renorm=True."

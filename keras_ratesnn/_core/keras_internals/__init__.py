@@ -40,6 +40,9 @@ from keras_ratesnn._core.keras_internals.graph_classes import (
     own_classes,
     without_graph,
 )
+from keras_ratesnn._core.keras_internals.later_arguments import (
+    without_later_arguments,
+)
 from keras_ratesnn._core.keras_internals.layers import (
     is_rematerialized,
     layers_inside,

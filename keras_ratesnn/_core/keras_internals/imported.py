@@ -3,11 +3,14 @@ what to do."""
 # What is imported is passed on.
 # ruff: noqa: F401
 
+import importlib
+
 import keras
 
-from keras_ratesnn._core.keras_internals.versions import REMEDY, warn_if_untested
+from keras_ratesnn._core.keras_internals.versions import remedy, warn_if_untested
 
-warn_if_untested(keras.__version__)
+for package in ("keras", keras.backend.backend()):
+    warn_if_untested(package, importlib.import_module(package).__version__)
 try:
     from keras.src.backend import compute_output_spec
     from keras.src.backend.common.global_state import (
@@ -24,7 +27,7 @@ try:
 except ImportError as error:
     raise ImportError(
         f"Keras {keras.__version__} lacks what keras_ratesnn reads of it: {error}. "
-        f"{REMEDY}"
+        f"{remedy('keras')}"
     ) from error
 
 

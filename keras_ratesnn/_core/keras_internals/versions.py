@@ -1,32 +1,52 @@
-"""The versions of Keras that the library fits."""
+"""The versions of Keras and of its backends that the library fits."""
 
 import warnings
 
-NEWEST_TESTED = (3, 15)
-"""The newest Keras with which the suite has passed: major and minor version."""
+NEWEST_TESTED = {
+    "keras": (3, 15),
+    "tensorflow": (2, 21),
+    "jax": (0, 12),
+    "torch": (2, 15),
+}
+"""The newest versions with which tests have passed: major and minor version."""
+
+_NAMES = {
+    "keras": "Keras",
+    "tensorflow": "TensorFlow",
+    "jax": "JAX",
+    "torch": "PyTorch",
+}
 
 
-def warn_if_untested(version):
-    """Warns if a version of Keras, a string, is newer than any that was tested: what is
-    private may differ there."""
-    major, minor = (int(number) for number in version.split(".")[:2])
-    if (major, minor) > NEWEST_TESTED:
+def warn_if_untested(package, version):
+    """Warns if a version of a package, a string, is newer than any that was tested:
+    what is private may differ there."""
+    newest = NEWEST_TESTED[package]
+    if numbers(version) > newest:
+        name = _NAMES[package]
         warnings.warn(
-            "keras_ratesnn reads parts of Keras that may change with every version, "
-            f"and Keras {version} is newer than the newest that was tested, "
-            f"{_dotted(NEWEST_TESTED)}. {REMEDY}",
+            f"keras_ratesnn reads parts of {name} that may change with every version, "
+            f"and {name} {version} is newer than the newest that was tested, "
+            f"{_dotted(newest)}. {remedy(package)}",
             stacklevel=2,
         )
 
 
+def numbers(version):
+    """Major and minor version as a pair of integers."""
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
+
+
+def remedy(package):
+    major, minor = NEWEST_TESTED[package]
+    return (
+        "Install an older one, pip install "
+        f'"{package}<{_dotted((major, minor + 1))}", or a newer keras-ratesnn. In a '
+        "checkout, python -m pytest tests/core/test_keras_internals.py says which "
+        "part has changed."
+    )
+
+
 def _dotted(version):
     return ".".join(map(str, version))
-
-
-REMEDY = (
-    "Install an older one, pip install "
-    f'"keras<{_dotted((NEWEST_TESTED[0], NEWEST_TESTED[1] + 1))}", or a newer '
-    "keras-ratesnn. "
-    "In a checkout, python -m pytest tests/core/test_keras_internals.py says which "
-    "part has changed."
-)

@@ -275,7 +275,8 @@ class SpikingTask(_Model):
         ):
             super().compile_from_config(config)
             return
-        asked = keras.saving.deserialize_keras_object(config)
+        known = keras_internals.without_later_arguments(config)
+        asked = keras.saving.deserialize_keras_object(known)
         self.compile(*asked["args"], **asked["kwargs"])
         self.optimizer.build(self.trainable_variables)
 
@@ -286,7 +287,7 @@ class SpikingTask(_Model):
     def from_config(
         cls, config: Config, custom_objects: dict[str, Any] | None = None
     ) -> Self:
-        config = dict(config)
+        config = keras_internals.without_later_arguments(config)
         saved, names = config.pop("task"), config.pop("names")
         _check_installed(saved["module"].split(".")[0])
         load = functools.partial(

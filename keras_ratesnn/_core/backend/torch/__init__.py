@@ -4,8 +4,10 @@ compiles these is apart, in `graphs`."""
 import contextlib
 import contextvars
 import functools
+import importlib
 import math
 import threading
+import warnings
 
 import torch
 
@@ -26,6 +28,15 @@ _differentiating = threading.RLock()
 
 # Since PyTorch 2.7.
 _is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
+
+
+@functools.cache
+def _import_decompositions():
+    """PyTorch imports this module at the first derivative in forward mode, and scripts
+    its functions, which it deprecates."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        importlib.import_module("torch._decomp.decompositions_for_jvp")
 
 
 class Backend(base.Backend):
@@ -106,6 +117,7 @@ class Backend(base.Backend):
             with torch.enable_grad():
                 return function(*primals)
 
+        _import_decompositions()
         with setting(_forward_mode, True), _differentiating:
             return torch.func.jvp(
                 with_derivative,
