@@ -74,18 +74,6 @@ def nightly(session):
     session.run("python", "-m", "pip", "uninstall", "-q", "-y", "keras")
     session.install("-q", "--pre", "keras-nightly")
     run_core(session)
-    (keras,) = (text for text in PROJECT["dependencies"] if text.startswith("keras"))
-    cap = tuple(map(int, re.search(r"<(\d+)\.(\d+)$", keras).groups()))
-    program = "from importlib.metadata import version; print(version('keras-nightly'))"
-    version = session.run("python", "-c", program, silent=True).strip()
-    major, minor = map(int, version.split(".")[:2])
-    if (major, minor) >= cap:
-        session.warn(
-            f"The core passes with Keras {version}, which pyproject.toml excludes by "
-            f"{keras}. Once it is released, run all tests with it, and allow "
-            f"keras<{major}.{minor + 1} there, with NEWEST_TESTED in "
-            "keras_ratesnn/_core/keras_internals/versions.py."
-        )
 
 
 @nox.session(python="3.11")

@@ -14,6 +14,7 @@ import pytest
 from keras import layers, ops
 
 import keras_ratesnn as rsnn
+from keras_ratesnn._core.keras_internals import versions
 
 BACKEND = keras.backend.backend()
 
@@ -33,6 +34,14 @@ rate_and_sltt = pytest.mark.parametrize(
 needs_compiler = pytest.mark.skipif(
     not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler"
 )
+
+
+def needs_keras(version):
+    """A mark of tests of what an older Keras does not have."""
+    return pytest.mark.skipif(
+        versions.numbers(keras.__version__) < versions.numbers(version),
+        reason=f"came with Keras {version}",
+    )
 
 
 def only_on(backend, reason):

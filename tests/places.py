@@ -31,6 +31,7 @@ PLACES = {
     "conversion/test_keras_hub.py": 3,
     "conversion/test_spikify.py": 1,
     "core/test_errors.py": 2,
+    "core/test_later_arguments.py": 1,
     "core/test_mutations.py": 1,
     "core/test_names.py": 1,
     "core/test_package.py": 1,

@@ -85,6 +85,8 @@ def check(
             f"`format={format!r}` is not available on the backend {here!r}, only on "
             f"{' and '.join(offered)}. {_elsewhere(format)}"
         )
+    if (format, here) == ("tf_saved_model", "jax"):
+        keras_internals.check_saved_models_of_jax()
     package = offered[here]
     if package is not None and importlib.util.find_spec(package) is None:
         command = f"pip install {package.replace('_', '-')}"

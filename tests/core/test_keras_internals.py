@@ -31,30 +31,62 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from keras_ratesnn import SpikingModel
 from keras_ratesnn._core import keras_internals
+from keras_ratesnn._core.keras_internals import versions
 from keras_ratesnn._core.keras_internals.replacements import Replacements
+from keras_ratesnn._core.keras_internals.versions import NEWEST_TESTED
+from keras_ratesnn._model import export_formats
 from keras_ratesnn.layers import LIF
 
 X, _ = data()
 
 
 @pytest.mark.parametrize(
-    ("version", "is_newer"),
+    ("package", "version", "is_newer"),
     [
-        ("3.9.2", False),
-        ("3.15.1", False),
-        ("3.16.0.dev2026102704", True),
-        ("4.0.0", True),
+        ("keras", "3.9.2", False),
+        ("keras", "3.15.1", False),
+        ("keras", "3.16.0.dev2026102704", True),
+        ("keras", "4.0.0", True),
+        ("tensorflow", "2.22.0rc0", True),
+        ("jax", "0.12.0.1", False),
+        ("torch", "2.15.0+cpu", False),
+        ("torch", "2.16.0", True),
     ],
 )
-def test_only_a_keras_newer_than_the_newest_tested_is_warned_of(
-    version, is_newer, recwarn
+def test_only_what_is_newer_than_the_newest_tested_is_warned_of(
+    package, version, is_newer, recwarn
 ):
-    keras_internals.warn_if_untested(version)
+    keras_internals.warn_if_untested(package, version)
     assert len(recwarn) == is_newer
+    major, minor = NEWEST_TESTED[package]
     for warning in recwarn:
         message = str(warning.message)
-        assert re.search(r"is newer .* tested, 3\.15\. .*keras<3\.16", message)
-        assert f"Keras {version} " in message
+        assert f"{version} is newer" in message
+        assert f'pip install "{package}<{major}.{minor + 1}"' in message
+
+
+@only_on("jax", "the export is its own")
+@pytest.mark.parametrize(
+    ("jax", "tensorflow", "is_read"),
+    [
+        ("0.10.2", "2.21.0", True),
+        ("0.12.0.1", "2.21.0", False),
+        ("0.12.1", "2.22.0", True),
+    ],
+)
+def test_a_saved_model_that_tensorflow_could_not_read_is_an_error_with_both_versions(
+    jax, tensorflow, is_read, monkeypatch, tmp_path
+):
+    installed = {"jax": jax, "tensorflow": tensorflow}
+    monkeypatch.setattr(versions.importlib.metadata, "version", installed.get)
+    model = spiking(mlp())
+    expected = (
+        contextlib.nullcontext()
+        if is_read
+        else pytest.raises(ValueError, match=rf"TensorFlow {tensorflow} .*JAX {jax} ")
+    )
+    with expected:
+        export_formats.check(model.network, tmp_path / "model", "tf_saved_model")
 
 
 @pytest.mark.backends(1)

@@ -4,6 +4,7 @@ imports and what it says to install."""
 import ast
 import importlib
 import importlib.metadata
+import itertools
 import json
 import os
 import pathlib
@@ -19,8 +20,7 @@ from hatchling.metadata.core import ProjectMetadata
 from hatchling.plugin.manager import PluginManager
 
 import keras_ratesnn
-from keras_ratesnn._core import moved_names, optional_packages
-from keras_ratesnn._core.keras_internals import versions
+from keras_ratesnn._core import imported_keras, moved_names, optional_packages
 from keras_ratesnn.gradients import GradientMethod, extend
 from keras_ratesnn.layers import NeuronCell, RecurrentCell
 
@@ -79,11 +79,14 @@ def test_the_metadata_says_who_made_what_and_for_whom():
     assert not any(classifier.startswith("License") for classifier in core.classifiers)
 
 
-def test_keras_is_allowed_up_to_the_newest_that_was_tested():
+def test_a_bound_excludes_nothing_but_the_next_major_version_of_keras():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    (keras,) = (text for text in project["dependencies"] if text.startswith("keras"))
-    major, minor = versions.NEWEST_TESTED
-    assert keras.endswith(f"<{major}.{minor + 1}")
+    backends = [
+        project["optional-dependencies"][name] for name in imported_keras.BACKENDS
+    ]
+    required = [*project["dependencies"], *itertools.chain(*backends)]
+    bounded = [text for text in required if "<" in text]
+    assert bounded == ["keras>=3.13,<4"]
 
 
 def test_the_wheel_has_the_mark_of_a_typed_package_and_at_most_24_mib():

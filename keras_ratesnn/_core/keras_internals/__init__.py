@@ -112,4 +112,7 @@ from keras_ratesnn._core.keras_internals.transfers import (
     read_together,
 )
 from keras_ratesnn._core.keras_internals.trees import first_batch, first_tensor
-from keras_ratesnn._core.keras_internals.versions import warn_if_untested
+from keras_ratesnn._core.keras_internals.versions import (
+    check_saved_models_of_jax,
+    warn_if_untested,
+)

@@ -1,5 +1,6 @@
 """The versions of Keras and of its backends that the library fits."""
 
+import importlib.metadata
 import warnings
 
 NEWEST_TESTED = {
@@ -36,6 +37,26 @@ def numbers(version):
     """Major and minor version as a pair of integers."""
     major, minor = version.split(".")[:2]
     return int(major), int(minor)
+
+
+def check_saved_models_of_jax():
+    """Raises a ValueError where TensorFlow cannot read SavedModels that JAX writes."""
+    jax, tensorflow = map(_installed, ("jax", "tensorflow"))
+    if not tensorflow:
+        return
+    if numbers(jax) >= (0, 12) and numbers(tensorflow) <= (2, 21):
+        raise ValueError(
+            f"`format='tf_saved_model'`: TensorFlow {tensorflow} cannot read what JAX "
+            f'{jax} writes into it. Install "jax<0.12", or a newer TensorFlow than '
+            "2.21."
+        )
+
+
+def _installed(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def remedy(package):
