@@ -6,7 +6,10 @@ import contextlib
 import keras
 from keras import ops
 
-from keras_ratesnn._core.keras_internals.imported import functional
+from keras_ratesnn._core.keras_internals.imported import (
+    functional,
+    get_global_attribute,
+)
 from keras_ratesnn._core.keras_internals.layers import with_sublayers
 from keras_ratesnn._core.keras_internals.scopes import Aside
 
@@ -36,6 +39,11 @@ def calling(layer, training):
         yield
     finally:
         layer._maybe_reset_call_context()
+
+
+def in_call():
+    """Whether a layer is being called."""
+    return get_global_attribute("current_call_ctx") is not None
 
 
 def is_outermost(layer):
