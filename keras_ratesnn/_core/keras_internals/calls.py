@@ -9,6 +9,7 @@ from keras import ops
 from keras_ratesnn._core.keras_internals.imported import (
     functional,
     get_global_attribute,
+    get_stateless_scope,
 )
 from keras_ratesnn._core.keras_internals.layers import with_sublayers
 from keras_ratesnn._core.keras_internals.scopes import Aside
@@ -42,8 +43,10 @@ def calling(layer, training):
 
 
 def in_call():
-    """Whether a layer is being called."""
-    return get_global_attribute("current_call_ctx") is not None
+    """Whether a layer is being called, also by `stateless_call`, which notes it
+    nowhere."""
+    is_noted = get_global_attribute("current_call_ctx") is not None
+    return is_noted or get_stateless_scope() is not None
 
 
 def is_outermost(layer):
