@@ -254,4 +254,6 @@ def get(identifier: str | Surrogate | Config) -> Surrogate:
         ValueError: If the name is unknown.
         TypeError: If it is none of these.
     """
-    return registry.resolve("surrogate", identifier, Surrogate, BY_NAME)
+    return registry.resolve(
+        "surrogate", identifier, Surrogate, BY_NAME, {"arctan": "'atan'"}
+    )

@@ -1,5 +1,6 @@
 """Imports Keras before all else, to say what to do if its backend is not installed."""
 
+import difflib
 import importlib.util
 import os
 
@@ -33,4 +34,12 @@ except ModuleNotFoundError as error:
         f"KERAS_BACKEND={os.environ.get('KERAS_BACKEND')!r}; without this environment "
         "variable Keras runs on what its keras.json says, or on tensorflow. "
         f"{_remedy(missing)}"
+    ) from error
+except ValueError as error:
+    name = os.environ.get("KERAS_BACKEND", "")
+    (near, *_) = difflib.get_close_matches(name.lower(), BACKENDS, 1) or BACKENDS
+    raise ImportError(
+        f"Keras has no such backend. Received: KERAS_BACKEND={name!r}. Use {near!r}: "
+        f"export KERAS_BACKEND={near} before Python starts. The backends are "
+        f"{', '.join(BACKENDS)}."
     ) from error

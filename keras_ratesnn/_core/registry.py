@@ -1,6 +1,7 @@
 """Objects given as a name, an instance or a saved config: surrogates and gradient
 methods."""
 
+import difflib
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -87,7 +88,7 @@ def resolve(
     identifier: object,
     base: type[_Base],
     by_name: Mapping[str, Callable[[], _Base]],
-    advice: str = "",
+    other_names: Mapping[str, str],
 ) -> _Base:
     """Turns what a user passed for `argument` into an instance of `base`.
 
@@ -98,8 +99,7 @@ def resolve(
         base: Class of the result.
         by_name: Dict of names to subclasses of `base`, which are created with default
             arguments.
-        advice: String, what else to do about an unknown name, with a space before it.
-            Defaults to `""`.
+        other_names: Dict of names that are not here to what to use in their place.
 
     Returns:
         An instance of `base`.
@@ -113,9 +113,14 @@ def resolve(
     names = ", ".join(repr(name) for name in by_name)
     if isinstance(identifier, str):
         if identifier not in by_name:
-            received = f"Received: {argument}={identifier!r}.{advice}"
+            known = [*by_name, *other_names]
+            near = difflib.get_close_matches(identifier.lower(), known, 1)
+            advice = "".join(
+                f" Use {other_names.get(name, repr(name))}." for name in near
+            )
             raise ValueError(
-                f"`{argument}` must be one of {names}, or a {base.__name__}. {received}"
+                f"`{argument}` must be one of {names}, or a {base.__name__}. Received: "
+                f"{argument}={identifier!r}.{advice}"
             )
         return by_name[identifier]()
     if isinstance(identifier, dict):

@@ -61,7 +61,8 @@ def match(network, inputs):
             names = [keras_internals.name_of_input(tensor) for tensor in network.inputs]
             raise ValueError(
                 f"The inputs of the network, {names}, must be arrays or tensors. "
-                f"Received: {checks.shown(leaf)} of type {type(leaf).__name__}. "
+                f"Received: {checks.shown(leaf)} of type {type(leaf).__name__}"
+                f"{'' if leaf is inputs else ', in a list'}. "
                 "Convert lists of numbers with np.asarray."
             )
     return _graph.match_inputs(network, inputs)

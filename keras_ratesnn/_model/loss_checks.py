@@ -6,7 +6,13 @@ import contextlib
 import keras
 
 from keras_ratesnn import _graph
-from keras_ratesnn.layer_kinds import NEURON, READOUT, TIME_MEAN, kind_of
+from keras_ratesnn.layer_kinds import (
+    NEURON,
+    READOUT,
+    TIME_MEAN,
+    fixed_scale,
+    kind_of,
+)
 from keras_ratesnn.losses import TET
 
 _LOGITS = "logits"
@@ -93,7 +99,10 @@ def _origin(call):
     ):
         origins = list(map(_origin, call.sources))
         meanings = {meaning for meaning, _ in origins}
-        return origins[0] if len(meanings) == 1 else (None, None)
+        if meanings != {_RATES} or fixed_scale(call.operation) is None:
+            return origins[0] if len(meanings) == 1 else (None, None)
+        # Rates that are scaled, for example to counts of spikes, have any size.
+        meaning = _LOGITS
     else:
         # What has weights, or is a membrane, has any sign and size.
         meaning = _LOGITS if kind.affine or kind.role == READOUT else None
@@ -104,6 +113,14 @@ def _problem(loss, output, origin):
     """The fault of a loss for an output, and the remedy; `None` if it has none."""
     kind, layer = origin
     name, takes_logits = _taken(loss)
+    if kind == _RATES and takes_logits:
+        return (
+            f"The loss {name} has from_logits=True, but the output {output!r} of the "
+            f"network holds the firing rates of {layer!r}: as logits, numbers from 0 "
+            "to 1 leave all classes probable, and the loss stays large. Put a layer "
+            f"without neurons, such as keras.layers.Dense, after {layer!r}, or make "
+            "counts of spikes of the rates: keras.layers.Rescaling(timesteps)."
+        )
     if name is None or kind is None or takes_logits == (kind != _PROBABILITIES):
         return None
     if kind == _PROBABILITIES:

@@ -52,6 +52,12 @@ class Settings:
         known = inspect.signature(cls).parameters
         unknown = {name: kwargs[name] for name in kwargs if name not in known}
         refuse_other_names(OTHER_NAMES, cls.__name__, unknown)
+        if len(args) == 1 and "timesteps" in known and "timesteps" not in kwargs:
+            raise TypeError(
+                f"{cls.__name__} needs `timesteps`, the number of time steps that the "
+                "network runs for. Received: the network alone. For still images start "
+                "with 4: SpikingModel(network, timesteps=4)."
+            )
         return super().__new__(cls, *args, **kwargs)
 
     @property

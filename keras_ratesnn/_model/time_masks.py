@@ -78,8 +78,8 @@ def checked_mask_value(value):
 
 
 def check_data_hold(model, pairs, mask):
-    """Raises ValueError if no input with time can hold the value of padding, and no
-    mask says what is padding.
+    """Raises ValueError if no input has time, or none can hold the value of padding,
+    and no mask says what is padding.
 
     For the arguments see `masked`; the inputs are those before they are cast to the
     dtypes that the network wants.
@@ -92,6 +92,13 @@ def check_data_hold(model, pairs, mask):
         for (tensor, timed), wanted in zip(pairs, model.inputs, strict=True)
         if timed
     ]
+    if not timed:
+        raise ValueError(
+            "`mask_value` says which time steps are padding. Received: "
+            f"mask_value={mask_value}, and data without time, of shape "
+            f"{tuple(pairs[0][0].shape)}. Pass one frame for each step, (batch, "
+            f"{model.timesteps}, ...), or set model.mask_value = None."
+        )
     wrong = []
     for tensor, wanted in timed:
         held = [

@@ -10,6 +10,13 @@ from keras_ratesnn.gradients.sltt import SLTT
 
 BY_NAME = {"rate": Rate, "bptt": BPTT, "sltt": SLTT, "ottt": OTTT}
 
+_OTHER_NAMES = {
+    "stbp": "'bptt'",
+    "surrogate": "'bptt'",
+    "rate-2": "keras_ratesnn.gradients.Rate(windows=2)",
+}
+"""Names that the methods have elsewhere, or might have here."""
+
 
 def get(identifier: str | GradientMethod | Config) -> GradientMethod:
     """Returns the training method for `identifier`.
@@ -28,5 +35,6 @@ def get(identifier: str | GradientMethod | Config) -> GradientMethod:
         ValueError: If the name is unknown.
         TypeError: If it is none of these.
     """
-    advice = " For two windows, pass keras_ratesnn.gradients.Rate(windows=2)."
-    return registry.resolve("gradient", identifier, GradientMethod, BY_NAME, advice)
+    return registry.resolve(
+        "gradient", identifier, GradientMethod, BY_NAME, _OTHER_NAMES
+    )

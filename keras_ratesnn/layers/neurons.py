@@ -6,7 +6,7 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from keras_ratesnn._core import checks, configs, parts, registry
+from keras_ratesnn._core import checks, configs, keras_internals, parts, registry
 from keras_ratesnn._core.annotations import Config, Shape, Tensor
 from keras_ratesnn._core.other_names import RefusesOtherNames
 from keras_ratesnn.layer_kinds import NEURON, LayerKind
@@ -64,6 +64,15 @@ class Neuron(configs.ConfigOfAttributes, keras.layers.Layer):
         # A shared layer may be given inputs of another shape than the one it is built
         # for.
         self.input_spec = self.cell.input_spec
+
+    def __call__(self, inputs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if isinstance(inputs, (list, tuple)):
+            raise checks.wrong_type(
+                "inputs", "a tensor or an array", inputs, "Convert it with np.asarray."
+            )
+        if not isinstance(inputs, keras.KerasTensor) and not keras_internals.in_call():
+            _warn_of_one_time_step(self)
+        return super().__call__(inputs, *args, **kwargs)
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         # A SpikingModel runs the cell and does not call this.
@@ -349,8 +358,8 @@ def _warn_of_one_time_step(layer: keras.layers.Layer) -> None:
     if not _warned_of_one_time_step:
         _warned_of_one_time_step = True
         warnings.warn(
-            f"{type(layer).__name__} {layer.name!r} is trained outside of a "
-            "SpikingModel, at one time step: its neurons start at rest and emit the "
+            f"{type(layer).__name__} {layer.name!r} is called outside of a "
+            "SpikingModel, for one time step: its neurons start at rest and emit the "
             "spikes of one step. To run the network over time: "
             "keras_ratesnn.SpikingModel(network, timesteps=4); compile and fit that "
             "model.",

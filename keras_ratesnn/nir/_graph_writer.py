@@ -97,9 +97,12 @@ class GraphWriter:
         """The sources of a lowered node that is added."""
         rule = _RULES.get(type(node))
         if rule is None or getattr(node, "how", "mean") != "mean":
-            raise REFUSALS.error(
-                node.layer, "NIR has no node for it. Use others, or leave it outside."
+            remedy = (
+                "Pool by AveragePooling2D or GlobalAveragePooling2D."
+                if rule
+                else "Use others, or leave it outside."
             )
+            raise REFUSALS.error(node.layer, f"NIR has no node for it. {remedy}")
         return rule(self, node)
 
     def plain(self, wire, name):

@@ -267,8 +267,26 @@ REFUSED = [
         *UNKNOWN_GRADIENT,
         "gradient='rate-2'",
         "GradientMethod",
-        "keras_ratesnn.gradients.Rate(windows=2)",
+        "Use keras_ratesnn.gradients.Rate(windows=2)",
     ),
+    (lambda: spiking(gradient="stbp"), ValueError, *UNKNOWN_GRADIENT, "Use 'bptt'."),
+    (lambda: spiking(gradient="rates"), ValueError, *UNKNOWN_GRADIENT, "Use 'rate'."),
+    (lambda: LIF(surrogate="arctan"), ValueError, "Use 'atan'."),
+    (lambda: LIF(surrogate="Fast-Sigmoid"), ValueError, "Use 'fast_sigmoid'."),
+    (
+        lambda: rsnn.SpikingModel(mlp()),
+        TypeError,
+        "needs `timesteps`",
+        "For still images start with 4",
+    ),
+    (
+        lambda: spiking(mask_value=0.0)(ZEROS),
+        ValueError,
+        "`mask_value`",
+        "data without time, of shape (10, 6)",
+        "model.mask_value = None",
+    ),
+    (lambda: LIF()([[0.5, 1.0]]), TypeError, "[[0.5, 1.0]]", "np.asarray"),
     (
         lambda: spiking(gradient=rsnn.gradients.BPTT),
         TypeError,
@@ -734,7 +752,7 @@ WRONG_X = {
     ),
     "a list": (
         [[0.5] * 6],
-        "must be arrays or tensors. Received: 0.5 of type float.*np.asarray",
+        "must be arrays or tensors. Received: 0.5 of type float, in a list.*np.asarray",
     ),
     "text": ("x", "must be arrays or tensors. Received: 'x' of type str"),
     "one sample without batch": (
@@ -930,18 +948,27 @@ def test_training_a_network_without_a_spiking_model_warns_once(nothing_warned_of
     (first,) = [
         message
         for message in messages[0]
-        if "trained outside of a SpikingModel" in message
+        if "called outside of a SpikingModel" in message
     ]
     assert "keras_ratesnn.SpikingModel(network, timesteps=4)" in first
     assert first not in messages[1]
 
 
-def test_only_training_warns_of_one_time_step(nothing_warned_of_yet):
+def test_neurons_that_are_called_by_themselves_warn_once(nothing_warned_of_yet):
+    with pytest.warns(UserWarning, match="LIF 'lif' is called outside .* timesteps=4"):
+        LIF(name="lif")(ZEROS)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*SpikingModel")
+        LIF()(ZEROS)
+
+
+def test_networks_warn_of_one_time_step_in_training_only(nothing_warned_of_yet):
     x, y = helpers.data()
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*SpikingModel")
         network = mlp()
         network.predict(x, verbose=0)
+        network(x)
         model = compiled(spiking(saved_and_loaded(network)))
         model.fit(x, y, verbose=0)
         saved_and_loaded(model).evaluate(x, y, verbose=0)

@@ -66,6 +66,10 @@ def firing():
     return network(rsnn.layers.LIF(name="last"))
 
 
+def counting():
+    return network(rsnn.layers.LIF(), layers.Rescaling(3.0))
+
+
 def readout():
     return network(rsnn.layers.LeakyReadout())
 
@@ -93,9 +97,12 @@ LOSSES = [
     (network, rsnn.losses.TET(SPARSE), LOGITS_HELD, "from_logits=True"),
     (softmax, CROSSENTROPY, "holds probabilities", "from_logits=False"),
     (firing, SPARSE, "firing rates of 'last'", "keras.layers.Dense"),
+    (firing, CROSSENTROPY, "firing rates of 'last'", "Dense", "Rescaling(timesteps)"),
+    (counting, SPARSE, LOGITS_HELD),
     (two_outputs, {"a": CROSSENTROPY, "b": CROSSENTROPY}, "output 'a'"),
     # What fits is not warned of.
     (network, CROSSENTROPY),
+    (counting, CROSSENTROPY),
     (softmax, SPARSE),
     (lambda: averaged(layers.Softmax()), SPARSE),
     (firing, "mse"),
@@ -477,6 +484,24 @@ def test_looking_for_silence_changes_nothing_of_the_training(look_for_silence):
     looked, count_looked = trained(True)
     assert count == count_looked
     assert_close(looked, without, rtol=0)
+
+
+@pytest.mark.backends(1)
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("pytorch", "torch"), ("JAX", "jax"), ("tensorflw", "tensorflow")],
+)
+def test_an_unknown_backend_is_an_error_that_names_the_nearest(name, near):
+    done = subprocess.run(
+        [sys.executable, "-c", "import keras_ratesnn"],
+        env={**os.environ, "KERAS_BACKEND": name},
+        capture_output=True,
+        text=True,
+    )
+    assert (
+        f"ImportError: Keras has no such backend. Received: KERAS_BACKEND={name!r}. "
+        f"Use {near!r}" in done.stderr
+    )
 
 
 @pytest.mark.backends(1)

@@ -11,6 +11,7 @@ from keras_ratesnn._core.keras_internals.batches import whole_batches
 from keras_ratesnn._core.keras_internals.calls import (
     call_aside,
     calling,
+    in_call,
     is_outermost,
     take_inputs_unchanged,
     takes_training,

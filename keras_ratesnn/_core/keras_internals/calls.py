@@ -6,7 +6,11 @@ import contextlib
 import keras
 from keras import ops
 
-from keras_ratesnn._core.keras_internals.imported import functional
+from keras_ratesnn._core.keras_internals.imported import (
+    functional,
+    get_global_attribute,
+    get_stateless_scope,
+)
 from keras_ratesnn._core.keras_internals.layers import with_sublayers
 from keras_ratesnn._core.keras_internals.scopes import Aside
 
@@ -36,6 +40,13 @@ def calling(layer, training):
         yield
     finally:
         layer._maybe_reset_call_context()
+
+
+def in_call():
+    """Whether a layer is being called, also by `stateless_call`, which notes it
+    nowhere."""
+    is_noted = get_global_attribute("current_call_ctx") is not None
+    return is_noted or get_stateless_scope() is not None
 
 
 def is_outermost(layer):

@@ -250,7 +250,8 @@ def describe(
     spikes, T = 4; without spikes, in one pass, 742 pJ with 3-bit activations, 941 pJ
     with 32-bit.
     Spiking loses: it spends 2.04 of what the 3-bit network without spikes spends, and
-    1.61 of the 32-bit one. It wins at no firing rate; this network fires at 50.0%.
+    1.61 of the 32-bit one. It wins at no firing rate; this network fires at 50.0%,
+    where 100% is a spike of each neuron at each step.
     >>> description.layers[0].firing_rate
     0.5
 

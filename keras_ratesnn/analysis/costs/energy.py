@@ -152,7 +152,8 @@ class Energy:
             return f"{first} No layer that is counted takes spikes."
         return (
             f"{first} It wins {self.wins(quantized)}; this network fires at "
-            f"{self.firing_rate:.1%}."
+            f"{self.firing_rate:.1%}, where 100% is a spike of each neuron at each "
+            "step."
         )
 
     def wins(self, dense: DenseNetwork) -> str:
@@ -300,7 +301,8 @@ def energy(
     (('hidden', 'outputs'), [32.0, 0.0], [0.0, 32.0])
     >>> print(found.verdict)
     Spiking loses: it spends 2.04 of what the 3-bit network without spikes spends, and
-    1.61 of the 32-bit one. It wins at no firing rate; this network fires at 50.0%.
+    1.61 of the 32-bit one. It wins at no firing rate; this network fires at 50.0%,
+    where 100% is a spike of each neuron at each step.
 
     Args:
         model: A `SpikingModel`, or an `IntegerModel`.
