@@ -283,8 +283,8 @@ def test_a_value_that_the_data_cannot_hold_is_an_error(dtype, value):
         with pytest.raises(ValueError, match=message):
             run(x)
     assert model(x, mask=MASK).shape == (4, 6)
-    # Without time there is no padding.
-    assert model.predict(x[:, 0], verbose=0).shape == (4, 6)
+    with pytest.raises(ValueError, match="data without time"):
+        model.predict(x[:, 0], verbose=0)
 
 
 NO_BOOLEANS = "must hold booleans. Received: a mask"

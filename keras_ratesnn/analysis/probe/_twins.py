@@ -145,6 +145,10 @@ class Twins:
         """
         result = None if self._folder is None else self._folder.result(twin.name, seed)
         if result is None:
+            learner = self._models[_key(twin)]
+            # A mean has no steps that could be padding.
+            padding = None if twin.frames == MEAN else learner.mask_value
+            learner.model.mask_value = padding
             earlier = self._trained(twin, seed)
             right, shuffled = self._right(twin, seed), self._shuffled(twin, seed)
             result = TwinResult(right, earlier, shuffled)
@@ -242,7 +246,7 @@ class Learner:
     """A compiled model, which can be trained from the beginning again and again."""
 
     def __init__(self, model):
-        self.model = model
+        self.model, self.mask_value = model, model.mask_value
         model.optimizer.build(model.trainable_variables)
         self._variables = [*model.variables, *model.optimizer.variables]
         self.fresh = _arrays(model.optimizer.variables)
