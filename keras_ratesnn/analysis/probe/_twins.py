@@ -146,8 +146,9 @@ class Twins:
         result = None if self._folder is None else self._folder.result(twin.name, seed)
         if result is None:
             learner = self._models[_key(twin)]
-            # A mean has no steps that could be padding.
-            padding = None if twin.frames == MEAN else learner.mask_value
+            # One mean frame has no steps that could be padding.
+            is_one_frame = twin.frames == MEAN and twin.timesteps == 1
+            padding = None if is_one_frame else learner.mask_value
             learner.model.mask_value = padding
             earlier = self._trained(twin, seed)
             right, shuffled = self._right(twin, seed), self._shuffled(twin, seed)
