@@ -5,6 +5,7 @@
 the one that is active, since they read what is installed there.
 """
 
+import os
 import pathlib
 import re
 import shutil
@@ -40,39 +41,55 @@ nox.options.sessions = []
 nox.options.error_on_missing_interpreters = True
 
 
-def run_core(session, *options):
-    """Runs the core of the suite on JAX, with what it leaves to other backends."""
-    jax = {"KERAS_BACKEND": "jax"}
-    session.run("python", "-m", "keras_ratesnn.about", env=jax)
-    session.run(*RUN_TESTS, "-m", "not slow", *options, *CORE, env=jax)
+def run_core(session, backend="jax"):
+    """Runs the core of the suite on a backend, with what it leaves to other ones."""
+    environment = {"KERAS_BACKEND": backend}
+    session.run("python", "-m", "keras_ratesnn.about", env=environment)
+    session.run(*RUN_TESTS, "-m", "not slow", *CORE, env=environment)
 
 
-@nox.session(python=["3.12", "3.13"])
+def install(session, *packages):
+    """Installs packages by uv, which takes seconds, from where pip finds wheels."""
+    found = {"UV_FIND_LINKS": os.environ.get("PIP_FIND_LINKS")}
+    session.install("-q", *packages, env=found)
+
+
+each_backend = nox.parametrize(
+    "backend", [nox.param(name, id=name) for name in BACKENDS]
+)
+
+
+@nox.session(python=["3.12", "3.13", "3.14"], venv_backend="uv")
 def python(session):
     """The core of the suite with a newer Python."""
-    session.install("-q", ".[jax]", *PYTEST)
+    install(session, ".[jax]", *PYTEST)
     run_core(session)
 
 
-@nox.session(python="3.11")
-def lowest(session):
+@nox.session(python="3.11", venv_backend="uv")
+@each_backend
+def oldest(session, backend):
     """The core with the lowest versions that pyproject.toml promises."""
     tests = [text for text in EXTRAS["test"] if text.startswith("pytest")]
-    pins = []
-    for requirement in [*PROJECT["dependencies"], *EXTRAS["jax"], *tests]:
-        name, version = re.match(r"([\w-]+)>=([\d.]+)", requirement).groups()
-        pins.append(f"{name}=={version}")
-    session.install("-q", ".", *pins)
-    # In one process: workers of this old JAX die now and then.
-    run_core(session, "-n", "0")
+    lowest = ("--resolution", "lowest-direct")
+    install(session, *lowest, f".[{backend}]", *tests)
+    run_core(session, backend)
 
 
-@nox.session(python="3.11")
+@nox.session(python="3.13", venv_backend="uv")
+@each_backend
+def newest(session, backend):
+    """The core with the newest versions that install together."""
+    install(session, f".[{backend}]", *PYTEST)
+    run_core(session, backend)
+
+
+@nox.session(python="3.11", venv_backend="uv")
 def nightly(session):
     """The core with the next Keras, which changes every day."""
-    session.install("-q", ".[jax]", *PYTEST)
-    session.run("python", "-m", "pip", "uninstall", "-q", "-y", "keras")
-    session.install("-q", "--pre", "keras-nightly")
+    install(session, ".[jax]", *PYTEST)
+    session.run("uv", "pip", "uninstall", "-q", "keras")
+    install(session, "--prerelease", "allow", "keras-nightly")
     run_core(session)
 
 
@@ -186,7 +203,7 @@ def release(session):
 
 
 @nox.session(python="3.11")
-@nox.parametrize("backend", [nox.param(name, id=name) for name in BACKENDS])
+@each_backend
 def installed(session, backend):
     """The wheel in dist/ as a user gets it."""
     (wheel,) = (ROOT / "dist").glob("*.whl")

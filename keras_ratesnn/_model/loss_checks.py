@@ -156,9 +156,11 @@ def _taken(loss):
     """The name of a loss of probabilities, and whether it takes logits; `(None, None)`
     for any other loss."""
     name, keras_loss = _keras_function(loss)
-    takes_logits = getattr(keras_loss, "from_logits", False)
     if name in _CLASSES:
-        return name, takes_logits
+        # In Keras 3.16 it is no attribute.
+        config = getattr(keras_loss, "get_config", dict)()
+        return name, config.get("from_logits", False)
+    takes_logits = getattr(keras_loss, "from_logits", False)
     return (type(keras_loss).__name__, True) if takes_logits is True else (None, None)
 
 

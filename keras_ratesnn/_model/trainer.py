@@ -42,8 +42,7 @@ class Trainer:
         given = asked.arguments.get("kwargs", asked.arguments)
         jit_compile = checks.jit_compile(given.get("jit_compile", "auto"))
         self._asked_jit_compile = False if given.get("run_eagerly") else jit_compile
-        if engine.RECORDS_CALLS:
-            # Keras would trace Python code that the graphs of calls replace.
+        if not engine.KERAS_COMPILES:
             given["jit_compile"] = False
         super().compile(*asked.args, **asked.kwargs)  # type: ignore[misc]
 

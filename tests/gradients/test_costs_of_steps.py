@@ -13,7 +13,7 @@ purpose commits them anew, of each backend:
 """
 
 import dataclasses
-import importlib.metadata
+import importlib
 import itertools
 import json
 import os
@@ -247,7 +247,7 @@ def counts_of(name):
 
 def versions():
     return {
-        package: importlib.metadata.version(package).partition("+")[0]
+        package: importlib.import_module(package).__version__.partition("+")[0]
         for package in PACKAGES[BACKEND]
     }
 

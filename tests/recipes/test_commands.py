@@ -265,8 +265,9 @@ def test_what_is_gained_by_stopping_when_sure_is_printed(tmp_path, capsys, monke
 @pytest.mark.backends(3)
 def test_quantize_prints_accuracies_before_and_after(capsys, monkeypatch):
     assert quantize.main(["digits", "--images", "40"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    accuracies = [float(line.split("%")[0].split()[-1]) for line in lines[2:]]
+    # Keras 3.16 says by itself what it quantizes.
+    lines = [line for line in capsys.readouterr().out.splitlines() if "%" in line]
+    accuracies = [float(line.split("%")[0].split()[-1]) for line in lines]
     assert len(accuracies) == (3 if BACKEND == "tensorflow" else 2)
     assert min(accuracies) > 90
     if BACKEND == "tensorflow":

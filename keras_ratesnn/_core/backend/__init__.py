@@ -16,9 +16,14 @@ if _name not in BACKENDS:
     )
 
 _package = f"{__name__}.{_name}"
-if importlib.util.find_spec(f"{_package}.graphs"):
-    # What accelerates a backend that compiles nothing by itself: a subclass.
-    _package = f"{_package}.graphs"
+_accelerated = f"{_package}.graphs"
+# What accelerates a backend that compiles nothing by itself: a subclass, if all that it
+# reads is there.
+if (
+    importlib.util.find_spec(_accelerated)
+    and importlib.import_module(f"{_package}.private_torch").are_there()
+):
+    _package = _accelerated
 
 engine: Backend = importlib.import_module(_package).Backend()
 """The only object of its class. Only one backend's package is imported."""

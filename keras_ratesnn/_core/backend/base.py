@@ -142,8 +142,9 @@ class Backend(abc.ABC):
     training step, and unrolls all loops.
     """
 
-    RECORDS_CALLS = False
-    """Whether calls of models are recorded, in the place of Keras' `jit_compile`."""
+    KERAS_COMPILES = True
+    """Whether Keras compiles by its `jit_compile`, which otherwise says what becomes of
+    calls that are recorded."""
 
     EAGER_IS_SLOW = False
     """Whether a training step takes less time if it is compiled for a single call."""
@@ -446,7 +447,7 @@ class Backend(abc.ABC):
 
     def record_calls(self, model: keras.Model) -> None:  # noqa: B027
         """Records the calls of an ordinary Functional or Sequential model from now on,
-        if `RECORDS_CALLS`."""
+        on a backend that records calls."""
 
     def repeated_noise(self, state: Any) -> AbstractContextManager[Any]:
         """A context in which numbers are drawn again from a state of `noise_state`;

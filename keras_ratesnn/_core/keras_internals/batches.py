@@ -64,15 +64,17 @@ def _jax_trainer():
 
     distribute = trainer._distribute_data
 
-    def distribute_or_copy(data, layouts=None):
+    def distribute_or_copy(data, layouts=None, **later):
         distribution = keras.distribution.distribution()
         if not _copying.get() or distribution is None:
-            return distribute(data, layouts)
+            return distribute(data, layouts, **later)
         mesh = distribution.device_mesh
         devices = mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]
-        rows, processes = first_tensor(data).shape[0], jax.process_count()
+        # Keras 3.16 stacks the batches of an execution.
+        batch_axis = int(later.get("is_super_batch", False))
+        rows, processes = first_tensor(data).shape[batch_axis], jax.process_count()
         if rows * processes % devices == 0:
-            return distribute(data, layouts)
+            return distribute(data, layouts, **later)
         if processes > 1:
             raise ValueError(
                 f"`batch_size` must be a multiple of the number of devices, {devices}, "

@@ -11,7 +11,7 @@ NEWEST_TESTED = {
 }
 """The newest versions with which tests have passed: major and minor version."""
 
-_NAMES = {
+NAMES = {
     "keras": "Keras",
     "tensorflow": "TensorFlow",
     "jax": "JAX",
@@ -24,7 +24,7 @@ def warn_if_untested(package, version):
     what is private may differ there."""
     newest = NEWEST_TESTED[package]
     if numbers(version) > newest:
-        name = _NAMES[package]
+        name = NAMES[package]
         warnings.warn(
             f"keras_ratesnn reads parts of {name} that may change with every version, "
             f"and {name} {version} is newer than the newest that was tested, "

@@ -42,6 +42,9 @@ def _import_decompositions():
 class Backend(base.Backend):
     """PyTorch runs operation by operation: loops need no limit."""
 
+    # Keras would trace Python code whose recorded calls `graphs` replaces.
+    KERAS_COMPILES = False
+
     replicas = replicas
 
     def any_size(self, name):

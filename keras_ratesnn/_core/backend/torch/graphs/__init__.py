@@ -43,7 +43,6 @@ from keras_ratesnn._core.backend.torch.graphs.recorder import (
 class Backend(torch.Backend):
     """PyTorch, whose calls are recorded and whose loops over time are compiled."""
 
-    RECORDS_CALLS = True
     SETTINGS = (
         ("eager_calls", call_graphs, "EAGER_CALLS"),
         ("calls_in_a_row", cuda_graphs, "CALLS_IN_A_ROW"),
