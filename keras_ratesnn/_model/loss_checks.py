@@ -2,6 +2,7 @@
 Keras and of the library."""
 
 import contextlib
+from typing import Any
 
 import keras
 
@@ -158,7 +159,7 @@ def _taken(loss):
     name, keras_loss = _keras_function(loss)
     if name in _CLASSES:
         # In Keras 3.16 it is no attribute.
-        config = getattr(keras_loss, "get_config", dict)()
+        config: dict[str, Any] = getattr(keras_loss, "get_config", dict)()
         return name, config.get("from_logits", False)
     takes_logits = getattr(keras_loss, "from_logits", False)
     return (type(keras_loss).__name__, True) if takes_logits is True else (None, None)
